@@ -1,0 +1,62 @@
+"""Pixels and grids: the only place with their arithmetic.
+
+A pixel (x, y) is the square [x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates; sizes are `size_hw`.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from aas.records import View
+
+
+def stretched_view(grid_hw: tuple[int, int], image_hw: tuple[int, int]) -> View:
+    """The whole image was resized to the model's input, its aspect ratio not kept."""
+    height, width = image_hw
+    return View(grid_hw, (0.0, 0.0, float(width), float(height)))
+
+
+def padded_view(grid_hw: tuple[int, int], image_hw: tuple[int, int]) -> View:
+    """The image was padded to a square, centred: offsets (S - W) // 2 and (S - H) // 2 as LLaVA does."""
+    height, width = image_hw
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    return View(grid_hw, (float(-left), float(-top), float(side - left), float(side - top)))
+
+
+def centre_crop_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], resized_short: int, crop: int) -> View:
+    """The short side was resized to `resized_short`, then a centred square of `crop` pixels was cut out.
+
+    As CLIP's processor does it, with its integer rounding: the long side is truncated, so is the crop's offset.
+    """
+    height, width = image_hw
+    short, long = min(image_hw), max(image_hw)
+    resized_long = int(resized_short * long / short)
+    resized_h, resized_w = (resized_short, resized_long) if height <= width else (resized_long, resized_short)
+    top, left = (resized_h - crop) // 2, (resized_w - crop) // 2
+    scale_x, scale_y = width / resized_w, height / resized_h
+    return View(grid_hw, (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y))
+
+
+def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:
+    """Bicubic (align_corners=False) from the grid to the image's pixels, float32 [H, W].
+
+    Pixels that the view does not cover get the map's minimum: nothing is known there. A padded view is upsampled to
+    the padded square and cropped, exactly as the reference does.
+    """
+    height, width = image_hw
+    x0, y0, x1, y1 = (round(v) for v in view.box_xyxy)
+    grid = torch.from_numpy(np.ascontiguousarray(grid_map, dtype=np.float32))[None, None]
+    covered = F.interpolate(grid, size=(y1 - y0, x1 - x0), mode="bicubic", align_corners=False)[0, 0].numpy()
+    if (x0, y0, x1, y1) == (0, 0, width, height):
+        return covered
+    image_map = np.full(image_hw, covered.min(), np.float32)
+    top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
+    image_map[top:bottom, left:right] = covered[top - y0 : bottom - y0, left - x0 : right - x0]
+    return image_map
+
+
+def peak_xy(image_map: np.ndarray) -> tuple[int, int]:
+    """The pixel of the largest value, the first one in row-major order on ties."""
+    y, x = divmod(int(image_map.argmax()), image_map.shape[1])
+    return x, y

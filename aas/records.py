@@ -1,0 +1,83 @@
+"""What travels between the stages. Frozen; arrays are numpy; every pixel is of the upright original image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the LMM said.
+
+    `token_ids` are the generated (or given) tokens; `token_spans[i]` is the half-open character range of `text` that
+    token i writes. Tokens that share a character share its range; a special token writes nothing and has (n, n).
+    """
+
+    question: str
+    text: str
+    token_ids: tuple[int, ...]
+    token_spans: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.token_ids) == len(self.token_spans)
+
+
+@dataclass(frozen=True)
+class View:
+    """One grid of image tokens.
+
+    `size_hw`: its rows and columns. `box_xyxy`: the rectangle that the grid covers, in pixels of the original image;
+    padding makes it stick out of the image, a crop makes it smaller.
+    """
+
+    size_hw: tuple[int, int]
+    box_xyxy: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """`maps`: float32 [tokens, h, w], one per answer token; each sums to the attention that went to the image."""
+
+    maps: np.ndarray
+    view: View
+    alignment: str = "predict"
+
+    def __post_init__(self) -> None:
+        assert self.maps.dtype == np.float32 and self.maps.shape[1:] == self.view.size_hw
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase: its characters in the answer, its root word's, and the answer tokens that its map merges."""
+
+    text: str
+    span: tuple[int, int]
+    root_span: tuple[int, int]
+    token_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GroundedPhrase:
+    """A phrase and where it is.
+
+    `map` float32 [h, w], over the grid of the grounding's view; `point_xy` pixels, the prompt; `mask` bool [H, W];
+    `score` the segmenter's predicted IoU of the mask.
+    """
+
+    phrase: Phrase
+    map: np.ndarray
+    point_xy: tuple[int, int]
+    mask: np.ndarray
+    score: float
+
+    @property
+    def text(self) -> str:
+        return self.phrase.text
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.phrase.span
+
+    @property
+    def token_indices(self) -> tuple[int, ...]:
+        return self.phrase.token_indices

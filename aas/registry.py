@@ -1,0 +1,17 @@
+"""Names of what can be plugged in, and where it is. Nothing is imported until it is asked for."""
+
+from importlib import import_module
+from typing import Any
+
+# transformers' model_type -> class of the family
+LMM_FAMILIES = {
+    "llava": "aas.lmms.llava:Llava",
+}
+
+
+def load(table: dict[str, str], name: str, what: str) -> Any:
+    """The object behind `name`; an unknown name is a ValueError that lists the known ones."""
+    if name not in table:
+        raise ValueError(f"Unknown {what} {name!r}. Known: {', '.join(sorted(table))}.")
+    module, attribute = table[name].split(":")
+    return getattr(import_module(module), attribute)

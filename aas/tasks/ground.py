@@ -1,0 +1,147 @@
+"""The whole way for one image: ask, find the noun phrases, point, segment."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from aas.images import read_image, upright_rgb
+from aas.lmms import load_lmm
+from aas.phrases.parser import load_pipeline, noun_phrases
+from aas.prompts import point_prompt
+from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
+from aas.reduce import PRESETS, Preset, phrase_map, without_token_mean
+from aas.segmenters import load_segmenter
+from aas.store.atomic import write_text, written
+from aas.store.keys import quoted
+from aas.view import overlay
+
+DEFAULT_QUESTION = "Describe the image in detail."
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """An answer about an image, its noun phrases and where they are.
+
+    `image` uint8 [H, W, 3] RGB, upright: all points and masks are in its pixels. `name` is the image's file name
+    without extension, or `image`.
+    """
+
+    name: str
+    image: np.ndarray
+    answer: Answer
+    phrases: tuple[GroundedPhrase, ...]
+    view: View
+
+    def item(self) -> dict[str, Any]:
+        """The GCG item: plain JSON types, masks as COCO run lengths of the upright image."""
+        return {
+            "image_id": self.name,
+            "question": self.answer.question,
+            "caption": self.answer.text,
+            "phrases": [phrase.text for phrase in self.phrases],
+            "pred_masks": [run_lengths(phrase.mask) for phrase in self.phrases],
+            "points": [list(phrase.point_xy) for phrase in self.phrases],
+            "scores": [round(phrase.score, 4) for phrase in self.phrases],
+            "spans": [list(phrase.span) for phrase in self.phrases],
+        }
+
+    def draw(self) -> Image.Image:
+        """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
+        return overlay.draw(self.image, self.answer, self.phrases)
+
+    def save(self, folder: str | Path, name: str | None = None) -> tuple[Path, Path]:
+        """Write `NAME.json` and `NAME.png` into `folder`; returns their paths."""
+        stem = quoted(name or self.name)
+        json_path, png_path = Path(folder) / f"{stem}.json", Path(folder) / f"{stem}.png"
+        with written(png_path) as temporary:
+            self.draw().save(temporary)
+        write_text(json_path, json.dumps(self.item() | {"image_id": name or self.name}, ensure_ascii=False) + "\n")
+        return json_path, png_path
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """COCO run lengths of a bool mask [H, W], the counts as text."""
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+class Grounder:
+    """Loads the three models once, then grounds images one by one.
+
+    `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, or (phrases) the name of a
+    spaCy pipeline. `preset`: `paper`, `reference-2024` or `reference-2025`.
+    """
+
+    def __init__(
+        self,
+        model: str = "embedded",
+        segmenter: str = "embedded",
+        phrases: str = "embedded",
+        *,
+        preset: str = "paper",
+        device: str | None = None,
+        max_new_tokens: int = 512,
+    ):
+        if preset not in PRESETS:
+            raise ValueError(f"Unknown preset {preset!r}. Known: {', '.join(PRESETS)}.")
+        self.preset: Preset = PRESETS[preset]
+        self.max_new_tokens = max_new_tokens
+        self.pipeline = load_pipeline(phrases)
+        self.segmenter = load_segmenter(segmenter, device=device)
+        self.lmm = load_lmm(model, device=device)
+
+    def __call__(self, image: ImageLike, question: str | None = None, answer: str | None = None) -> Grounding:
+        """Ask about an image (path, PIL image, or uint8 [H, W, 3] RGB) and ground the answer.
+
+        With `answer` the given words are grounded (teacher forcing). Raises ImageError for an unusable image.
+        """
+        name, pixels = _as_pixels(image)
+        said, maps = self.lmm.ask(
+            pixels,
+            question or DEFAULT_QUESTION,
+            answer,
+            max_new_tokens=self.max_new_tokens,
+            heads=self.preset.heads,
+        )
+        return self.ground(name, pixels, said, maps)
+
+    def ground(self, name: str, pixels: np.ndarray, answer: Answer, maps: AttentionMaps) -> Grounding:
+        """The second half: from an answer and its maps to masks."""
+        image_hw = pixels.shape[:2]
+        phrases = noun_phrases(self.pipeline, answer)
+        residual = without_token_mean(maps.maps) if self.preset.subtract_mean else maps.maps
+        merged = [phrase_map(residual, phrase.token_indices, self.preset.merge) for phrase in phrases]
+        points = [point_prompt(grid_map, maps.view, image_hw) for grid_map in merged]
+        masks = self._segment(pixels, points)
+        grounded = tuple(
+            GroundedPhrase(phrase, grid_map, point, mask, score)
+            for phrase, grid_map, point, (mask, score) in zip(phrases, merged, points, masks, strict=True)
+        )
+        return Grounding(name, pixels, answer, grounded, maps.view)
+
+    def _segment(self, pixels: np.ndarray, points: list[tuple[int, int]]) -> list[tuple[np.ndarray, float]]:
+        """One mask for each point: the last of the segmenter's three, as the reference chooses."""
+        if not points:
+            return []
+        (embedding,) = self.segmenter.encode([pixels])
+        # The prompt is the middle of the pixel.
+        points_xy = np.asarray(points, np.float32)[:, None]
+        candidates = self.segmenter.masks(embedding, points_xy)
+        return [(mask[-1], float(scores[-1])) for mask, scores in zip(candidates.masks, candidates.scores, strict=True)]
+
+
+def _as_pixels(image: ImageLike) -> tuple[str, np.ndarray]:
+    if isinstance(image, (str, Path)):
+        return Path(image).stem, read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return "image", upright_rgb(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"An image array must be uint8 [H, W, 3] RGB, not {image.dtype} {image.shape}.")
+    return "image", image
