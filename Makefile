@@ -1,0 +1,37 @@
+# make demo: set everything up and ground the sample photographs.
+# make test: set everything up and run the tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python scripts/sample_photos.py samples
+	$(BIN)/aas ground samples --out grounded
+	@echo "Look at: $(CURDIR)/grounded/report.html and the pictures beside it"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aas needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python setup.cfg constraints.txt
+	$(PIP) --editable ".[demo]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
+	$(PIP) --editable ".[dev,demo]"
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) samples grounded
