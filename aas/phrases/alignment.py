@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes part of a character to
-MAX_BYTES = 4  # of a character in UTF-8; more incomplete tokens than that never become one
+MAX_PENDING = 64  # a longer run without a complete character is no text; the bound keeps the time linear
 
 
 def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> tuple[str, list[Span]]:
@@ -16,23 +16,25 @@ def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
     first space. Tokens that share a character share its range; special tokens add nothing. The text is stripped.
     """
     special = set(tokenizer.all_special_ids)
-    text = ""
-    spans: list[Span] = [(0, 0)] * len(token_ids)
-    shown: list[int] = []  # ids of the last complete piece of text: the context of what follows
-    pending: list[int] = []  # places of tokens whose characters are not complete yet
+    text = ""  # all that is committed: its last character is complete
+    spans: list[Span] = []
+    context: list[int] = []  # the tokens of the last committed piece, before which the next is decoded
+    pending: list[int] = []  # tokens since then
+    written = 0  # complete characters so far
     for i, token_id in enumerate(token_ids):
         if token_id in special:
-            spans[i] = (len(text), len(text))
+            spans.append((written, written))
             continue
-        pending.append(i)
-        ids = [token_ids[j] for j in pending]
-        piece = tokenizer.decode(shown + ids)[len(tokenizer.decode(shown)) :]
-        if piece.endswith(INCOMPLETE) and len(pending) < MAX_BYTES and i + 1 < len(token_ids):
-            continue
-        start, text = len(text), text + piece
-        for j in pending:
-            spans[j] = (start, len(text))
-        shown, pending = ids, []
+        pending.append(token_id)
+        piece = tokenizer.decode(context + pending)[len(tokenizer.decode(context)) :]
+        last = i + 1 == len(token_ids) or len(pending) == MAX_PENDING
+        complete = piece if last else piece.rstrip(INCOMPLETE)
+        # A character that is begun but not complete stands at index `written` for every token that has a part of it.
+        start, written = written, len(text) + len(complete)
+        spans.append((start, written + (len(complete) < len(piece))))
+        if len(complete) == len(piece):
+            text, context, pending = text + piece, pending, []
+    text += tokenizer.decode(context + pending)[len(tokenizer.decode(context)) :] if pending else ""
     return _stripped(text, spans)
 
 
