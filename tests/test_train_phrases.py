@@ -21,6 +21,12 @@ COPULA_AND_CASE = """
 5 boat boat NOUN NN _ 0 root
 6 . . PUNCT . _ 5 punct
 """
+ADJECTIVE = """
+1 Dogs dog NOUN NNS _ 3 nsubj
+2 are be AUX VBP _ 3 cop
+3 nice nice ADJ JJ _ 0 root
+4 . . PUNCT . _ 3 punct
+"""
 NOMINAL_PREDICATE = """
 1 It it PRON PRP _ 5 nsubj
 2 was be AUX VBD _ 5 cop
@@ -89,6 +95,7 @@ def chunks(tree: treebank.Tree) -> list[str]:
     ("rows", "expected_arcs", "expected_chunks"),
     [
         (COPULA_AND_CASE, "nsubj is|ROOT|prep is|det boat|pobj on|punct is", "She|a boat"),
+        (ADJECTIVE, "nsubj are|ROOT|acomp are|punct are", "Dogs"),
         (
             NOMINAL_PREDICATE,
             "nsubj was|ROOT|neg was|det dog|attr was|punct was|cc was|nsubj barked|conj was|punct was",

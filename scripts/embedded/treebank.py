@@ -238,7 +238,7 @@ def move_final_punctuation(tree: Tree, predicate: int, copula: int) -> None:
     """What closes the clause hangs on its new head."""
     rest = [i for i in children(tree, predicate) if tree[i].relation != "punct"]
     for child in children(tree, predicate):
-        if tree[child].relation == "punct" and child > max(predicate, *rest):
+        if tree[child].relation == "punct" and child > max([predicate, *rest]):
             attach(tree, child, copula)
 
 
