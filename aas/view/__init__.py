@@ -1,0 +1,1 @@
+"""Everything that people look at: pictures, the report, coloured words in the terminal."""
