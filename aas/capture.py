@@ -83,14 +83,14 @@ class AttentionCapture:
     def __exit__(self, *_: object) -> None:
         _active.reset(self._token)
 
-    def record(
-        self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None
-    ) -> None:
+    def record(self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
         """Add one layer's rows; called by the attention function."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         window = getattr(module, "sliding_window", None)
         if window and key.shape[2] >= window:
-            raise CaptureError(f"Layer {layer} attends through a sliding window of {window}, which is not captured yet.")
+            raise CaptureError(
+                f"Layer {layer} attends through a sliding window of {window}, which is not captured yet."
+            )
         rows = self.rows
         if rows is None:
             rows = torch.full((len(query), 1), query.shape[2] - 1, device=query.device)

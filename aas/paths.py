@@ -14,5 +14,7 @@ def embedded_dir(name: str) -> Path:
     root = checkout if checkout.is_dir() else Path(str(files("aas.embedded")))
     folder = root / name
     if not folder.is_dir():
-        raise FileNotFoundError(f"The embedded {name} is not at {folder}: reinstall aas, or train it with scripts/embedded.")
+        raise FileNotFoundError(
+            f"The embedded {name} is not at {folder}: reinstall aas, or train it with scripts/embedded."
+        )
     return folder

@@ -52,9 +52,7 @@ class SamSegmenter:
         features = self.model.get_image_embeddings(pixels)
         return [
             ImageEmbedding(feature, image.shape[:2], (int(height), int(width)))
-            for feature, image, (height, width) in zip(
-                features, images, inputs["reshaped_input_sizes"], strict=True
-            )
+            for feature, image, (height, width) in zip(features, images, inputs["reshaped_input_sizes"], strict=True)
         ]
 
     @torch.inference_mode()

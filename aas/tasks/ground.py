@@ -119,14 +119,14 @@ class Grounder:
         residual = without_token_mean(maps.maps) if self.preset.subtract_mean else maps.maps
         merged = [phrase_map(residual, phrase.token_indices, self.preset.merge) for phrase in phrases]
         points = [point_prompt(grid_map, maps.view, image_hw) for grid_map in merged]
-        masks = self._segment(pixels, points)
+        masks = self.segment(pixels, points)
         grounded = tuple(
             GroundedPhrase(phrase, grid_map, point, mask, score)
             for phrase, grid_map, point, (mask, score) in zip(phrases, merged, points, masks, strict=True)
         )
         return Grounding(name, pixels, answer, grounded, maps.view)
 
-    def _segment(self, pixels: np.ndarray, points: list[tuple[int, int]]) -> list[tuple[np.ndarray, float]]:
+    def segment(self, pixels: np.ndarray, points: list[tuple[int, int]]) -> list[tuple[np.ndarray, float]]:
         """One mask for each point: the last of the segmenter's three, as the reference chooses."""
         if not points:
             return []

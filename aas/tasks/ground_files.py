@@ -13,6 +13,7 @@ from aas.store.atomic import write_text
 from aas.store.keys import result_names
 from aas.tasks.ground import Grounder, Grounding
 from aas.view import report, terminal
+from aas.view.text import harmless
 
 EMBEDDED_NOTICE = (
     "The embedded model is small (7 million parameters, trained on 2,000 photographs): expect simple captions and "
@@ -29,7 +30,7 @@ class Job:
 
     def fail(self, image: str, error: str) -> None:
         self.failures.append((image, error))
-        tqdm.write(f"failed: {error}", file=sys.stderr)
+        tqdm.write(f"failed: {harmless(error)}", file=sys.stderr)
 
 
 def collect(paths: Iterable[Path], out: Path) -> Job:
@@ -89,9 +90,7 @@ def ground_files(
     if job.images:
         if model == "embedded":
             print(EMBEDDED_NOTICE, file=sys.stderr)
-        grounder = Grounder(
-            model, segmenter, phrases, preset=preset, device=device, max_new_tokens=max_new_tokens
-        )
+        grounder = Grounder(model, segmenter, phrases, preset=preset, device=device, max_new_tokens=max_new_tokens)
         progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
         for (path, _), name in zip(progress, names, strict=True):
             grounding = _ground_one(grounder, job, path, question, answer)
@@ -118,13 +117,13 @@ def _show(path: Path, name: str, grounding: Grounding, as_json: bool) -> None:
     if as_json:
         line = json.dumps({"image": str(path)} | grounding.item() | {"image_id": name}, ensure_ascii=False)
     else:
-        line = f"{path}: {terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())}"
+        line = f"{harmless(str(path))}: {terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())}"
     tqdm.write(line, file=sys.stdout)
 
 
 def _finish(job: Job, fragments: list[str], out: Path, notice: str) -> None:
     """The report over all images; failed.jsonl where something failed."""
-    write_text(out / "report.html", report.render_report(fragments, "aas ground", notice, job.failures))
+    report.write_report(out / "report.html", fragments, "aas ground", notice, job.failures)
     failed = out / "failed.jsonl"
     failed.unlink(missing_ok=True)
     if job.failures:

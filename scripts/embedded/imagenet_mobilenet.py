@@ -47,9 +47,7 @@ def read_convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:
         weight, bias = (_dequantized(model, graph.Tensors(operator.Inputs(j))) for j in (1, 2))
         # TFLite stores [out, h, w, in], and depthwise [1, h, w, channels].
         axes = (3, 0, 1, 2) if code == tflite.BuiltinOperator.DEPTHWISE_CONV_2D else (0, 3, 1, 2)
-        convolutions.append(
-            (torch.from_numpy(weight.transpose(axes).copy()).float(), torch.from_numpy(bias).float())
-        )
+        convolutions.append((torch.from_numpy(weight.transpose(axes).copy()).float(), torch.from_numpy(bias).float()))
     return convolutions
 
 

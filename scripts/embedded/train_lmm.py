@@ -412,7 +412,9 @@ def attention_mask(segment: Tensor, image_at: int, n_image: int) -> Tensor:
     return torch.zeros(visible.shape).masked_fill(~visible, -1e9)[:, None]
 
 
-def text_forward(model: LlavaForConditionalGeneration, batch: Batch, cells: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def text_forward(
+    model: LlavaForConditionalGeneration, batch: Batch, cells: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
     """Hidden states of the text rows [B, T, width], and the attention maps [B, T, N_CELLS] where there is an image."""
     language = model.model.language_model
     embeds = language.embed_tokens(batch.ids)
@@ -596,7 +598,9 @@ class Run:
         self.log.append(entry)
         print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in entry.items()), flush=True)
 
-    def loop(self, phase: str, n_steps: int, lr: float, tower_lr: float, losses, every: int, decay: float = 0.998) -> None:
+    def loop(
+        self, phase: str, n_steps: int, lr: float, tower_lr: float, losses, every: int, decay: float = 0.998
+    ) -> None:
         """`losses()` -> {name: weighted loss}; evaluates the averaged weights every so many steps and at the end."""
         model = self.model.train()
         optimizer = optimizer_for(model, lr, tower_lr)

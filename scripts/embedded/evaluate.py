@@ -1,0 +1,227 @@
+"""Figures of the embedded models on photographs that none of them was trained or chosen on.
+
+    python scripts/embedded/evaluate.py --data ../shared/data [--split figures|choose] [--json FILE]
+
+For each noun phrase of the answer: the category nearest to its root word by word vectors, among those present in the
+photograph's ground truth (an oracle, as in the reference; below --category-thresh the phrase is left out). A point is
+right when it lies in the union of that category's masks; a mask's IoU is its best with that union or with a single
+instance. All methods share answers, phrases and segmenter; they differ in the point alone. Intervals: 95 %, bootstrap
+over photographs.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools.coco import COCO
+from spacy.language import Language
+from spacy.tokens import Doc
+from split import default_data_dir, kept_out
+from tqdm import tqdm
+
+from aas import Grounder
+from aas.images import read_image
+from aas.phrases.parser import noun_phrases
+from aas.prompts import point_prompt
+from aas.records import Answer, AttentionMaps
+from aas.reduce import phrase_map, without_token_mean
+
+METHODS = {
+    "attention": "attention minus token mean (the method)",
+    "raw": "raw attention",
+    "centre": "image centre",
+    "random": "random point",
+    "ground truth": "ground-truth point (the segmenter's limit)",
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A category in a photograph: bool masks [H, W] of its instances and their union (crowds are in the union only)."""
+
+    name: str
+    instances: list[np.ndarray]
+    union: np.ndarray
+
+    def iou(self, mask: np.ndarray) -> float:
+        candidates = [self.union, *self.instances]
+        return max((mask & c).sum() / max((mask | c).sum(), 1) for c in candidates)
+
+    def deepest_xy(self) -> tuple[int, int]:
+        """The pixel farthest from the outline of the union."""
+        depth = cv2.distanceTransform(np.pad(self.union, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        return int(x), int(y)
+
+
+def things_in(coco: COCO, image_id: int) -> list[Thing]:
+    things = []
+    annotations = coco.imgToAnns[image_id]
+    for category_id in sorted({a["category_id"] for a in annotations}):
+        masks = [(coco.annToMask(a).astype(bool), a["iscrowd"]) for a in annotations if a["category_id"] == category_id]
+        union = np.logical_or.reduce([mask for mask, _ in masks])
+        if union.any():
+            things.append(Thing(coco.cats[category_id]["name"], [m for m, crowd in masks if not crowd], union))
+    return things
+
+
+class Categories:
+    """Cosine between a word's vector and the categories' names."""
+
+    def __init__(self, pipeline: Language, names: list[str], threshold: float):
+        self.pipeline, self.threshold = pipeline, threshold
+        self.vectors = {name: self._unit(pipeline.make_doc(name)) for name in names}
+
+    def _unit(self, doc: Doc) -> np.ndarray:
+        return doc.vector / max(float(np.linalg.norm(doc.vector)), 1e-9)
+
+    def nearest(self, word: str, candidates: list[str]) -> str | None:
+        vector = self._unit(self.pipeline.make_doc(word.lower()))
+        scores = {name: float(self.vectors[name] @ vector) for name in candidates}
+        best = max(scores, key=scores.__getitem__, default=None)
+        return best if best is not None and scores[best] >= self.threshold else None
+
+
+@dataclass
+class Case:
+    """One phrase of one photograph, and what each method made of it."""
+
+    image_id: int
+    phrase: str
+    category: str
+    area: float
+    hit: dict[str, bool]
+    iou: dict[str, float]
+
+
+class Evaluation:
+    def __init__(self, grounder: Grounder, categories: Categories, seed: int):
+        self.grounder, self.categories = grounder, categories
+        self.rng = np.random.default_rng(seed)
+        self.cases: list[Case] = []
+
+    def add(self, image_id: int, pixels: np.ndarray, answer: Answer, maps: AttentionMaps, things: list[Thing]) -> None:
+        by_name = {thing.name: thing for thing in things}
+        matched = []
+        for phrase in noun_phrases(self.grounder.pipeline, answer):
+            name = self.categories.nearest(answer.text[slice(*phrase.root_span)], list(by_name))
+            if name:
+                matched.append((phrase, by_name[name]))
+        if not matched:
+            return
+        residual = without_token_mean(maps.maps)
+        height, width = pixels.shape[:2]
+        points: list[tuple[int, int]] = []
+        for phrase, thing in matched:
+            for source in (residual, maps.maps):
+                merged = phrase_map(source, phrase.token_indices, self.grounder.preset.merge)
+                points.append(point_prompt(merged, maps.view, (height, width)))
+            random_xy = (int(self.rng.integers(width)), int(self.rng.integers(height)))
+            points += [(width // 2, height // 2), random_xy, thing.deepest_xy()]
+        masks = self.grounder.segment(pixels, points)
+        for i, (phrase, thing) in enumerate(matched):
+            mine = slice(i * len(METHODS), (i + 1) * len(METHODS))
+            hit = {m: bool(thing.union[y, x]) for m, (x, y) in zip(METHODS, points[mine], strict=True)}
+            iou = {m: thing.iou(mask) for m, (mask, _) in zip(METHODS, masks[mine], strict=True)}
+            self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou))
+
+    def mean(
+        self, value: Callable[[Case], float], keep: Callable[[Case], bool] = lambda case: True
+    ) -> dict[str, float]:
+        """Mean over phrases with its bootstrap interval over photographs."""
+        groups: dict[int, list[float]] = {}
+        for case in self.cases:
+            if keep(case):
+                groups.setdefault(case.image_id, []).append(value(case))
+        sums = np.array([[sum(values), len(values)] for values in groups.values()], float).reshape(-1, 2)
+        rng = np.random.default_rng(0)
+        draws = sums[rng.integers(len(sums), size=(2000, len(sums)))].sum(1)
+        low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
+        total = sums.sum(0)
+        return {"mean": total[0] / total[1], "low": low, "high": high, "n": int(total[1]), "photographs": len(sums)}
+
+    def figures(self) -> dict[str, dict[str, dict[str, float]]]:
+        return {
+            method: {
+                "pointing": self.mean(lambda case, m=method: case.hit[m]),
+                "pointing_small": self.mean(lambda case, m=method: case.hit[m], lambda case: case.area < 0.3),
+                "iou": self.mean(lambda case, m=method: case.iou[m]),
+                "iou_small": self.mean(lambda case, m=method: case.iou[m], lambda case: case.area < 0.3),
+            }
+            for method in METHODS
+        }
+
+
+def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
+    lines = [
+        "| point | on the right thing | of things < 30 % of the picture | mask IoU | of things < 30 % |",
+        "|---|---|---|---|---|",
+    ]
+    for method, row in figures.items():
+        cells = [
+            f"{row[key]['mean']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
+            for key in ("pointing", "pointing_small", "iou", "iou_small")
+        ]
+        lines.append(f"| {METHODS[method]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def photographs(coco: COCO, data_dir: Path, ids: list[int]) -> Iterator[tuple[int, np.ndarray, list[Thing]]]:
+    for image_id in ids:
+        path = data_dir / "coco/images/val2017" / coco.imgs[image_id]["file_name"]
+        yield image_id, read_image(path), things_in(coco, image_id)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=default_data_dir())
+    parser.add_argument("--split", choices=["figures", "choose"], default="figures")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--segmenter", default="embedded")
+    parser.add_argument("--phrases", default="embedded")
+    parser.add_argument("--category-thresh", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write all figures and every phrase to this file")
+    args = parser.parse_args()
+
+    coco = COCO(args.data / "coco/annotations/instances_subset_val2017.json")
+    captions = COCO(args.data / "coco/annotations/captions_subset_val2017.json")
+    ids = kept_out(args.data)[args.split == "figures"]
+    grounder = Grounder(args.model, args.segmenter, args.phrases)
+    names = [category["name"] for category in coco.dataset["categories"]]
+    categories = Categories(grounder.pipeline, names, args.category_thresh)
+    own, given = Evaluation(grounder, categories, args.seed), Evaluation(grounder, categories, args.seed)
+    named, seconds = [], 0.0
+    for image_id, pixels, things in tqdm(photographs(coco, args.data, ids), total=len(ids), unit="photo"):
+        started = time.perf_counter()
+        answer, maps = grounder.lmm.ask(pixels, "Describe the image in detail.")
+        seconds += time.perf_counter() - started
+        own.add(image_id, pixels, answer, maps, things)
+        strict = Categories(grounder.pipeline, [], 0.7)
+        strict.vectors = categories.vectors
+        for phrase in noun_phrases(grounder.pipeline, answer):
+            category = strict.nearest(answer.text[slice(*phrase.root_span)], names)
+            if category:
+                named.append(category in {thing.name for thing in things})
+        for caption in captions.imgToAnns[image_id]:
+            text = " ".join(caption["caption"].split())
+            given.add(image_id, pixels, *grounder.lmm.ask(pixels, "Describe the image in detail.", text), things)
+    result = {"split": args.split, "photographs": len(ids), "category_precision": float(np.mean(named)),
+              "seconds_per_answer": seconds / len(ids), "own answers": own.figures(), "given captions": given.figures()}  # fmt: skip
+    for title, evaluation in (("own answers", own), ("given captions", given)):
+        n, n_photos = len(evaluation.cases), len({case.image_id for case in evaluation.cases})
+        print(f"\n{title}: {n} phrases of {n_photos} photographs ({args.split})\n\n{table(evaluation.figures())}")
+    print(f"\nnamed categories that are there: {np.mean(named):.3f} of {len(named)}")
+    if args.json:
+        rows = {"own answers": own.cases, "given captions": given.cases}
+        result["cases"] = {title: [vars(case) for case in cases] for title, cases in rows.items()}
+        args.json.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

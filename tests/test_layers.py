@@ -1,0 +1,66 @@
+"""The house: dependencies point one way, every package ships, `aas --help` is quick to import."""
+
+import ast
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# A module may import from layers before its own, and from its own package.
+LAYERS = [
+    {"records", "registry", "paths", "mobilenet", "images"},
+    {"geometry", "capture", "reduce", "store"},
+    {"phrases", "prompts", "view"},
+    {"lmms", "segmenters", "datasets", "metrics"},
+    {"tasks"},
+    {"cli", "cluster", "__init__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+
+def imported_rooms(source: Path) -> set[str]:
+    """First-level names under `aas` that a file imports anywhere, functions included."""
+    rooms = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        rooms |= {module.split(".")[1] for module in modules if module.startswith("aas.")}
+    return {room for room in rooms if room in RANK}
+
+
+def test_dependencies_point_one_way():
+    wrong = []
+    for source in (ROOT / "aas").rglob("*.py"):
+        room = source.relative_to(ROOT / "aas").parts[0].removesuffix(".py")
+        assert room in RANK, f"{room} has no layer: add it to LAYERS"
+        for other in imported_rooms(source):
+            if other != room and RANK[other] >= RANK[room] and room != "__init__":
+                wrong.append(f"{source.relative_to(ROOT)} imports {other}")
+    assert not wrong
+
+
+def test_nothing_imports_difflmm_but_its_family():
+    for source in (ROOT / "aas").rglob("*.py"):
+        assert "import difflmm" not in source.read_text() or source.name == "difflmm.py"
+
+
+def test_every_package_is_in_setup_cfg():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in ("aas", "difflmm")
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert listed == found | {"aas.embedded"}
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, aas.cli; print(*[m for m in ('torch', 'transformers', 'spacy', 'numpy') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split() == []
