@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_MEGAPIXELS = 100
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm .jfif .avif".split())
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 class ImageError(ValueError):
@@ -31,7 +31,7 @@ def read_image(path: Path) -> np.ndarray:
             width, height = image.size
             if width * height > MAX_MEGAPIXELS * 1_000_000:
                 raise ImageError(
-                    f"{path}: {width} x {height} pixels are more than {MAX_MEGAPIXELS} megapixels; make it smaller first"
+                    f"{path}: {width} x {height} pixels are more than {MAX_MEGAPIXELS} megapixels; shrink it first"
                 )
             image.seek(0)
             image.load()

@@ -18,9 +18,7 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     tokenizer.decoder = decoders.Sequence(steps)
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False)
     english = [text.encode("ascii", "ignore").decode() for text in tiny.TEXTS]
     tokenizer.train_from_iterator(english, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
@@ -71,7 +69,7 @@ def test_pieces_of_an_emoji_share_its_character():
 
 def test_special_tokens_write_nothing():
     tokenizer = TOKENIZERS["byte-level"]
-    ids = tokenizer.encode(" A dog", add_special_tokens=False) + [tokenizer.eos_token_id]
+    ids = [*tokenizer.encode(" A dog", add_special_tokens=False), tokenizer.eos_token_id]
     text, spans = decode_with_spans(tokenizer, ids)
     assert text == "A dog" and spans[-1] == (5, 5)
 

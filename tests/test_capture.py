@@ -100,5 +100,5 @@ def test_infinite_attention_names_the_layer():
     model, processor = tiny.llava()
     with torch.no_grad():
         model.model.language_model.layers[1].self_attn.q_proj.weight.fill_(float("inf"))
-    with pytest.raises(capture.CaptureError, match="layer 1.*bfloat16"):
+    with pytest.raises(capture.CaptureError, match=r"layer 1.*bfloat16"):
         Llava(model, processor, "broken").ask(IMAGE, "What is it?", "a dog")

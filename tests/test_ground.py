@@ -153,7 +153,7 @@ def test_folder_of_odd_images(tmp_path):
     Image.fromarray(data.chelsea()).convert("L").save(photos / "grey.png")
     Image.fromarray(data.chelsea()).convert("CMYK").save(photos / "cmyk.jpg")
     Image.fromarray(data.chelsea()).convert("RGBA").save(photos / "alpha 日本.png")
-    Image.fromarray((data.chelsea()[..., 0].astype(np.uint16) * 257)).save(photos / "deep.png")
+    Image.fromarray(data.chelsea()[..., 0].astype(np.uint16) * 257).save(photos / "deep.png")
     frame = Image.fromarray(data.chelsea())
     frame.save(photos / "moving.gif", save_all=True, append_images=[frame.rotate(90)])
     frame.crop((0, 0, 3, 2)).save(photos / "tiny.png")

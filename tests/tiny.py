@@ -41,7 +41,9 @@ def byte_level_tokenizer(vocab_size: int = 400) -> PreTrainedTokenizerFast:
     )
 
 
-def llava(n_kv_heads: int = 2, image_side: int = 56, seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+def llava(
+    n_kv_heads: int = 2, image_side: int = 56, seed: int = 0
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """LLaVA 1.5 with a 4 x 4 grid (56 px, patch 14), 3 layers, 4 heads, grouped queries."""
     torch.manual_seed(seed)
     tokenizer = byte_level_tokenizer()

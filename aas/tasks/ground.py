@@ -1,7 +1,6 @@
 """The whole way for one image: ask, find the noun phrases, point, segment."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from aas.images import read_image, upright_rgb
 from aas.lmms import load_lmm
 from aas.phrases.parser import load_pipeline, noun_phrases
 from aas.prompts import point_prompt
-from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
+from aas.records import Answer, AttentionMaps, GroundedPhrase, View
 from aas.reduce import PRESETS, Preset, phrase_map, without_token_mean
 from aas.segmenters import load_segmenter
 from aas.store.atomic import write_text, written

@@ -117,7 +117,8 @@ def _show(path: Path, name: str, grounding: Grounding, as_json: bool) -> None:
     if as_json:
         line = json.dumps({"image": str(path)} | grounding.item() | {"image_id": name}, ensure_ascii=False)
     else:
-        line = f"{harmless(str(path))}: {terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())}"
+        answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
+        line = f"{harmless(str(path))}: {answer}"
     tqdm.write(line, file=sys.stdout)
 
 

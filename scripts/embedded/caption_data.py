@@ -19,21 +19,19 @@ PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "chil
            "benches": "bench", "couches": "couch", "glasses": "glass", "dishes": "dish", "toothbrushes": "toothbrush",
            "dresses": "dress", "boxes": "box", "watches": "watch", "wine": "wine", "tennis": "tennis", "grass": "grass",
            "glass": "glass", "dress": "dress", "bus": "bus", "cross": "cross", "across": "across"}  # fmt: skip
-STOP_WORDS = frozenset(
-    """a an the this that these those it its his her their there he she they them him who which what where while when
+STOP_WORDS = """a an the this that these those it its his her their there he she they them him who which what where while when
     and or but as of in on at to by with from for into onto over under up down out off near next around across through
     along behind between above below beside inside outside against about during after before towards toward is are was
     were be been being has have had having do does doing can could will would get gets getting go goes going some any
     each other another others one two three four five six several many few lot lots couple group bunch all both very
     so not no non just then than also like same different each every more most much own only such too well upon
     another's image picture photo photograph view shot top front back side middle left right large small big little
-    s t""".split()
-)
+    s t""".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
 class Photo:
-    """`pixels` uint8 [SIDE, SIDE, 3] RGB, stretched; `captions` may be empty; `categories` are names of what is there."""
+    """`pixels` uint8 [SIDE, SIDE, 3] RGB, stretched; `captions` may be empty; `categories` names what is there."""
 
     image_id: int
     pixels: np.ndarray
@@ -86,6 +84,8 @@ def _category_names(annotations: Path, name: str) -> dict[int, list[str]]:
 
 def read_square(path: Path, side: int = SIDE) -> np.ndarray:
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if pixels is None:
+        raise FileNotFoundError(path)
     interpolation = cv2.INTER_AREA if min(pixels.shape[:2]) > side else cv2.INTER_LINEAR
     return cv2.resize(pixels, (side, side), interpolation=interpolation)
 
@@ -98,7 +98,8 @@ def load_photos(data_dir: Path) -> tuple[list[Photo], list[Photo]]:
     )
     categories = _category_names(annotations, "instances_subset_train2017.json")
     choose, figures = kept_out(data_dir)
-    train, chosen = [], []
+    train: list[Photo] = []
+    chosen: list[Photo] = []
     with (data_dir / "coco/MANIFEST.csv").open() as manifest:
         for row in csv.DictReader(manifest):
             image_id = int(row["image_id"])
@@ -144,7 +145,8 @@ def word_target(photo: Photo, concepts: Sequence[str]) -> np.ndarray:
 def augmented(pixels: np.ndarray, side: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """A random crop of 55 to 100 % of the area, resized to `side`, flipped or not, with jittered colours.
 
-    The crops are large, so that most of what a caption names stays in sight. Returns uint8 RGB and whether it was flipped.
+    The crops are large, so that most of what a caption names stays in sight. Returns uint8 RGB, and whether it was
+    flipped.
     """
     height, width = pixels.shape[:2]
     scale_h, scale_w = np.sqrt(rng.uniform(0.55, 1)) * np.exp(rng.uniform(-0.15, 0.15) * np.array([1, -1]))

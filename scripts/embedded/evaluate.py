@@ -14,7 +14,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +33,7 @@ from aas.prompts import point_prompt
 from aas.records import Answer, AttentionMaps
 from aas.reduce import phrase_map, without_token_mean
 
+SAME = 0.7  # cosine above which a word counts as naming a category, whatever else there is
 METHODS = {
     "attention": "attention minus token mean (the method)",
     "raw": "raw attention",
@@ -80,11 +83,11 @@ class Categories:
     def _unit(self, doc: Doc) -> np.ndarray:
         return doc.vector / max(float(np.linalg.norm(doc.vector)), 1e-9)
 
-    def nearest(self, word: str, candidates: list[str]) -> str | None:
+    def nearest(self, word: str, candidates: list[str], threshold: float | None = None) -> str | None:
         vector = self._unit(self.pipeline.make_doc(word.lower()))
         scores = {name: float(self.vectors[name] @ vector) for name in candidates}
         best = max(scores, key=scores.__getitem__, default=None)
-        return best if best is not None and scores[best] >= self.threshold else None
+        return best if best is not None and scores[best] >= (threshold or self.threshold) else None
 
 
 @dataclass
@@ -146,15 +149,27 @@ class Evaluation:
         return {"mean": total[0] / total[1], "low": low, "high": high, "n": int(total[1]), "photographs": len(sums)}
 
     def figures(self) -> dict[str, dict[str, dict[str, float]]]:
-        return {
-            method: {
-                "pointing": self.mean(lambda case, m=method: case.hit[m]),
-                "pointing_small": self.mean(lambda case, m=method: case.hit[m], lambda case: case.area < 0.3),
-                "iou": self.mean(lambda case, m=method: case.iou[m]),
-                "iou_small": self.mean(lambda case, m=method: case.iou[m], lambda case: case.area < 0.3),
+        def small(case: Case) -> bool:
+            return case.area < 0.3
+
+        figures: dict[str, dict[str, dict[str, float]]] = {}
+        for method in METHODS:
+            hit, iou = partial(_hit_of, method), partial(_iou_of, method)
+            figures[method] = {
+                "pointing": self.mean(hit),
+                "pointing_small": self.mean(hit, small),
+                "iou": self.mean(iou),
+                "iou_small": self.mean(iou, small),
             }
-            for method in METHODS
-        }
+        return figures
+
+
+def _hit_of(method: str, case: Case) -> float:
+    return case.hit[method]
+
+
+def _iou_of(method: str, case: Case) -> float:
+    return case.iou[method]
 
 
 def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -202,17 +217,21 @@ def main() -> None:
         answer, maps = grounder.lmm.ask(pixels, "Describe the image in detail.")
         seconds += time.perf_counter() - started
         own.add(image_id, pixels, answer, maps, things)
-        strict = Categories(grounder.pipeline, [], 0.7)
-        strict.vectors = categories.vectors
         for phrase in noun_phrases(grounder.pipeline, answer):
-            category = strict.nearest(answer.text[slice(*phrase.root_span)], names)
+            category = categories.nearest(answer.text[slice(*phrase.root_span)], names, SAME)
             if category:
                 named.append(category in {thing.name for thing in things})
         for caption in captions.imgToAnns[image_id]:
             text = " ".join(caption["caption"].split())
             given.add(image_id, pixels, *grounder.lmm.ask(pixels, "Describe the image in detail.", text), things)
-    result = {"split": args.split, "photographs": len(ids), "category_precision": float(np.mean(named)),
-              "seconds_per_answer": seconds / len(ids), "own answers": own.figures(), "given captions": given.figures()}  # fmt: skip
+    result: dict[str, Any] = {
+        "split": args.split,
+        "photographs": len(ids),
+        "category_precision": float(np.mean(named)),
+        "seconds_per_answer": seconds / len(ids),
+        "own answers": own.figures(),
+        "given captions": given.figures(),
+    }
     for title, evaluation in (("own answers", own), ("given captions", given)):
         n, n_photos = len(evaluation.cases), len({case.image_id for case in evaluation.cases})
         print(f"\n{title}: {n} phrases of {n_photos} photographs ({args.split})\n\n{table(evaluation.figures())}")

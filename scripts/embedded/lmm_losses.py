@@ -1,0 +1,98 @@
+"""The three losses, all from captions: next token, words, attention."""
+
+import torch
+from lmm_batches import IGNORE, Batch, Words
+from lmm_model import GRID, N_CELLS, RECORDED
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+
+def cells_of(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """Projected cells [B, N_CELLS, width]."""
+    return torch.stack(list(model.model.get_image_features(pixels).pooler_output))
+
+
+def lens_of(cells: Tensor, words: Words, table: Tensor) -> Tensor:
+    """Cosine of each cell with each word, float32 [B, N_CELLS, n_concepts]."""
+    with torch.autocast("cpu", enabled=False):
+        return F.normalize(cells.float(), dim=-1) @ F.normalize(words.embeddings(table), dim=-1).T
+
+
+def by_quarter(x: Tensor) -> Tensor:
+    """[B, N_CELLS, C] -> [B, 4, N_CELLS / 4, C]."""
+    half = GRID // 2
+    return x.unflatten(1, (2, half, 2, half)).permute(0, 1, 3, 2, 4, 5).reshape(len(x), 4, half * half, -1)
+
+
+def word_loss(lens: Tensor, targets: Tensor, n_mosaics: int, scale: float) -> Tensor:
+    """Cross-entropy between the words' scores (mean of the best cosines) and their share of the captions.
+
+    The best 6 of a quarter's 36 cells, or the best 14 of a whole picture's 144.
+    """
+    quarters = by_quarter(lens[:n_mosaics]).topk(6, dim=2).values.mean(2)
+    whole = lens[n_mosaics:].topk(14, dim=1).values.mean(1)
+    scores = torch.cat([quarters.flatten(0, 1), whole]) * scale
+    target = torch.cat([targets[:n_mosaics].flatten(0, 1), targets[n_mosaics:, 0]])
+    return -(target * scores.log_softmax(-1)).sum(-1).mean()
+
+
+def quarter_mask() -> Tensor:
+    """bool [5, N_CELLS]: the cells of each quarter; the last row is every cell."""
+    cell = torch.arange(N_CELLS)
+    quarter = (cell // GRID >= GRID // 2) * 2 + (cell % GRID >= GRID // 2)
+    return torch.cat([quarter == torch.arange(4)[:, None], torch.ones(1, N_CELLS, dtype=torch.bool)])
+
+
+def attention_loss(maps: Tensor, lens: Tensor, batch: Batch, sharpness: float) -> Tensor:
+    """Cross-entropy of the attention that predicts a word against where the word scores.
+
+    `maps` [B, T, N_CELLS], attention over all keys: what goes to text is lost, so that the image is looked at.
+    """
+    b, t = torch.nonzero(batch.concepts >= 0, as_tuple=True)
+    score = lens.detach()[b, :, batch.concepts[b, t]]
+    inside = quarter_mask()[batch.quarter[b, t]]
+    score = (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True) + 1e-6)
+    target = score.mul(sharpness).masked_fill(~inside, -torch.inf).softmax(-1)
+    return -(target * maps[b, t].clamp_min(1e-8).log()).sum(-1).mean()
+
+
+def attention_mask(segment: Tensor, image_at: int, n_image: int) -> Tensor:
+    """Additive float [B, 1, S, S]: causal, answers see the prompt, the image and themselves."""
+    before, after = segment[:, :image_at], segment[:, image_at:]
+    full = torch.cat([before, torch.zeros(len(segment), n_image, dtype=segment.dtype), after], dim=1)
+    length = full.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    visible = causal & ((full[:, None, :] == 0) | (full[:, None, :] == full[:, :, None]))
+    return torch.zeros(visible.shape).masked_fill(~visible, -1e9)[:, None]
+
+
+def text_forward(
+    model: LlavaForConditionalGeneration, batch: Batch, cells: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Hidden states of the text rows [B, T, width], and the attention maps [B, T, N_CELLS] where there is an image."""
+    language = model.model.language_model
+    embeds = language.embed_tokens(batch.ids)
+    at, n_image = batch.image_at, 0 if cells is None else cells.shape[1]
+    position = batch.position
+    if cells is not None:
+        embeds = torch.cat([embeds[:, :at], cells.to(embeds.dtype), embeds[:, at:]], dim=1)
+        image_position = torch.arange(at, at + n_image).expand(len(embeds), -1)
+        position = torch.cat([position[:, :at], image_position, position[:, at:]], dim=1)
+    RECORDED.maps = []
+    RECORDED.columns = slice(at, at + n_image)
+    RECORDED.rows = slice(at + n_image, None) if n_image == 0 else slice(at + n_image, embeds.shape[1])
+    mask = attention_mask(batch.segment, at, n_image)
+    hidden = language(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=position, use_cache=False
+    ).last_hidden_state
+    hidden = torch.cat([hidden[:, :at], hidden[:, at + n_image :]], dim=1)
+    if not n_image:
+        return hidden, None
+    maps = torch.stack(RECORDED.maps).float().mean(0)
+    return hidden, F.pad(maps, (0, 0, at, 0))
+
+
+def token_loss(model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batch, smoothing: float) -> Tensor:
+    keep = batch.labels != IGNORE
+    return F.cross_entropy(model.lm_head(hidden[keep]).float(), batch.labels[keep], label_smoothing=smoothing)
