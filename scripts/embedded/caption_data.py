@@ -19,14 +19,16 @@ PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "chil
            "benches": "bench", "couches": "couch", "glasses": "glass", "dishes": "dish", "toothbrushes": "toothbrush",
            "dresses": "dress", "boxes": "box", "watches": "watch", "wine": "wine", "tennis": "tennis", "grass": "grass",
            "glass": "glass", "dress": "dress", "bus": "bus", "cross": "cross", "across": "across"}  # fmt: skip
-STOP_WORDS = """a an the this that these those it its his her their there he she they them him who which what where while when
-    and or but as of in on at to by with from for into onto over under up down out off near next around across through
-    along behind between above below beside inside outside against about during after before towards toward is are was
-    were be been being has have had having do does doing can could will would get gets getting go goes going some any
-    each other another others one two three four five six several many few lot lots couple group bunch all both very
-    so not no non just then than also like same different each every more most much own only such too well upon
-    another's image picture photo photograph view shot top front back side middle left right large small big little
-    s t""".split()  # noqa: SIM905
+STOP_WORDS = """
+    a an the this that these those it its his her their there he she they them him who which what where while
+    when and or but as of in on at to by with from for into onto over under up down out off near next around
+    across through along behind between above below beside inside outside against about during after before
+    towards toward is are was were be been being has have had having do does doing can could will would get gets
+    getting go goes going some any each other another others one two three four five six several many few lot
+    lots couple group bunch all both very so not no non just then than also like same different each every more
+    most much own only such too well upon another's image picture photo photograph view shot top front back side
+    middle left right large small big little s t
+""".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
 2. Word vectors come from the COCO captions and the treebank: PPMI and truncated SVD. They serve `Doc.vector`
    and are an input of the tagger and parser, which so get to know caption words that the treebank lacks.
 3. tok2vec, tagger, morphologizer (`pos_`), parser and edit-tree lemmatizer are trained together, on one core.
+4. Training goes on with what captions are made of beside: clauses of the treebank turned into fragments ("a man
+   rides a wave" into "A man riding a wave.").
 
 DIR holds `ewt/en_ewt-ud-{train,dev,test}.conllu.gz` and `coco/annotations/{captions,instances}_*.json`.
 """
@@ -34,12 +36,13 @@ from spacy.training.batchers import minibatch_by_words
 from spacy.vectors import Vectors
 from thinc.api import Adam
 from thinc.schedules import compounding, warmup_linear
-from treebank import Tree, Word, convert, read_paragraphs, to_doc
+from treebank import ROOT, Tree, Word, attach, children, convert, read_paragraphs, subtree, to_doc
 
 progress = partial(print, file=sys.stderr, flush=True)
 
 WIDTH = 96  # of tok2vec
 WINDOW_DIMS, IMAGE_DIMS, IMAGE_WEIGHT = 60, 40, 0.8  # of the word vectors
+ADAPT_STEPS = 700  # of the second stage
 MIN_COUNT = 2  # of a treebank word that gets a vector; all words of captions do
 
 # Words and the COCO category they belong to; not looked at while the settings of the vectors were chosen.
@@ -145,6 +148,56 @@ def caption_like(tree: Tree, rng: random.Random) -> Tree:
     if lower:
         tree = [replace(word, form=word.form.lower(), lemma=word.lemma.lower()) for word in tree]
     return tree
+
+
+def fragments(tree: Tree, participles: dict[str, str]) -> Iterator[Tree]:
+    """Yield what captions are made of, "a man riding a wave", from every clause whose subject is a noun.
+
+    `participles` maps lemmas to their -ing forms; a passive keeps its own ("a car parked by a truck").
+    """
+    kept = {"dobj", "dative", "prep", "agent", "prt", "advmod", "npadvmod", "oprd"}
+    for verb, word in enumerate(tree):
+        dependents = children(tree, verb)
+        subjects = [i for i in dependents if i < verb and tree[i].relation in {"nsubj", "nsubjpass"}]
+        after = [i for i in dependents if i > verb and tree[i].dep in kept]
+        passive = any(tree[i].dep == "auxpass" for i in dependents)
+        form = word.form if passive else participles.get(word.lemma)
+        if word.pos == "VERB" and form and after and subjects and tree[subjects[0]].pos in {"NOUN", "PROPN"}:
+            fragment = [replace(word) for word in tree]
+            fragment[verb] = replace(word, form=form, tag="VBN" if passive else "VBG", space_after=True)
+            attach(fragment, verb, subjects[0], "acl")
+            attach(fragment, subjects[0], ROOT, "ROOT")
+            branches = [subtree(tree, child) for child in (subjects[0], *after)]
+            yield extract(fragment, sorted([verb, *(i for branch in branches for i in branch)]))
+
+
+def extract(tree: Tree, places: list[int]) -> Tree:
+    """The tree of some of the words; a head that is left out leaves a root."""
+    new = {old: i for i, old in enumerate(places)}
+    return [replace(tree[old], head=new.get(tree[old].head, ROOT)) for old in places]
+
+
+def fragment_texts(trees: list[Tree], rng: random.Random) -> Iterator[list[Tree]]:
+    """Yield the fragments of all trees, except the shortest and longest, spelt like a sentence and like captions."""
+    participles = {word.lemma: word.form.lower() for tree in trees for word in tree if word.tag == "VBG"}
+    for fragment in (fragment for tree in trees for fragment in fragments(tree, participles)):
+        if 4 <= len(fragment) <= 25:
+            sentence = with_period(fragment)
+            yield [sentence]
+            yield [caption_like(sentence, rng)]
+
+
+def with_period(tree: Tree) -> Tree:
+    """A copy that begins with a capital and ends with a period."""
+    root = next(i for i, word in enumerate(tree) if word.head == ROOT)
+    first, rest = tree[0], tree[1:]
+    capital = replace(first, form=first.form[:1].upper() + first.form[1:])
+    return [
+        capital,
+        *rest[:-1],
+        replace(rest[-1], space_after=False),
+        Word(".", ".", "PUNCT", ".", root, "punct"),
+    ]
 
 
 def as_examples(nlp: Language, texts: Iterable[list[Tree]]) -> list[Example]:
@@ -323,11 +376,14 @@ def batches(examples: list[Example], rng: random.Random) -> Iterator[list[Exampl
     return minibatch_by_words(stream(), size=compounding(300, 700, 1.001))
 
 
-def train(nlp: Language, examples: list[Example], steps: int, rng: random.Random) -> None:
-    """Update the pipeline `steps` times and leave the averaged weights in it."""
-    nlp.initialize(lambda: examples)
+def train(nlp: Language, examples: list[Example], steps: int, learn_rate: float, rng: random.Random) -> None:
+    """Update an initialized pipeline `steps` times and leave the averaged weights in it."""
     optimizer = Adam(
-        warmup_linear(1.5e-3, 100, steps), L2=0.01, grad_clip=1.0, L2_is_weight_decay=True, use_averages=True
+        warmup_linear(learn_rate, 100, steps),
+        L2=0.01,
+        grad_clip=1.0,
+        L2_is_weight_decay=True,
+        use_averages=True,
     )
     losses: dict[str, float] = {}
     started = time.monotonic()
@@ -341,6 +397,10 @@ def train(nlp: Language, examples: list[Example], steps: int, rng: random.Random
     with nlp.use_params(optimizer.averages):
         averaged = nlp.to_bytes(exclude=["vocab"])
     nlp.from_bytes(averaged, exclude=["vocab"])
+    lemmatizer = nlp.get_pipe(
+        "lemmatizer"
+    )  # spaCy 3.8 forgets this on loading and would train on no lemma at all
+    lemmatizer.tree2label = {tree: label for label, tree in enumerate(lemmatizer.cfg["labels"])}
 
 
 # --- scores
@@ -437,40 +497,80 @@ def folder_mb(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def build(data: Path, seed: int, steps: int) -> tuple[Language, dict[str, Any]]:
-    """Train a pipeline; also return what is known about the training."""
-    spacy.util.fix_random_seed(seed)
-    rng = random.Random(seed)
-    nlp = spacy.blank("en")
-    trees = {part: load_trees(data, part) for part in ("train", "dev", "test")}
-    captions = [(image, [t.lower_ for t in nlp.make_doc(text)]) for image, text in load_captions(data)]
-    known = [tree for part in ("train", "dev") for paragraph in trees[part] for tree in paragraph]
-    lemmas = {word.form.lower(): word.lemma.lower() for tree in known for word in tree if word.tag == "NNS"}
-    categories = load_categories(data)
-    set_vectors(nlp, *learn_vectors(captions, [[w.form.lower() for w in t] for t in known], lemmas, seed))
+def add_vectors(nlp: Language, captions: list[tuple[int, str]], trees: list[Tree], seed: int) -> None:
+    """Learn word vectors from the captions and the treebank's words."""
+    words = [(image, [token.lower_ for token in nlp.make_doc(text)]) for image, text in captions]
+    sentences = [[word.form.lower() for word in tree] for tree in trees]
+    lemmas = {word.form.lower(): word.lemma.lower() for tree in trees for word in tree if word.tag == "NNS"}
+    set_vectors(nlp, *learn_vectors(words, sentences, lemmas, seed))
     progress(f"{len(captions)} captions, vectors {nlp.vocab.vectors.shape}")
 
+
+def train_on_treebank(nlp: Language, paragraphs: list[list[Tree]], steps: int, seed: int) -> list[Example]:
+    """First stage: build the pipeline, train it on the converted trees and return its examples."""
+    spacy.util.fix_random_seed(seed)
+    rng = random.Random(seed)
     build_pipeline(nlp)
-    examples = as_examples(nlp, training_texts(trees["train"], rng))
+    examples = as_examples(nlp, training_texts(paragraphs, rng))
+    nlp.initialize(lambda: examples)
+    train(nlp, examples, steps, 1.5e-3, rng)
+    return examples
+
+
+def adapt_to_captions(
+    nlp: Language, examples: list[Example], trees: list[Tree], steps: int, seed: int
+) -> list[Example]:
+    """Second stage: go on with the former examples and the trees' fragments; return all of them."""
+    spacy.util.fix_random_seed(seed)
+    rng = random.Random(seed)
+    examples = examples + as_examples(nlp, fragment_texts(trees, rng))
+    train(nlp, examples, steps, 1e-3, rng)
+    return examples
+
+
+def build(data: Path, seed: int, steps: int) -> tuple[Language, dict[str, Any]]:
+    """Train a pipeline; also return what is known about the training, and its scores."""
+    paragraphs = {part: load_trees(data, part) for part in ("train", "dev", "test")}
+    trees = {part: [tree for paragraph in paragraphs[part] for tree in paragraph] for part in paragraphs}
+    captions = load_captions(data)
+    nlp = spacy.blank("en")
+    add_vectors(nlp, captions, trees["train"] + trees["dev"], seed)
     started = time.monotonic()
-    train(nlp, examples, steps, rng)
+    first = train_on_treebank(nlp, paragraphs["train"], steps, seed)
+    second = adapt_to_captions(nlp, first, trees["train"], ADAPT_STEPS, seed + 1)
     training = {
         "seed": seed,
-        "steps": steps,
+        "steps": [steps, ADAPT_STEPS],
         "seconds": round(time.monotonic() - started),
-        "sentences": sum(len(paragraph) for paragraph in trees["train"]),
-        "documents_with_copies": len(examples),
+        "sentences": len(trees["train"]),
+        "documents": [len(first), len(second)],
         "captions": len(captions),
         "vectors": list(nlp.vocab.vectors.shape),
     }
-    scores = {part: score_pipeline(nlp, as_examples(nlp, trees[part])) for part in ("dev", "test")}
-    categories_check = score_categories(nlp, categories)
-    return nlp, {
-        "training": training,
-        "scores": scores,
-        "categories": categories_check,
+    return nlp, {"training": training, **evaluate(nlp, paragraphs, load_categories(data))}
+
+
+def evaluate(nlp: Language, paragraphs: dict[str, list[list[Tree]]], categories: list[str]) -> dict[str, Any]:
+    """All scores that go to the report."""
+    return {
+        "scores": {part: score_pipeline(nlp, as_examples(nlp, paragraphs[part])) for part in ("dev", "test")},
+        "categories": score_categories(nlp, categories),
         "cosines": score_pairs(nlp),
     }
+
+
+def save(nlp: Language, report: dict[str, Any], out: Path) -> None:
+    """Write the pipeline and, beside it, `training.json`; print that."""
+    describe(nlp)
+    nlp.meta["performance"] = report["scores"]["test"]
+    nlp.to_disk(out)
+    started = time.monotonic()
+    spacy.load(out)
+    report["load_seconds"] = round(time.monotonic() - started, 2)
+    report["size_mb"] = round(folder_mb(out), 1)
+    text = json.dumps(report, indent=2)
+    (out / "training.json").write_text(text + "\n")
+    print(text)
 
 
 def main() -> None:
@@ -484,17 +584,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=3500)
     args = options.parse_args()
 
-    nlp, report = build(args.data, args.seed, args.steps)
-    describe(nlp)
-    nlp.meta["performance"] = report["scores"]["test"]
-    nlp.to_disk(args.out)
-    started = time.monotonic()
-    spacy.load(args.out)
-    report["load_seconds"] = round(time.monotonic() - started, 2)
-    report["size_mb"] = round(folder_mb(args.out), 1)
-    text = json.dumps(report, indent=2)
-    (args.out / "training.json").write_text(text + "\n")
-    print(text)
+    save(*build(args.data, args.seed, args.steps), args.out)
 
 
 if __name__ == "__main__":

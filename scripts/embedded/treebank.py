@@ -346,6 +346,11 @@ def path_to_root(tree: Tree, i: int) -> Iterator[int]:
         i = tree[i].head
 
 
+def subtree(tree: Tree, head: int) -> list[int]:
+    """Indices of `head` and all below it, left to right."""
+    return [i for i in range(len(tree)) if head in path_to_root(tree, i)]
+
+
 def trim_left_edges(tree: Tree) -> None:
     """Let what does not belong to a chunk climb from its left edge, punctuation first of all."""
     changed = True
