@@ -22,7 +22,7 @@ def lens_of(cells: Tensor, words: Words, table: Tensor) -> Tensor:
 def by_quarter(x: Tensor) -> Tensor:
     """[B, N_CELLS, C] -> [B, 4, N_CELLS / 4, C]."""
     half = GRID // 2
-    return x.unflatten(1, (2, half, 2, half)).permute(0, 1, 3, 2, 4, 5).reshape(len(x), 4, half * half, -1)
+    return x.unflatten(1, (2, half, 2, half)).permute(0, 1, 3, 2, 4, 5).reshape(len(x), 4, half * half, x.shape[-1])
 
 
 def word_loss(lens: Tensor, targets: Tensor, n_mosaics: int, scale: float) -> Tensor:
