@@ -143,11 +143,28 @@ def test_caption_like_copies() -> None:
     assert copies == {"she is on a boat .", "She is on a boat", "she is on a boat"}
 
 
+def test_fragments_of_clauses() -> None:
+    tree = treebank.convert(read(CONJUNCTS))
+    [fragment] = train_phrases.fragments(tree, {"eat": "eating"})
+    assert " ".join(word.form for word in fragment) == "A man eating apples , ripe figs and bread out of a box"
+    assert arcs(fragment)[:4] == ["det man", "ROOT", "acl man", "dobj eating"]
+    assert chunks(fragment) == ["A man", "apples", "ripe figs", "bread", "a box"]
+    assert [word.form for word in train_phrases.with_period(fragment[1:3])] == ["Man", "eating", "."]
+
+
+def test_swapped_nouns() -> None:
+    tree = treebank.convert(read(COPULA_AND_CASE))
+    copies = [
+        train_phrases.swap_nouns(tree, ["stop sign"], 0.5, train_phrases.random.Random(seed)) for seed in range(20)
+    ]
+    swapped = next(copy for copy in copies if len(copy) > len(tree))
+    assert [word.form for word in swapped] == ["She", "is", "on", "a", "stop", "sign", "."]
+    assert arcs(swapped) == ["nsubj is", "ROOT", "prep is", "det sign", "compound sign", "pobj on", "punct is"]
+
+
 def toy_vectors() -> spacy.language.Language:
     """Vectors of a made-up corpus: animals sleep and eat, vehicles drive and park; images show one kind."""
-    animals = [
-        (0, f"the {a} {v} here".split()) for a in ("dog", "puppy", "cats", "cat") for v in ("sleeps", "eats")
-    ]
+    animals = [(0, f"the {a} {v} here".split()) for a in ("dog", "puppy", "cats", "cat") for v in ("sleeps", "eats")]
     vehicles = [(1, f"a {a} {v} fast".split()) for a in ("car", "truck") for v in ("drives", "parks")]
     nlp = spacy.blank("en")
     lemmas = {"mice": "mouse"}

@@ -11,6 +11,7 @@ Read: UD English EWT v2.15 (CC BY-SA 4.0) in CoNLL-U, https://universaldependenc
 import gzip
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from spacy.tokens import Doc
@@ -257,7 +258,7 @@ def promote_adpositions(tree: Tree) -> None:
         first, last = cases[0], cases[-1]
         label = {"root": "root", "conj": "conj", "obl:agent": "agent"}.get(word.dep, "prep")
         attach(tree, first, word.head, label)
-        for outer, inner in zip(cases, cases[1:], strict=False):  # "out of the box": out -> of -> box
+        for outer, inner in pairwise(cases):  # "out of the box": out -> of -> box
             attach(tree, inner, outer, "prep")
         attach(tree, nominal, last, "pcomp" if word.pos in {"ADV", "ADJ", "VERB", "AUX"} else "pobj")
         for child in children(tree, nominal):
@@ -286,9 +287,7 @@ def clearnlp_label(tree: Tree, i: int) -> str:
             return "quantmod"
         case "expl":
             return "expl" if word.form.lower() == "there" else "nsubj"
-        case "nsubj" if i > word.head and any(
-            s.dep == "expl" and s.form.lower() == "there" for s in siblings
-        ):
+        case "nsubj" if i > word.head and any(s.dep == "expl" and s.form.lower() == "there" for s in siblings):
             return "attr"
         case "xcomp" if word.pos in NOMINAL | {"ADJ"}:
             if any(s.relation == "obj" for s in siblings):
@@ -308,7 +307,7 @@ def chain_conjuncts(tree: Tree) -> None:
     for first in range(len(tree)):
         dependents = [i for i in children(tree, first) if i > first]
         conjuncts = [i for i in dependents if tree[i].dep == "conj"]
-        for previous, conjunct in zip(conjuncts, conjuncts[1:], strict=False):
+        for previous, conjunct in pairwise(conjuncts):
             between = (i for i in dependents if previous < i < conjunct)
             if all(tree[i].dep in {"cc", "punct"} for i in between):
                 attach(tree, conjunct, previous)
@@ -360,9 +359,7 @@ def trim_left_edges(tree: Tree) -> None:
             edge = next(iter(children(tree, head)), head)
             if word.head == ROOT or edge >= head:
                 continue
-            if tree[edge].dep == "punct" or (
-                heads_chunk(tree, head) and tree[edge].dep not in CHUNK_MODIFIERS
-            ):
+            if tree[edge].dep == "punct" or (heads_chunk(tree, head) and tree[edge].dep not in CHUNK_MODIFIERS):
                 attach(tree, edge, word.head)
                 changed = True
 
