@@ -42,7 +42,9 @@ def ground(
     phrases: Annotated[str, typer.Option(help=PHRASES_HELP)] = "embedded",
     preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens. Default: the model's own limit, or 512.")
+    ] = None,
 ) -> None:
     """Answer a question about each image and ground every noun phrase of the answer."""
     from aas.tasks.ground_files import ground_files

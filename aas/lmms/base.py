@@ -57,15 +57,19 @@ class LMM:
         question: str,
         answer: str | None = None,
         *,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         heads: Sequence[int] | None = None,
     ) -> tuple[Answer, AttentionMaps]:
-        """The model's answer (greedy), or the given one by teacher forcing, and one map per answer token."""
+        """The model's answer (greedy), or the given one by teacher forcing, and one map per answer token.
+
+        Without `max_new_tokens` the model's own limit holds, or 512.
+        """
         inputs = self.inputs(image, question)
         columns = self.columns(inputs)
         if answer is None:
+            longest = max_new_tokens or self.model.generation_config.max_new_tokens or 512
             token_ids, maps = capture.generate(
-                self.model, inputs, columns, heads, max_new_tokens=max_new_tokens, do_sample=False
+                self.model, inputs, columns, heads, max_new_tokens=longest, do_sample=False
             )
         else:
             token_ids = self.answer_ids(answer)

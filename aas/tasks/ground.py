@@ -86,7 +86,7 @@ class Grounder:
         *,
         preset: str = "paper",
         device: str | None = None,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
     ):
         if preset not in PRESETS:
             raise ValueError(f"Unknown preset {preset!r}. Known: {', '.join(PRESETS)}.")

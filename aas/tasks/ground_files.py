@@ -73,7 +73,7 @@ def ground_files(
     phrases: str = "embedded",
     preset: str = "paper",
     device: str | None = None,
-    max_new_tokens: int = 512,
+    max_new_tokens: int | None = None,
     as_json: bool = False,
 ) -> int:
     """Ground every image into `out` (NAME.json, NAME.png, report.html); returns the exit code.

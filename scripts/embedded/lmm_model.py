@@ -101,7 +101,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> 
     )
     model = LlavaForConditionalGeneration(config)
     model.generation_config.update(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=64,  # several captions long; small models may start to repeat themselves
     )
     return model
 
