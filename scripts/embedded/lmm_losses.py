@@ -13,10 +13,16 @@ def cells_of(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
     return torch.stack(list(model.model.get_image_features(pixels).pooler_output))
 
 
-def lens_of(cells: Tensor, words: Words, table: Tensor) -> Tensor:
-    """Cosine of each cell with each word, float32 [B, N_CELLS, n_concepts]."""
+def cosines(cells: Tensor, word_embeddings: Tensor) -> Tensor:
+    """Of each cell [B, N_CELLS, width] with each word [n_concepts, width], float32 [B, N_CELLS, n_concepts]."""
     with torch.autocast("cpu", enabled=False):
-        return F.normalize(cells.float(), dim=-1) @ F.normalize(words.embeddings(table), dim=-1).T
+        return F.normalize(cells.float(), dim=-1) @ F.normalize(word_embeddings.float(), dim=-1).T
+
+
+def lens_of(cells: Tensor, words: Words, table: Tensor) -> Tensor:
+    """`cosines` with the words' current embeddings, rows of `table`."""
+    with torch.autocast("cpu", enabled=False):
+        return cosines(cells, words.embeddings(table))
 
 
 def by_quarter(x: Tensor) -> Tensor:
@@ -45,16 +51,28 @@ def quarter_mask() -> Tensor:
 
 
 def attention_loss(maps: Tensor, lens: Tensor, batch: Batch, sharpness: float) -> Tensor:
-    """Cross-entropy of the attention that predicts a word against where the word scores.
+    """Cross-entropy of the attention that predicts a word against where the word scores in `lens`.
 
-    `maps` [B, T, N_CELLS], attention over all keys: what goes to text is lost, so that the image is looked at.
+    `maps` [B, T, N_CELLS], attention over all keys. Half of the loss is of the maps themselves (what goes to text is
+    lost, so that the image is looked at), half of what remains of them without their answer's mean, which is what the
+    method reads.
     """
     b, t = torch.nonzero(batch.concepts >= 0, as_tuple=True)
     score = lens.detach()[b, :, batch.concepts[b, t]]
     inside = quarter_mask()[batch.quarter[b, t]]
     score = (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True) + 1e-6)
     target = score.mul(sharpness).masked_fill(~inside, -torch.inf).softmax(-1)
-    return -(target * maps[b, t].clamp_min(1e-8).log()).sum(-1).mean()
+    raw = maps[b, t].clamp_min(1e-8).log()
+    # Softplus instead of the positive part: cells below the mean must be able to rise. 1/144 is uniform attention.
+    above_mean = F.softplus((maps - answer_means(maps, batch.segment))[b, t] * 300)
+    residual = (above_mean / above_mean.sum(-1, keepdim=True)).log()
+    return -(target * (raw + residual) / 2).sum(-1).mean()
+
+
+def answer_means(maps: Tensor, segment: Tensor) -> Tensor:
+    """For each row the mean map of its answer's rows, [B, T, N_CELLS]."""
+    same = (segment[:, :, None] == segment[:, None, :]).to(maps.dtype)
+    return (same / same.sum(-1, keepdim=True)) @ maps
 
 
 def attention_mask(segment: Tensor, image_at: int, n_image: int) -> Tensor:

@@ -35,6 +35,7 @@ from spacy.scorer import Scorer
 from spacy.training import Example
 from spacy.training.batchers import minibatch_by_words
 from spacy.vectors import Vectors
+from split import kept_out
 from thinc.api import Adam, Model
 from thinc.schedules import compounding, warmup_linear
 from treebank import (
@@ -116,10 +117,11 @@ def load_trees(data: Path, part: str) -> list[list[Tree]]:
 
 
 def load_captions(data: Path) -> list[tuple[int, str]]:
-    """All (image id, caption), in a fixed order."""
+    """(image id, caption) of every photograph that is not kept out, in a fixed order."""
+    left_out = {image_id for part in kept_out(data) for image_id in part}
     files = sorted((data / "coco" / "annotations").glob("captions_*.json"))
     annotations = [a for file in files for a in json.loads(file.read_text())["annotations"]]
-    return sorted({(a["image_id"], a["caption"].strip()) for a in annotations})
+    return sorted({(a["image_id"], a["caption"].strip()) for a in annotations if a["image_id"] not in left_out})
 
 
 def load_categories(data: Path) -> list[str]:
