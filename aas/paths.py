@@ -18,3 +18,25 @@ def embedded_dir(name: str) -> Path:
             f"The embedded {name} is not at {folder}: reinstall aas, or train it with scripts/embedded."
         )
     return folder
+
+
+def model_source(model_id: str, embedded: str) -> tuple[str, str]:
+    """What `from_pretrained` takes: (folder or Hugging Face id, revision).
+
+    `model_id` is `embedded` (then the shipped folder of that name), a local folder, an id, or `id@revision`.
+    """
+    if model_id == "embedded":
+        return str(embedded_dir(embedded)), "main"
+    if Path(model_id).exists():
+        return model_id, "main"
+    name, _, revision = model_id.partition("@")
+    return name, revision or "main"
+
+
+def not_found(what: str, model_id: str, error: Exception) -> FileNotFoundError:
+    """One sentence for a model that is neither here nor to be had."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return FileNotFoundError(
+        f"No {what} {model_id!r}: give `embedded`, a folder, or a Hugging Face id that is in the cache or can be "
+        f"downloaded. ({reason})"
+    )

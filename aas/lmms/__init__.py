@@ -1,9 +1,9 @@
 """Large multimodal models, one file for each family."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aas import registry
+from aas.paths import model_source, not_found
 
 if TYPE_CHECKING:
     import torch
@@ -11,30 +11,23 @@ if TYPE_CHECKING:
     from aas.lmms.base import LMM
 
 
-def load_lmm(model_id: str, *, device: str | None = None, dtype: "torch.dtype | None" = None) -> "LMM":
-    """Load a Hugging Face id, `id@revision`, a local folder, or `embedded`."""
+def load_lmm(model_id: str, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "LMM":
+    """Load `embedded`, a local folder, a Hugging Face id or `id@revision`.
+
+    `dtype` is bfloat16 on a GPU and float32 on a CPU unless given; the embedded model always runs in float32.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    from aas.paths import embedded_dir
+    from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it too
 
-    if model_id == "embedded":
-        from aas.lmms import embedded  # noqa: F401  registers the tower
-
-        folder, revision, dtype = str(embedded_dir("lmm")), None, torch.float32  # stored in float16, run in float32
-    else:
-        folder, _, revision = model_id.partition("@") if not Path(model_id).exists() else (model_id, "", "")
-    source: dict[str, Any] = {"revision": revision or "main"}
+    source, revision = model_source(model_id, "lmm")
     try:
-        config = AutoConfig.from_pretrained(folder, **source)
+        config = AutoConfig.from_pretrained(source, revision=revision)
     except OSError as error:
-        raise FileNotFoundError(
-            f"No model {model_id!r}: give `embedded`, a folder, or a Hugging Face id that is in the cache or can be "
-            f"downloaded. ({str(error).splitlines()[0]})"
-        ) from error
+        raise not_found("model", model_id, error) from error
     family = registry.load(registry.LMM_FAMILIES, config.model_type, "LMM family")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **source).to(device)
-    processor = AutoProcessor.from_pretrained(folder, **source)
-    return family(model, processor, model_id)
+    if dtype is None:
+        dtype = torch.bfloat16 if device.startswith("cuda") and model_id != "embedded" else torch.float32
+    model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=dtype).to(device)
+    return family(model, AutoProcessor.from_pretrained(source, revision=revision), model_id)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -92,9 +93,10 @@ class Grounder:
             raise ValueError(f"Unknown preset {preset!r}. Known: {', '.join(PRESETS)}.")
         self.preset: Preset = PRESETS[preset]
         self.max_new_tokens = max_new_tokens
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.pipeline = load_pipeline(phrases)
-        self.segmenter = load_segmenter(segmenter, device=device)
-        self.lmm = load_lmm(model, device=device)
+        self.segmenter = load_segmenter(segmenter, device)
+        self.lmm = load_lmm(model, device)
 
     def __call__(self, image: ImageLike, question: str | None = None, answer: str | None = None) -> Grounding:
         """Ask about an image (path, PIL image, or uint8 [H, W, 3] RGB) and ground the answer.

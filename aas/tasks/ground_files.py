@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
+from transformers.utils import logging
 
 from aas.images import ImageError, list_images
 from aas.store.atomic import write_text
@@ -90,15 +91,16 @@ def ground_files(
     if job.images:
         if model == "embedded":
             print(EMBEDDED_NOTICE, file=sys.stderr)
+            logging.disable_progress_bar()  # of loading, which takes a second
         grounder = Grounder(model, segmenter, phrases, preset=preset, device=device, max_new_tokens=max_new_tokens)
         progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
         for (path, _), name in zip(progress, names, strict=True):
             grounding = _ground_one(grounder, job, path, question, answer)
-            if grounding is None:
-                continue
-            grounding.save(out, name)
-            fragments.append(report.entry(name, grounding.image, grounding.answer, grounding.phrases, grounding.view))
-            _show(path, name, grounding, as_json)
+            if grounding is not None:
+                grounding.save(out, name)
+                g = grounding
+                fragments.append(report.entry(name, g.image, g.answer, g.phrases, g.view))
+                _show(path, name, g, as_json)
     _finish(job, fragments, out, EMBEDDED_NOTICE if model == "embedded" else "")
     return 3 if job.failures else 0
 
@@ -108,7 +110,7 @@ def _ground_one(grounder: Grounder, job: Job, path: Path, question: str | None, 
         return grounder(path, question, answer)
     except ImageError as error:
         job.fail(str(path), str(error))
-    except (RuntimeError, ValueError, OSError) as error:  # one image's trouble costs nobody else's result
+    except Exception as error:  # whatever one image's trouble is, it costs nobody else's result
         job.fail(str(path), f"{path}: {type(error).__name__}: {error}")
     return None
 
