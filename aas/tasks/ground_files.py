@@ -95,12 +95,11 @@ def ground_files(
         grounder = Grounder(model, segmenter, phrases, preset=preset, device=device, max_new_tokens=max_new_tokens)
         progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
         for (path, _), name in zip(progress, names, strict=True):
-            grounding = _ground_one(grounder, job, path, question, answer)
-            if grounding is not None:
-                grounding.save(out, name)
-                g = grounding
-                fragments.append(report.entry(name, g.image, g.answer, g.phrases, g.view))
-                _show(path, name, g, as_json)
+            done = _ground_one(grounder, job, path, question, answer)
+            if done is not None:
+                done.save(out, name)
+                fragments.append(report.entry(name, done.image, done.answer, done.phrases, done.view))
+                _show(path, name, done, as_json)
     _finish(job, fragments, out, EMBEDDED_NOTICE if model == "embedded" else "")
     return 3 if job.failures else 0
 
