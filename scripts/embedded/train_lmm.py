@@ -18,6 +18,9 @@ import copy
 import json
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +115,14 @@ class Run:
         print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in entry.items()), flush=True)
 
     def loop(
-        self, phase: str, n_steps: int, lr: float, tower_lr: float, losses, every: int, decay: float = 0.998
+        self,
+        phase: str,
+        n_steps: int,
+        lr: float,
+        tower_lr: float,
+        losses: Callable[[], dict[str, Tensor]],
+        every: int,
+        decay: float = 0.998,
     ) -> None:
         """`losses()` -> {name: weighted loss}; evaluates the averaged weights every so many steps and at the end."""
         model = self.model.train()
@@ -135,15 +145,14 @@ class Run:
                 average.swap(model)
                 figures = {} if phase == "language" else self.probe(model, language=phase == "captions")
                 self.report(phase, step, **running, **figures)
-                if phase == "captions":
-                    self.save(self.args.work / f"step_{step}")
                 if step < n_steps:
                     average.swap(model)
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+    def export(self, folder: Path) -> None:
+        """Weights in float16, the processor, and the log."""
+        self.model.half().save_pretrained(folder)
         build_processor(self.tokenizer).save_pretrained(folder)
-        (folder / "training.json").write_text(json.dumps(self.log, indent=1))
+        (folder / "training.json").write_text(json.dumps(self.log, indent=1) + "\n")
 
     # -- phases --
 
@@ -176,7 +185,7 @@ class Run:
 
         self.loop("words", n_steps, lr, tower_lr, losses, every=200)
 
-    def captions(self, n_steps: int) -> None:
+    def captions(self, rounds: list["CaptionRound"]) -> None:
         """The tower and the teacher of the attention (the projector and embeddings of the words phase) stand still.
 
         Trained on with captions, the cells lose sight of where things are: pointing of the cells' own scores on the
@@ -186,24 +195,38 @@ class Run:
         model.model.vision_tower.requires_grad_(False)
         teacher = copy.deepcopy(model.model.multi_modal_projector).eval()
         teacher_words = self.words.embeddings(model.get_input_embeddings().weight.detach()).clone()
-        batches = PhotoBatches(self.train_photos, self.words, args.mosaics, args.singles, args.seed + 2)
+        for n, settings in enumerate(rounds):
+            batches = PhotoBatches(self.train_photos, self.words, args.mosaics, args.singles, args.seed + 2 + 7 * n)
+            losses = partial(self.caption_losses, batches, teacher, teacher_words, settings)
+            self.loop("captions", settings.n_steps, settings.lr, 0.0, losses, every=max(1, settings.n_steps // 4))
 
-        def losses() -> dict[str, Tensor]:
-            batch = batches()
-            with torch.no_grad():
-                seen = model.model.vision_tower(batch.pixels).last_hidden_state
-                teacher_lens = cosines(teacher(seen), teacher_words)
-            cells = model.model.multi_modal_projector(seen)
-            lens = lens_of(cells, self.words, model.get_input_embeddings().weight)
-            hidden, maps = text_forward(model, batch, cells)
-            assert maps is not None
-            return {
-                "token": token_loss(model, hidden, batch, 0.05),
-                "word": args.word_weight * word_loss(lens, batch.targets, batch.n_mosaics, args.scale),
-                "pointing": args.attention_weight * attention_loss(maps, teacher_lens, batch, args.sharpness),
-            }
+    def caption_losses(
+        self, batches: PhotoBatches, teacher: nn.Module, teacher_words: Tensor, settings: "CaptionRound"
+    ) -> dict[str, Tensor]:
+        model, batch = self.model, batches()
+        with torch.no_grad():
+            seen = model.model.vision_tower(batch.pixels).last_hidden_state
+            teacher_lens = cosines(teacher(seen), teacher_words)
+        cells = model.model.multi_modal_projector(seen)
+        lens = lens_of(cells, self.words, model.get_input_embeddings().weight)
+        hidden, maps = text_forward(model, batch, cells)
+        assert maps is not None
+        pointing = attention_loss(maps, teacher_lens, batch, settings.sharpness)
+        return {
+            "token": token_loss(model, hidden, batch, 0.05),
+            "word": word_loss(lens, batch.targets, batch.n_mosaics, self.args.scale),
+            "pointing": settings.attention_weight * pointing,
+        }
 
-        self.loop("captions", n_steps, args.lr, 0.0, losses, every=args.every)
+
+@dataclass(frozen=True)
+class CaptionRound:
+    """`sharpness` of the attention loss's target, and the weight of that loss."""
+
+    n_steps: int
+    lr: float
+    sharpness: float
+    attention_weight: float
 
 
 def main() -> None:
@@ -222,15 +245,10 @@ def main() -> None:
     parser.add_argument("--language-steps", type=int, default=500)
     parser.add_argument("--words-steps", type=int, default=600)
     parser.add_argument("--more-words-steps", type=int, default=500, help="a second round, with a smaller rate")
-    parser.add_argument("--captions-steps", type=int, default=800)
+    parser.add_argument("--captions-steps", type=int, default=1220, help="two thirds of them in a first round")
     parser.add_argument("--mosaics", type=int, default=6)
     parser.add_argument("--singles", type=int, default=10)
-    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--scale", type=float, default=16.0, help="inverse temperature of the word loss")
-    parser.add_argument("--sharpness", type=float, default=2.0, help="of the attention loss's target")
-    parser.add_argument("--word-weight", type=float, default=1.0)
-    parser.add_argument("--attention-weight", type=float, default=1.0)
-    parser.add_argument("--every", type=int, default=200)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -249,7 +267,9 @@ def main() -> None:
             part.requires_grad_(False)
         run.words_phase(args.more_words_steps, 3e-4, 1.5e-4, args.seed + 3)
         torch.save(run.model.state_dict(), args.work / "after_more_words.pt")
-    run.captions(args.captions_steps)
+    first = round(args.captions_steps * 0.66)
+    run.captions([CaptionRound(first, 5e-4, 2.0, 1.0), CaptionRound(args.captions_steps - first, 3e-4, 3.5, 2.0)])
+    run.export(args.out)
 
 
 if __name__ == "__main__":
