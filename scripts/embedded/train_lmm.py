@@ -19,8 +19,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +183,7 @@ class Run:
 
         self.loop("words", n_steps, lr, tower_lr, losses, every=200)
 
-    def captions(self, rounds: list["CaptionRound"]) -> None:
+    def captions(self, n_steps: int) -> None:
         """The tower and the teacher of the attention (the projector and embeddings of the words phase) stand still.
 
         Trained on with captions, the cells lose sight of where things are: pointing of the cells' own scores on the
@@ -195,38 +193,24 @@ class Run:
         model.model.vision_tower.requires_grad_(False)
         teacher = copy.deepcopy(model.model.multi_modal_projector).eval()
         teacher_words = self.words.embeddings(model.get_input_embeddings().weight.detach()).clone()
-        for n, settings in enumerate(rounds):
-            batches = PhotoBatches(self.train_photos, self.words, args.mosaics, args.singles, args.seed + 2 + 7 * n)
-            losses = partial(self.caption_losses, batches, teacher, teacher_words, settings)
-            self.loop("captions", settings.n_steps, settings.lr, 0.0, losses, every=max(1, settings.n_steps // 4))
+        batches = PhotoBatches(self.train_photos, self.words, args.mosaics, args.singles, args.seed + 2)
 
-    def caption_losses(
-        self, batches: PhotoBatches, teacher: nn.Module, teacher_words: Tensor, settings: "CaptionRound"
-    ) -> dict[str, Tensor]:
-        model, batch = self.model, batches()
-        with torch.no_grad():
-            seen = model.model.vision_tower(batch.pixels).last_hidden_state
-            teacher_lens = cosines(teacher(seen), teacher_words)
-        cells = model.model.multi_modal_projector(seen)
-        lens = lens_of(cells, self.words, model.get_input_embeddings().weight)
-        hidden, maps = text_forward(model, batch, cells)
-        assert maps is not None
-        pointing = attention_loss(maps, teacher_lens, batch, settings.sharpness)
-        return {
-            "token": token_loss(model, hidden, batch, 0.05),
-            "word": word_loss(lens, batch.targets, batch.n_mosaics, self.args.scale),
-            "pointing": settings.attention_weight * pointing,
-        }
+        def losses() -> dict[str, Tensor]:
+            batch = batches()
+            with torch.no_grad():
+                seen = model.model.vision_tower(batch.pixels).last_hidden_state
+                teacher_lens = cosines(teacher(seen), teacher_words)
+            cells = model.model.multi_modal_projector(seen)
+            lens = lens_of(cells, self.words, model.get_input_embeddings().weight)
+            hidden, maps = text_forward(model, batch, cells)
+            assert maps is not None
+            return {
+                "token": token_loss(model, hidden, batch, 0.05),
+                "word": word_loss(lens, batch.targets, batch.n_mosaics, args.scale),
+                "pointing": attention_loss(maps, teacher_lens, batch, args.sharpness),
+            }
 
-
-@dataclass(frozen=True)
-class CaptionRound:
-    """`sharpness` of the attention loss's target, and the weight of that loss."""
-
-    n_steps: int
-    lr: float
-    sharpness: float
-    attention_weight: float
+        self.loop("captions", n_steps, 5e-4, 0.0, losses, every=200)
 
 
 def main() -> None:
@@ -245,10 +229,11 @@ def main() -> None:
     parser.add_argument("--language-steps", type=int, default=500)
     parser.add_argument("--words-steps", type=int, default=600)
     parser.add_argument("--more-words-steps", type=int, default=500, help="a second round, with a smaller rate")
-    parser.add_argument("--captions-steps", type=int, default=1220, help="two thirds of them in a first round")
+    parser.add_argument("--captions-steps", type=int, default=800)
     parser.add_argument("--mosaics", type=int, default=6)
     parser.add_argument("--singles", type=int, default=10)
     parser.add_argument("--scale", type=float, default=16.0, help="inverse temperature of the word loss")
+    parser.add_argument("--sharpness", type=float, default=2.0, help="of the attention loss's target")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -267,8 +252,7 @@ def main() -> None:
             part.requires_grad_(False)
         run.words_phase(args.more_words_steps, 3e-4, 1.5e-4, args.seed + 3)
         torch.save(run.model.state_dict(), args.work / "after_more_words.pt")
-    first = round(args.captions_steps * 0.66)
-    run.captions([CaptionRound(first, 5e-4, 2.0, 1.0), CaptionRound(args.captions_steps - first, 3e-4, 3.5, 2.0)])
+    run.captions(args.captions_steps)
     run.export(args.out)
 
 
