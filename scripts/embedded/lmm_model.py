@@ -104,7 +104,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> 
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=64,  # several captions long; small models may start to repeat themselves
+        max_new_tokens=64,  # several captions long
+        repetition_penalty=1.3,  # small models repeat themselves; CIDEr on the photographs for choosing 0.50 -> 0.52
     )
     return model
 
