@@ -43,7 +43,11 @@ def test_packed_answers_are_as_if_alone(words, model):
     model.set_attn_implementation({"text_config": "aas_recorded"})
     row = pack([(caption, -1) for caption in CAPTIONS], words, QUESTIONS[0], False, with_image=True)
     batch = collate(
-        [row], pixels=inputs["pixel_values"], image_at=len(prompt_ids(words.tokenizer, "")[0]), targets=None, n_mosaics=0
+        [row],
+        pixels=inputs["pixel_values"],
+        image_at=len(prompt_ids(words.tokenizer, "")[0]),
+        targets=None,
+        n_mosaics=0,
     )
     with torch.no_grad():
         _, maps = text_forward(model, batch, cells_of(model, batch.pixels))

@@ -47,7 +47,7 @@ from aas.segmenters.sam import SamSegmenter
 N_CLASSES, N_THING_CLASSES = 133, 80
 WIDTH = 128  # channels of the embedding
 PHOTOGRAPHS_PER_STEP, PROMPTS, PROMPTS_AGAIN = 4, 8, 2
-LEARNING_RATE, BACKBONE_LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 6e-4, 2e-4, 0.05, 100
+BACKBONE_RATE, WEIGHT_DECAY, WARMUP_STEPS = 1 / 3, 0.05, 100  # the first: times the others' learning rate
 EMA_DECAY = 0.998
 DICE, FOCAL, SEMANTIC = 1.0, 10.0, 1.0
 LAST, GROUP = 2, 1
@@ -100,9 +100,9 @@ def new_image_processor() -> SamImageProcessorPil:
     )
 
 
-def freeze_first_blocks(backbone: MobileNetV2) -> None:
-    """Up to stride 4: edges and colours need no training, and their backward pass is a quarter of the time."""
-    for part in (backbone.stem, *backbone.blocks[:2]):
+def freeze_first_blocks(backbone: MobileNetV2, n_blocks: int) -> None:
+    """Edges and colours need no training, and the first blocks' backward pass is the dearest."""
+    for part in (backbone.stem, *backbone.blocks[:n_blocks]):
         part.requires_grad_(False)
 
 
@@ -374,10 +374,10 @@ def save(model: EmbeddedSamModel, folder: Path) -> None:
     new_image_processor().save_pretrained(folder)
 
 
-def new_optimizer(trainee: Trainee) -> torch.optim.Optimizer:
+def new_optimizer(trainee: Trainee, learning_rate: float, n_frozen: int) -> torch.optim.Optimizer:
     """AdamW; biases, norms and the like do not decay, and the backbone, which knows ImageNet, learns more slowly."""
     trainee.model.shared_image_embedding.requires_grad_(False)
-    freeze_first_blocks(trainee.model.vision_encoder.backbone)
+    freeze_first_blocks(trainee.model.vision_encoder.backbone, n_frozen)
     backbone = list(trainee.model.vision_encoder.backbone.parameters())
     in_backbone = {id(p) for p in backbone}
     others = [p for p in trainee.parameters() if id(p) not in in_backbone]
@@ -387,7 +387,7 @@ def new_optimizer(trainee: Trainee) -> torch.optim.Optimizer:
             "lr": rate,
             "weight_decay": WEIGHT_DECAY * decays,
         }
-        for parameters, rate in ((backbone, BACKBONE_LEARNING_RATE), (others, LEARNING_RATE))
+        for parameters, rate in ((backbone, BACKBONE_RATE * learning_rate), (others, learning_rate))
         for decays in (True, False)
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.99))
@@ -413,7 +413,7 @@ def train(
 ) -> tuple[EmbeddedSamModel, int]:
     """The running average of the weights at the end, and the number of steps. Saved on the way to `args.out`."""
     rng = np.random.default_rng(args.seed)
-    optimizer = new_optimizer(trainee)
+    optimizer = new_optimizer(trainee, args.learning_rate, args.frozen_blocks)
     full_rates = [group["lr"] for group in optimizer.param_groups]
     average = copy.deepcopy(trainee.model).eval()
     log, step = Log(), 0
@@ -456,6 +456,10 @@ def main() -> None:
         "--tower", type=Path, default=Path("checkpoints/embedded/lmm"), help="LMM whose tower the encoder starts from"
     )
     parser.add_argument("--init", type=Path, help="segmenter whose neck and decoder to go on from")
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument(
+        "--frozen-blocks", type=int, default=2, help="first blocks of the encoder that stay as they are"
+    )
     parser.add_argument("--minutes", type=float, default=65, help="stop after this time")
     parser.add_argument("--epochs", type=float, help="stop after so many epochs instead: the same on every machine")
     parser.add_argument("--seed", type=int, default=0)
