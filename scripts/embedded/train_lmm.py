@@ -132,7 +132,7 @@ class Run:
             with torch.autocast("cpu", torch.bfloat16):
                 parts = losses()
             optimizer.zero_grad(set_to_none=True)
-            sum(parts.values()).backward()
+            torch.stack(list(parts.values())).sum().backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             scheduler.step()

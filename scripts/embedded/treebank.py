@@ -283,7 +283,7 @@ def clearnlp_label(tree: Tree, i: int) -> str:
             return "aux"
         case "advmod" if is_negation(word):
             return "neg"
-        case "advmod" if head.pos == "NUM":
+        case "advmod" if head and head.pos == "NUM":
             return "quantmod"
         case "expl":
             return "expl" if word.form.lower() == "there" else "nsubj"
