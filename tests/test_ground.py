@@ -18,6 +18,7 @@ import aas
 from aas.cli import app
 from aas.paths import embedded_dir
 from aas.tasks.ground import run_lengths
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,19 @@ def test_embedded_capture_equals_eager_attention(grounder):
     rows = torch.stack(attentions)[:, 0].mean((0, 1))[n_prompt - 1 : -1]
     expected = rows[:, columns].numpy().reshape(maps.maps.shape)
     assert np.abs(maps.maps - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_another_llava_from_a_folder(tmp_path):
+    """A random CLIP-LLaVA saved as transformers saves it; its processor crops the centre."""
+    model, processor = tiny.llava()
+    model.save_pretrained(tmp_path / "llava")
+    processor.save_pretrained(tmp_path / "llava")
+    grounder = aas.Grounder(str(tmp_path / "llava"), max_new_tokens=8)
+    grounding = grounder(data.chelsea(), answer="A dog and a cat")
+    assert grounding.view.box_xyxy == pytest.approx((75, 0, 375, 300), abs=2)
+    assert [phrase.text for phrase in grounding.phrases] == ["A dog", "a cat"]
+    assert all(75 - 2 <= phrase.point_xy[0] <= 375 + 2 for phrase in grounding.phrases)
+    assert len(grounder(data.chelsea()).answer.token_ids) <= 8
 
 
 def test_run_lengths_round_trip():
