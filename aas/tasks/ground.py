@@ -22,6 +22,7 @@ from aas.store.keys import quoted
 from aas.view import overlay
 
 DEFAULT_QUESTION = "Describe the image in detail."
+MAX_MASK_PIXELS = 100_000_000  # of all candidate masks that exist at once
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -132,10 +133,15 @@ class Grounder:
         if not points:
             return []
         (embedding,) = self.segmenter.encode([pixels])
-        # The prompt is the middle of the pixel.
         points_xy = np.asarray(points, np.float32)[:, None]
-        candidates = self.segmenter.masks(embedding, points_xy)
-        return [(mask[-1], float(scores[-1])) for mask, scores in zip(candidates.masks, candidates.scores, strict=True)]
+        # One decoder batch for a photograph of usual size; a huge one goes in parts, since its masks are huge too.
+        part = max(1, MAX_MASK_PIXELS // (3 * pixels.shape[0] * pixels.shape[1]))
+        chosen = []
+        for start in range(0, len(points), part):
+            candidates = self.segmenter.masks(embedding, points_xy[start : start + part])
+            last = zip(candidates.masks[:, -1], candidates.scores[:, -1], strict=True)
+            chosen += [(mask.copy(), float(score)) for mask, score in last]
+        return chosen
 
 
 def _as_pixels(image: ImageLike) -> tuple[str, np.ndarray]:
