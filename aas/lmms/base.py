@@ -1,5 +1,6 @@
 """What every LMM family offers, and what they share: a Hugging Face model that is asked, and watched."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps, View
 
 
-class LMM:
+class LMM(ABC):
     """A large multimodal model. A family says in `view` where its image tokens lie on the image."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
@@ -21,9 +22,9 @@ class LMM:
         self.tokenizer = processor.tokenizer
         capture.prepare(self.model)
 
+    @abstractmethod
     def view(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> View:
         """The grid of one image's tokens, for inputs that the processor made of an image of `image_hw` pixels."""
-        raise NotImplementedError
 
     def columns(self, inputs: dict[str, Tensor]) -> Tensor:
         """Positions of the image tokens in the prompt, row-major, int64 [1, h * w]."""

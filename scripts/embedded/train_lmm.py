@@ -1,11 +1,11 @@
 """Train the embedded LMM from photographs and captions alone; no mask or box is read.
 
-    python scripts/embedded/train_lmm.py --data ../shared/data --out checkpoints/embedded/lmm
+    python scripts/embedded/train_lmm.py --data ../shared/data --out checkpoints/embedded/lmm --work work/lmm
 
 Three phases, one after the other:
 1. language: the decoder learns the captions of photographs that are not here;
 2. words: the tower learns, end to end, which cells show which word of the captions (word loss);
-3. captions: everything together, with the captions of the photograph packed behind one image prefix.
+3. captions: everything but the tower, with the captions of the photograph packed behind one image prefix.
 
 Losses, all from captions only: next token; **word loss** (the best cells of a photograph must score the words of its
 captions, cosine with the words' own embeddings); **attention loss** (the attention that predicts a word, averaged over

@@ -2,11 +2,11 @@
 
     python scripts/embedded/train_segmenter.py --minutes 80
 
-MobileNetV2 from ImageNet, everything else from nothing, on a few hundred COCO photographs. One click per
-prompt; of SAM's three masks the last is taught the whole thing (an instance, or a stuff segment), the middle
-one all things of its category, the first whatever it explains best. Later clicks, boxes and masks of a former
-round are taught on part of the prompts. Semantic classes are taught beside, on a head that is thrown away:
-with so few photographs they are what makes the extent of a thing right.
+The encoder starts from the embedded LMM's tower, everything else from nothing (or from --init), on a few hundred
+COCO photographs. One click per prompt; of SAM's three masks the last is taught the clicked instance or all of its
+category, whichever is nearer, the middle one all of its category, the first the instance. Later clicks, boxes and
+masks of a former round are taught on part of the prompts. Semantic classes are taught beside, on a head that is thrown
+away: with so few photographs they are what makes the extent of a thing right.
 """
 
 import argparse
