@@ -15,7 +15,6 @@ class Preset:
 
     heads: tuple[int, ...] | None
     merge: Merge
-    subtract_mean: bool = True
 
 
 PRESETS = {

@@ -193,6 +193,15 @@ def test_folder_of_odd_images(tmp_path):
     assert all(len(row["error"]) > 20 for row in failed)
 
 
+def test_subfolders_are_in_the_names(tmp_path):
+    (tmp_path / "in/sub").mkdir(parents=True)
+    cat(tmp_path / "in/100%.png")
+    cat(tmp_path / "in/sub/a.png")
+    assert run(tmp_path / "in", "--answer", "a cat", "--out", tmp_path / "out").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"100%25.json", "sub%2Fa.json"}
+    assert check_item(tmp_path / "out/sub%2Fa.json", (300, 451))["image_id"] == "sub%2Fa"
+
+
 def test_masks_lie_on_the_upright_picture(tmp_path):
     upright = Image.fromarray(data.chelsea())
     exif = Image.Exif()

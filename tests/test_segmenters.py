@@ -9,7 +9,7 @@ import torch
 from transformers import SamConfig, SamImageProcessorPil, SamModel, SamProcessor
 
 from aas.paths import embedded_dir
-from aas.segmenters.embedded import load_embedded
+from aas.segmenters import load_segmenter
 from aas.segmenters.sam import PROMPTS_PER_UPSCALE, SamSegmenter
 
 SIZES_HW = [(96, 144), (150, 70), (64, 64), (5, 3), (1, 40)]
@@ -154,7 +154,7 @@ def embedded() -> SamSegmenter:
         embedded_dir("segmenter")
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    return load_embedded()
+    return load_segmenter("embedded")
 
 
 def disc_picture(size_hw: tuple[int, int], centre_xy: tuple[int, int], radius: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,6 @@ by MobileNetV2 and a neck; prompts, masks and scores go through the very same cl
 `scripts/embedded/train_segmenter.py` made the weights.
 """
 
-from pathlib import Path
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
@@ -29,8 +26,6 @@ from transformers.models.sam.modeling_sam import (
 )
 
 from aas.mobilenet import CHANNELS, MobileNetV2
-from aas.paths import embedded_dir
-from aas.segmenters.sam import SamSegmenter
 
 
 class EmbeddedSamVisionConfig(PreTrainedConfig):
@@ -124,8 +119,3 @@ class EmbeddedSamModel(SamModel):
 
 AutoConfig.register(EmbeddedSamConfig.model_type, EmbeddedSamConfig)
 AutoModelForMaskGeneration.register(EmbeddedSamConfig, EmbeddedSamModel)
-
-
-def load_embedded(path: str | Path | None = None, device: str | torch.device = "cpu") -> SamSegmenter:
-    """The segmenter that ships with the package (or one trained like it, in folder `path`), in float32."""
-    return SamSegmenter.from_pretrained(path or embedded_dir("segmenter"), device=device)

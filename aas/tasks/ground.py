@@ -30,8 +30,8 @@ ImageLike = str | Path | Image.Image | np.ndarray
 class Grounding:
     """An answer about an image, its noun phrases and where they are.
 
-    `image` uint8 [H, W, 3] RGB, upright: all points and masks are in its pixels. `name` is the image's file name
-    without extension, or `image`.
+    `image` uint8 [H, W, 3] RGB, upright: all points and masks are in its pixels. `name` is that of its
+    files: the image's without extension, reserved characters percent-encoded, or `image`.
     """
 
     name: str
@@ -57,13 +57,12 @@ class Grounding:
         """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
         return overlay.draw(self.image, self.answer, self.phrases)
 
-    def save(self, folder: str | Path, name: str | None = None) -> tuple[Path, Path]:
+    def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write `NAME.json` and `NAME.png` into `folder`; returns their paths."""
-        stem = quoted(name or self.name)
-        json_path, png_path = Path(folder) / f"{stem}.json", Path(folder) / f"{stem}.png"
+        json_path, png_path = Path(folder) / f"{self.name}.json", Path(folder) / f"{self.name}.png"
         with written(png_path) as temporary:
             self.draw().save(temporary)
-        write_text(json_path, json.dumps(self.item() | {"image_id": name or self.name}, ensure_ascii=False) + "\n")
+        write_text(json_path, json.dumps(self.item(), ensure_ascii=False) + "\n")
         return json_path, png_path
 
 
@@ -118,7 +117,7 @@ class Grounder:
         """The second half: from an answer and its maps to masks."""
         image_hw = pixels.shape[:2]
         phrases = noun_phrases(self.pipeline, answer)
-        residual = without_token_mean(maps.maps) if self.preset.subtract_mean else maps.maps
+        residual = without_token_mean(maps.maps)
         merged = [phrase_map(residual, phrase.token_indices, self.preset.merge) for phrase in phrases]
         points = [point_prompt(grid_map, maps.view, image_hw) for grid_map in merged]
         masks = self.segment(pixels, points)
@@ -146,7 +145,7 @@ class Grounder:
 
 def _as_pixels(image: ImageLike) -> tuple[str, np.ndarray]:
     if isinstance(image, (str, Path)):
-        return Path(image).stem, read_image(Path(image))
+        return quoted(Path(image).stem), read_image(Path(image))
     if isinstance(image, Image.Image):
         return "image", upright_rgb(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -95,11 +95,12 @@ def ground_files(
         grounder = Grounder(model, segmenter, phrases, preset=preset, device=device, max_new_tokens=max_new_tokens)
         progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
         for (path, _), name in zip(progress, names, strict=True):
-            done = _ground_one(grounder, job, path, question, answer)
-            if done is not None:
-                done.save(out, name)
+            grounding = _ground_one(grounder, job, path, question, answer)
+            if grounding is not None:
+                done = replace(grounding, name=name)  # the one that is unique in this run
+                done.save(out)
                 fragments.append(report.entry(name, done.image, done.answer, done.phrases, done.view))
-                _show(path, name, done, as_json)
+                _show(path, done, as_json)
     _finish(job, fragments, out, EMBEDDED_NOTICE if model == "embedded" else "")
     return 3 if job.failures else 0
 
@@ -114,9 +115,9 @@ def _ground_one(grounder: Grounder, job: Job, path: Path, question: str | None, 
     return None
 
 
-def _show(path: Path, name: str, grounding: Grounding, as_json: bool) -> None:
+def _show(path: Path, grounding: Grounding, as_json: bool) -> None:
     if as_json:
-        line = json.dumps({"image": str(path)} | grounding.item() | {"image_id": name}, ensure_ascii=False)
+        line = json.dumps({"image": str(path)} | grounding.item(), ensure_ascii=False)
     else:
         answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
         line = f"{harmless(str(path))}: {answer}"
