@@ -1,31 +1,73 @@
 """Attention to the image, captured while a model runs with its own fast attention.
 
-One attention function, registered with transformers, returns exactly what `sdpa` returns and computes beside it the
-few rows and columns that are wanted: `softmax(q kT * scale + mask)` over **all** keys, then the image columns, in
-float32, reduced over layers and heads at once. No layers x heads x S x S tensor ever exists.
+One attention function, registered with transformers, returns exactly what the model's own implementation (sdpa, flash)
+returns and keeps beside it what the wanted rows need: `softmax(q kT * scale + mask)` over **all** keys, then the image
+columns, in float32. No layers x heads x S x S tensor ever exists.
 
 Row t of a map belongs to answer token t. With `alignment="predict"` it is the attention of the query that predicts the
 token (the previous position); with `"self"`, of the query whose input is the token.
+
+In generation the queries of many steps are stashed and their rows computed together against the keys of the cache,
+which still holds every key they saw; where the cache has dropped keys (a sliding window), a row is computed at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-NAME = "aas_capture"
 Alignment = Literal["predict", "self"]
+Keep = Literal["mean", "layers", "heads"]
 
-_active: ContextVar["AttentionCapture | None"] = ContextVar("aas_capture", default=None)
+STASHED_STEPS = 64
+TRANSIENT_BYTES = 128 * 2**20  # of scores that exist at once
+
+_active: ContextVar["Watch | None"] = ContextVar("aas_watch", default=None)
 
 
 class CaptureError(RuntimeError):
     """The model's attention cannot be captured exactly; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept of layers x heads.
+
+    `layers`, `heads`: indices that are looked at, all if None (heads may count from the end). `keep`: "mean" of all of
+    them; one map per "layers", averaged over heads; or every map ("heads").
+    """
+
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    keep: Keep = "mean"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the attention function: tensors as transformers hands them over.
+
+    `query` [B, H, Q, D]; `key` [B, H_kv, S, D]; `mask` [B, 1, Q, S] as sdpa takes it, [B, S] as a flash kernel does, or
+    None; `sinks` [H]; `window`: keys that a query sees at most, itself included.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None
+    scaling: float
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    window: int | None = None
+    is_causal: bool = True
+
+
+MEAN_OF_ALL = Selection()
 
 
 def attention_rows(
@@ -33,157 +75,367 @@ def attention_rows(
     key: Tensor,
     mask: Tensor | None,
     scaling: float,
-    rows: Tensor,
     columns: Tensor,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """The chosen entries of the attention matrix, float32 [B, H, R, N].
 
-    `query` [B, H, Q, D] and `key` [B, H_kv, S, D] as they go into attention (after rotary embedding), H a multiple of
-    H_kv; `mask` as sdpa takes it ([B, 1, Q, S], bool or additive), None for causal from the top left (all keys when
-    Q = 1); `rows` int64 [B, R] and `columns` int64 [B, N] are positions in Q and S.
+    `query` [B, H, R, D]: the wanted rows, `key` [B, H_kv, S, D], as they go into attention (after rotary embedding), H
+    a multiple of H_kv. `mask` [B or 1, H or 1, R, S]: bool (True is seen) or additive, None where every key is seen.
+    `columns` int64 [B, N], positions in S. `softcap`: scores become `softcap * tanh(scores / softcap)`. `sinks` [H]: a
+    score per head that takes part in the softmax and has no key.
     """
-    batch, n_heads, n_queries, dim = query.shape
+    batch, n_heads, n_rows, _ = query.shape
+    n_keys = key.shape[2]
+    # Float32 copies of scores (twice: masked, exponentials) and keys; samples go in parts when they are many.
+    per_sample = 4 * (2 * n_heads * n_rows * n_keys + key[0].numel())
+    part = max(1, TRANSIENT_BYTES // per_sample)
+    rows = []
+    for start in range(0, batch, part):
+        here = slice(start, start + part)
+        mask_here = mask if mask is None or len(mask) == 1 else mask[here]
+        scores = _scores(query[here], key[here], mask_here, scaling, softcap)
+        log_sum = scores.logsumexp(-1, keepdim=True)
+        if sinks is not None:
+            log_sum = torch.logaddexp(log_sum, sinks.float()[:, None, None])
+        chosen = scores.gather(3, columns[here][:, None, None, :].expand(-1, n_heads, n_rows, -1))
+        rows.append((chosen - log_sum).exp())
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, softcap: float | None) -> Tensor:
+    """Float32 [B, H, R, S], before the softmax."""
+    batch, n_heads, n_rows, dim = query.shape
     n_kv_heads, n_keys = key.shape[1:3]
-    n_rows = rows.shape[1]
-    wanted = query.gather(2, rows[:, None, :, None].expand(-1, n_heads, -1, dim)).float() * scaling
     # Heads that share keys are stacked as more rows: the keys are never repeated.
-    grouped = wanted.reshape(batch, n_kv_heads, n_heads // n_kv_heads * n_rows, dim)
+    grouped = (query.float() * scaling).reshape(batch, n_kv_heads, n_heads // n_kv_heads * n_rows, dim)
     scores = (grouped @ key.float().transpose(-1, -2)).reshape(batch, n_heads, n_rows, n_keys)
-    if mask is not None:
-        visible = mask[..., :n_keys].expand(batch, -1, -1, -1)
-        visible = visible.gather(2, rows[:, None, :, None].expand(-1, visible.shape[1], -1, n_keys))
-        scores = scores.masked_fill(~visible, -torch.inf) if visible.dtype == torch.bool else scores + visible
-    elif n_queries > 1:
-        future = torch.arange(n_keys, device=key.device) > rows[..., None]
-        scores = scores.masked_fill(future[:, None], -torch.inf)
-    log_sum = scores.logsumexp(-1, keepdim=True)
-    chosen = scores.gather(3, columns[:, None, None, :].expand(-1, n_heads, n_rows, -1))
-    return (chosen - log_sum).exp()
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        return scores
+    return scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-class AttentionCapture:
-    """Collects maps while a model runs inside it: `with AttentionCapture(columns) as capture: model.generate(...)`.
+@dataclass
+class _Layer:
+    """What a layer has stashed: the queries of `n_stashed` steps and the mask row of each."""
 
-    `columns` int64 [B, N]: the positions of the image's tokens. `rows` int64 [B, R]: the queries that are wanted of one
-    forward pass; None takes the last query of every forward pass, as generation needs. `heads`: indices of the heads to
-    average (negative from the end), None for all.
+    n_seen: int = 0  # keys so far, those that the cache has dropped included
+    call: Call | None = None  # the newest: its keys are those of the cache
+    queries: Tensor | None = None  # [B, H, STASHED_STEPS, D]
+    first_row: int = 0
+    masks: list[Tensor | None] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)  # keys that each stashed query saw at most
+
+
+class Watch:
+    """Looks on while a model runs inside it: `with watch: model(...)`.
+
+    `records` says which attention modules count, None for all.
     """
 
-    def __init__(self, columns: Tensor, rows: Tensor | None = None, heads: Sequence[int] | None = None):
-        self.columns, self.rows, self.heads = columns, rows, heads
-        self._sums: list[Tensor] = []  # one [B, R, N] per forward pass, summed over layers
-        self._n_layers: list[int] = []
-        self._last_layer: int | None = None
-        self._finite: dict[int, Tensor] = {}
+    def __init__(self, records: Callable[[nn.Module], bool] | None = None):
+        self.records = records
 
-    def __enter__(self) -> "AttentionCapture":
+    def __enter__(self) -> Self:
         self._token = _active.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         _active.reset(self._token)
 
-    def record(self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
-        """Add one layer's rows; called by the attention function."""
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
-        window = getattr(module, "sliding_window", None)
-        if window and key.shape[2] >= window:
-            raise CaptureError(
-                f"Layer {layer} attends through a sliding window of {window}, which is not captured yet."
-            )
-        rows = self.rows
-        if rows is None:
-            rows = torch.full((len(query), 1), query.shape[2] - 1, device=query.device)
-        with torch.no_grad():
-            weights = attention_rows(
-                query, key, mask, scaling or query.shape[-1] ** -0.5, rows.to(query.device), self.columns.to(key.device)
-            )
-            if self.heads is not None:
-                weights = weights[:, [h % weights.shape[1] for h in self.heads]]
-            layer_map = weights.mean(1)
-        if self._last_layer is None or layer <= self._last_layer:
-            self._sums.append(torch.zeros_like(layer_map))
-            self._n_layers.append(0)
-        self._last_layer = layer
-        self._sums[-1] += layer_map
-        self._n_layers[-1] += 1
-        self._finite[layer] = self._finite.get(layer, torch.tensor(True)) & layer_map.isfinite().all().cpu()
+    @torch.no_grad()
+    def see(self, module: nn.Module, call: Call) -> None:
+        """Called by the attention function, once for each layer and forward pass."""
+        if self.records is None or self.records(module):
+            self.record(int(module.layer_idx), call)  # type: ignore[arg-type]
+
+    def record(self, index: int, call: Call) -> None:
+        raise NotImplementedError
+
+
+class FirstKeys(Watch):
+    """The keys of the first layer that is called, [B, H_kv, S, D]: what each image token brings into the model."""
+
+    keys: Tensor | None = None
+
+    def record(self, index: int, call: Call) -> None:
+        if self.keys is None:
+            self.keys = call.key
+
+
+class AttentionCapture(Watch):
+    """Collects maps while a model runs inside it: `with AttentionCapture(columns) as capture: model.generate(...)`.
+
+    `columns` int64 [B, N]: the positions of the image's tokens among the keys. `rows` int64 [B, R]: the queries that
+    are wanted of one forward pass; None takes the last query of every forward pass, as generation needs, from an empty
+    cache on. `cross`: the modules that count attend to another sequence than their own, whose keys are all there from
+    the start.
+    """
+
+    def __init__(
+        self,
+        columns: Tensor,
+        selection: Selection = MEAN_OF_ALL,
+        rows: Tensor | None = None,
+        records: Callable[[nn.Module], bool] | None = None,
+        cross: bool = False,
+    ):
+        super().__init__(records)
+        self.columns, self.selection, self.rows, self.cross = columns, selection, rows, cross
+        self._layers: dict[int, _Layer] = {}
+        self._in_pass: set[int] = set()  # layers that were called in the present forward pass
+        self._row = -1  # of the present forward pass
+        self._pass_masks: dict[int, tuple[Tensor, Tensor]] = {}
+        self._joined_masks: dict[tuple[int, ...], Tensor] = {}
+        self._chunk_rows = STASHED_STEPS if rows is None else rows.shape[1]
+        self._chunks: list[dict[int, Tensor]] = []  # of so many rows each: layer (or -1, all of them) -> their maps
+        self._finite: dict[int, Tensor] = {}
+
+    def record(self, index: int, call: Call) -> None:
+        if index in self._in_pass or not self._in_pass:
+            self._start_pass()
+        self._in_pass.add(index)
+        if self.selection.layers is not None and index not in self.selection.layers:
+            return
+        if self.rows is not None:
+            self._record_rows(index, call)
+        else:
+            self._record_step(index, call)
+
+    def _start_pass(self) -> None:
+        self._in_pass.clear()
+        self._pass_masks.clear()
+        self._row += 1
+
+    def _record_rows(self, index: int, call: Call) -> None:
+        assert self.rows is not None
+        rows = self.rows.to(call.query.device)
+        n_heads, dim = call.query.shape[1], call.query.shape[3]
+        query = call.query.gather(2, rows[:, None, :, None].expand(-1, n_heads, -1, dim))
+        self._add(index, 0, self._weights(call, query, _mask_of_rows(call, rows), self.columns))
+
+    def _record_step(self, index: int, call: Call) -> None:
+        layer = self._layers.setdefault(index, _Layer(first_row=self._row))
+        n_keys = call.key.shape[2]
+        layer.n_seen = n_keys if self.cross else layer.n_seen + call.query.shape[2]
+        n_dropped = max(0, layer.n_seen - n_keys)
+        if n_dropped or (call.window and not self.cross):
+            self._flush(index, layer)  # against the keys of the step before, which were all there
+            columns = self.columns.to(call.key.device) - n_dropped
+            mask = _mask_of_rows(call, _last_row(call))
+            weights = self._weights(call, call.query[:, :, -1:], mask, columns.clamp(min=0))
+            self._add(index, self._row, weights.masked_fill((columns < 0)[:, None, None, :], 0.0))
+            layer.first_row = self._row + 1
+            return
+        if len(layer.masks) == STASHED_STEPS:
+            self._flush(index, layer)
+        if layer.queries is None:
+            batch, n_heads, _, dim = call.query.shape
+            layer.queries = call.query.new_empty(batch, n_heads, STASHED_STEPS, dim)
+        layer.queries[:, :, len(layer.masks)] = call.query[:, :, -1]
+        layer.masks.append(self._shared_mask_row(call))
+        layer.lengths.append(layer.n_seen)
+        layer.call = replace(call, query=call.query.new_empty(0), mask=None)  # a prompt's queries are not held
+
+    def _shared_mask_row(self, call: Call) -> Tensor | None:
+        """The mask of the last query; layers that share a mask share its row, so that they can be joined once."""
+        if call.mask is None:
+            return None
+        if id(call.mask) not in self._pass_masks:
+            row = _mask_of_rows(call, _last_row(call))
+            assert row is not None
+            self._pass_masks[id(call.mask)] = (call.mask, row)  # the mask too: its id is its own while it lives
+        return self._pass_masks[id(call.mask)][1]
+
+    def _flush(self, index: int, layer: _Layer) -> None:
+        """Compute the rows of the stashed queries against the newest keys."""
+        if not layer.masks:
+            return
+        assert layer.call is not None and layer.queries is not None
+        mask = self._joined_mask(layer)
+        query = layer.queries[:, :, : len(layer.masks)]
+        self._add(index, layer.first_row, self._weights(layer.call, query, mask, self.columns))
+        layer.first_row += len(layer.masks)
+        layer.masks, layer.lengths, layer.call = [], [], None
+
+    def _joined_mask(self, layer: _Layer) -> Tensor:
+        """[B, 1, R, S] of a layer's stashed rows; a row saw none of the keys that came after it."""
+        assert layer.call is not None
+        n_keys = layer.call.key.shape[2]
+        shared = (n_keys, *layer.lengths, *map(id, layer.masks))
+        if shared not in self._joined_masks:
+            self._joined_masks = {shared: _join_masks(layer.masks, layer.lengths, n_keys, layer.call.key.device)}
+        return self._joined_masks[shared]
+
+    def _weights(self, call: Call, query: Tensor, mask: Tensor | None, columns: Tensor) -> Tensor:
+        columns = columns.to(call.key.device)
+        return attention_rows(query, call.key, mask, call.scaling, columns, call.softcap, call.sinks)
+
+    def _add(self, index: int, first_row: int, weights: Tensor) -> None:
+        """Put `weights` [B, H, R, N] of rows `first_row` and following where they belong, reduced as wanted."""
+        heads, keep = self.selection.heads, self.selection.keep
+        if heads is not None:
+            weights = weights[:, [h % weights.shape[1] for h in heads]]
+        kept = weights if keep == "heads" else weights.mean(1)
+        finite = kept.isfinite().all()
+        self._finite[index] = self._finite[index] & finite if index in self._finite else finite
+        slot = -1 if keep == "mean" else index
+        done = 0
+        while done < kept.shape[-2]:
+            chunk, offset = divmod(first_row + done, self._chunk_rows)
+            while len(self._chunks) <= chunk:
+                self._chunks.append({})
+            if slot not in self._chunks[chunk]:
+                shape = (*kept.shape[:-2], self._chunk_rows, kept.shape[-1])
+                self._chunks[chunk][slot] = kept.new_zeros(shape)
+            total = self._chunks[chunk][slot]
+            n = min(kept.shape[-2] - done, self._chunk_rows - offset)
+            total[..., offset : offset + n, :] += kept[..., done : done + n, :].to(total.device)
+            done += n
 
     def maps(self) -> Tensor:
-        """Mean over layers and heads, float32 [B, rows, N] on the CPU; raises where a layer gave NaN or infinity."""
-        broken = [layer for layer, finite in self._finite.items() if not finite]
+        """Float32 on the CPU: [B, rows, N], or [B, layers, rows, N], or [B, layers, heads, rows, N], as kept.
+
+        Raises CaptureError where a layer gave NaN or infinity, and where a wanted layer was never called.
+        """
+        for index, layer in self._layers.items():
+            self._flush(index, layer)
+        self._check()
+        n_rows = self.rows.shape[1] if self.rows is not None else self._row + 1
+        joined = [
+            torch.cat([chunk[slot].to("cpu") for chunk in self._chunks], dim=-2)[..., :n_rows, :]
+            for slot in sorted(self._chunks[0])
+        ]
+        return joined[0] / len(self._finite) if self.selection.keep == "mean" else torch.stack(joined, dim=1)
+
+    def _check(self) -> None:
+        broken = sorted(index for index, finite in self._finite.items() if not finite)
         if broken:
             raise CaptureError(
-                f"The attention of layer {broken[0]} is not a finite number. Load the model in bfloat16 or float32."
+                f"The attention of layer {broken[0]} is not a finite number. Load the model in another precision: "
+                "--dtype bfloat16 or --dtype float32."
             )
-        if not self._sums:
+        missing = set(self.selection.layers or ()) - set(self._finite)
+        if missing and self._finite:
+            raise CaptureError(
+                f"Layer {min(missing)} has no attention that can be captured. Those that have: "
+                f"{', '.join(map(str, sorted(self._in_pass)))}."
+            )
+        if not self._finite:
             raise CaptureError("No attention layer was seen: the model does not run transformers' attention interface.")
-        steps = [total / n for total, n in zip(self._sums, self._n_layers, strict=True)]
-        return torch.cat(steps, dim=1).cpu()
 
 
-def _capturing_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    capture = _active.get()
-    if capture is not None:
-        if kwargs.get("s_aux") is not None:
-            raise CaptureError("Attention sinks are not captured yet.")
-        capture.record(module, query, key, attention_mask, kwargs.get("scaling"))
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return output, None
+def _mask_of_rows(call: Call, rows: Tensor) -> Tensor | None:
+    """The mask of some queries, [B, 1 or H, R, S]; `rows` int64 [B, R], positions in the call's queries."""
+    n_queries, n_keys = call.query.shape[2], call.key.shape[2]
+    if call.mask is not None and call.mask.ndim == 4:
+        mask = call.mask[..., :n_keys].expand(len(rows), -1, -1, -1)
+        return mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, n_keys))
+    if call.mask is None and (n_queries == 1 or not call.is_causal) and not call.window:
+        return None
+    # No mask: causal from the top left, so that unwritten keys of a static cache do not count. A flash kernel's
+    # padding mask [B, S] stands beside causality, and beside the window, from the bottom right.
+    offset = 0 if call.mask is None and n_queries > 1 else n_keys - n_queries
+    position = (rows + offset)[:, None, :, None]
+    key_position = torch.arange(n_keys, device=rows.device)
+    visible = key_position <= position if call.is_causal else torch.ones_like(key_position <= position)
+    if call.window:
+        visible = visible & (key_position > position - call.window)
+    if call.mask is not None:
+        visible = visible & call.mask[:, None, None, :n_keys].bool()
+    return visible
 
 
-AttentionInterface.register(NAME, _capturing_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+def _last_row(call: Call) -> Tensor:
+    return torch.full((len(call.query), 1), call.query.shape[2] - 1, device=call.query.device)
 
 
-def prepare(model: PreTrainedModel) -> None:
-    """Let the language part of `model` run through the capturing attention; the vision part keeps its own."""
-    model.set_attn_implementation({"text_config": NAME})
+def _join_masks(masks: Sequence[Tensor | None], lengths: Sequence[int], n_keys: int, device: torch.device) -> Tensor:
+    """[B or 1, 1 or H, R, n_keys] from the mask of each row, which covers the keys of its time."""
+    written = torch.arange(n_keys, device=device) < torch.tensor(lengths, device=device)[:, None]
+    joined = written[None, None]
+    if all(mask is None for mask in masks):
+        return joined
+    rows = [joined[:, :, i : i + 1] if mask is None else mask for i, mask in enumerate(masks)]
+    if any(row.dtype != torch.bool for row in rows):
+        rows = [torch.zeros_like(r, dtype=torch.float32).masked_fill_(~r, -torch.inf) if r.dtype == torch.bool else r
+                for r in rows]  # fmt: skip
+    batch = max(len(row) for row in rows)
+    rows = [
+        F.pad(r, (0, n_keys - r.shape[-1]), value=False if r.dtype == torch.bool else -torch.inf).expand(
+            batch, -1, -1, -1
+        )
+        for r in rows
+    ]
+    together = torch.cat(rows, dim=2)
+    return together & joined if together.dtype == torch.bool else together.masked_fill(~joined, -torch.inf)
 
 
-def generate(
-    model: PreTrainedModel,
-    inputs: dict[str, Tensor],
-    columns: Tensor,
-    heads: Sequence[int] | None = None,
-    **generation: Any,
-) -> tuple[Tensor, Tensor]:
-    """Generate and capture: token ids int64 [B, T], maps float32 [B, T, N]; both on the CPU.
+def _plain_attention(call: Call, value: Tensor) -> Tensor:
+    """softmax(scores) V for what sdpa cannot compute: soft-capped scores and attention sinks. [B, Q, H, D]."""
+    rows = torch.arange(call.query.shape[2], device=call.query.device).expand(len(call.query), -1)
+    scores = _scores(call.query, call.key, _mask_of_rows(call, rows), call.scaling, call.softcap)
+    log_sum = scores.logsumexp(-1, keepdim=True)
+    if call.sinks is not None:
+        log_sum = torch.logaddexp(log_sum, call.sinks.float()[:, None, None])
+    weights = (scores - log_sum).exp().to(value.dtype)
+    batch, n_heads, n_queries, n_keys = weights.shape
+    grouped = weights.reshape(batch, value.shape[1], -1, n_keys)
+    return (grouped @ value).reshape(batch, n_heads, n_queries, -1).transpose(1, 2).contiguous()
 
-    `inputs` as the processor gives them, prompts padded on the left. What follows a sample's end token belongs to
-    nobody: the caller cuts it.
+
+def _capturing(base: str) -> Callable[..., tuple[Tensor, None]]:
+    """The attention function that returns what `base` returns and lets the active capture look on."""
+    attention = ALL_ATTENTION_FUNCTIONS[base]
+    knows_softcap = "flash" in base
+
+    def capturing_attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+        own = (softcap is not None or sinks is not None) and not knows_softcap
+        capture = _active.get()
+        if capture is None and not own:
+            return attention(module, query, key, value, attention_mask, **kwargs)[0], None
+        if kwargs.get("position_bias") is not None:
+            raise CaptureError("Attention with a learned position bias is not captured: this model is not supported.")
+        is_causal = kwargs.get("is_causal")
+        call = Call(
+            query,
+            key,
+            attention_mask,
+            kwargs.get("scaling") or query.shape[-1] ** -0.5,
+            softcap,
+            sinks,
+            kwargs.get("sliding_window"),
+            bool(getattr(module, "is_causal", True) if is_causal is None else is_causal),
+        )
+        if own:
+            output = _plain_attention(call, value)
+        else:
+            output = attention(module, query, key, value, attention_mask, **kwargs)[0]
+        if capture is not None:
+            capture.see(module, call)
+        return output, None
+
+    return capturing_attention
+
+
+def prepare(model: PreTrainedModel, part: str = "text_config") -> None:
+    """Let one part of `model` run through the capturing attention; the others, the eyes, keep their own.
+
+    `part`: the key of the part in `config.sub_configs`, empty where the model's own config is that of its text part.
     """
-    with torch.inference_mode(), AttentionCapture(columns, heads=heads) as capture:
-        sequences = model.generate(**inputs, **generation)
-    token_ids = sequences[:, inputs["input_ids"].shape[1] :].cpu()
-    maps = capture.maps()
-    assert maps.shape[1] == token_ids.shape[1], "one forward pass per generated token"
-    return token_ids, maps
-
-
-def replay(
-    model: PreTrainedModel,
-    inputs: dict[str, Tensor],
-    answer_ids: Tensor,
-    columns: Tensor,
-    heads: Sequence[int] | None = None,
-    alignment: Alignment = "predict",
-) -> Tensor:
-    """Capture with the answer given, in one forward pass: maps float32 [B, T, N] on the CPU.
-
-    `inputs` is the prompt alone; `answer_ids` int64 [B, T] follow it.
-    """
-    prompt_ids = inputs["input_ids"]
-    n_prompt, n_answer = prompt_ids.shape[1], answer_ids.shape[1]
-    answer_ids = answer_ids.to(prompt_ids.device)
-    whole = dict(inputs, input_ids=torch.cat([prompt_ids, answer_ids], dim=1))
-    if "attention_mask" in inputs:
-        ones = torch.ones_like(answer_ids)
-        whole["attention_mask"] = torch.cat([inputs["attention_mask"], ones], dim=1)
-    first = n_prompt - (alignment == "predict")
-    rows = (first + torch.arange(n_answer)).expand(len(prompt_ids), -1)
-    with torch.inference_mode(), AttentionCapture(columns, rows, heads) as capture:
-        model(**whole, use_cache=False, logits_to_keep=1)
-    return capture.maps()
+    config = getattr(model.config, part) if part else model.config
+    base = config._attn_implementation or "sdpa"
+    if base.startswith("aas_"):
+        return
+    if base == "eager":  # which would hold the whole matrix; soft-capping is computed here
+        base = "sdpa"
+    name = f"aas_{base}"
+    AttentionInterface.register(name, _capturing(base))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    model.set_attn_implementation({part: name})

@@ -3,6 +3,8 @@
 A pixel (x, y) is the square [x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates; sizes are `size_hw`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -36,6 +38,47 @@ def centre_crop_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], resize
     top, left = (resized_h - crop) // 2, (resized_w - crop) // 2
     scale_x, scale_y = width / resized_w, height / resized_h
     return View(grid_hw, (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y))
+
+
+def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, View]:
+    """Several views of one image as one map on the grid of the finest of them, "combined".
+
+    `parts`: maps [..., h, w] and their views. A coarser view's attention is spread over the finer cells (bilinear,
+    attention per pixel kept), so that the sum stays about the attention that went to all views. Where a view does not
+    reach, it adds nothing.
+    """
+    finest, view = max(parts, key=lambda part: _cells_per_pixel(part[1]))
+    height, width = view.size_hw
+    x0, y0, x1, y1 = view.box_xyxy
+    centres_x = torch.linspace(x0, x1, 2 * width + 1)[1::2]
+    centres_y = torch.linspace(y0, y1, 2 * height + 1)[1::2]
+    total = np.zeros(finest.shape, np.float32)
+    for maps, other in parts:
+        left, top, right, bottom = other.box_xyxy
+        x = (centres_x - left) / (right - left) * 2 - 1
+        y = (centres_y - top) / (bottom - top) * 2 - 1
+        where = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)[None]
+        inside = (where.abs() <= 1).all(-1)[0]
+        flat = torch.from_numpy(np.ascontiguousarray(maps)).reshape(1, -1, *other.size_hw)
+        sampled = F.grid_sample(flat, where.float(), mode="bilinear", padding_mode="border", align_corners=False)
+        scale = _cells_per_pixel(other) / _cells_per_pixel(view)
+        total += (sampled[0] * inside * scale).reshape(total.shape).numpy()
+    return total, View(view.size_hw, view.box_xyxy, "combined")
+
+
+def _cells_per_pixel(view: View) -> float:
+    x0, y0, x1, y1 = view.box_xyxy
+    return view.size_hw[0] * view.size_hw[1] / ((x1 - x0) * (y1 - y0))
+
+
+def cell_coverage(view: View, box_xyxy: tuple[float, float, float, float]) -> np.ndarray:
+    """The share of each cell of `view` that a rectangle of the image covers, float [h, w]."""
+    height, width = view.size_hw
+    left, top, right, bottom = view.box_xyxy
+    x, y = np.linspace(left, right, width + 1), np.linspace(top, bottom, height + 1)
+    overlap_x = np.clip(np.minimum(x[1:], box_xyxy[2]) - np.maximum(x[:-1], box_xyxy[0]), 0, None) / np.diff(x)
+    overlap_y = np.clip(np.minimum(y[1:], box_xyxy[3]) - np.maximum(y[:-1], box_xyxy[1]), 0, None) / np.diff(y)
+    return overlap_y[:, None] * overlap_x
 
 
 def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:

@@ -27,23 +27,27 @@ class View:
     """One grid of image tokens.
 
     `size_hw`: its rows and columns. `box_xyxy`: the rectangle that the grid covers, in pixels of the original image;
-    padding makes it stick out of the image, a crop makes it smaller.
+    padding makes it stick out of the image, a crop makes it smaller. `name` tells the views of one image apart.
     """
 
     size_hw: tuple[int, int]
     box_xyxy: tuple[float, float, float, float]
+    name: str = "image"
 
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """`maps`: float32 [tokens, h, w], one per answer token; each sums to the attention that went to the image."""
+    """`maps`: float32 [tokens, h, w], one per answer token; each sums to the attention that went to the view.
+
+    Where layers or heads were kept apart, [layers, tokens, h, w] or [layers, heads, tokens, h, w].
+    """
 
     maps: np.ndarray
     view: View
     alignment: str = "predict"
 
     def __post_init__(self) -> None:
-        assert self.maps.dtype == np.float32 and self.maps.shape[1:] == self.view.size_hw
+        assert self.maps.dtype == np.float32 and self.maps.shape[-2:] == self.view.size_hw
 
 
 @dataclass(frozen=True)

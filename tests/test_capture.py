@@ -1,75 +1,69 @@
 """The captured maps against eager attention, transformers' own independent path."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 
 from aas import capture
+from aas.capture import Selection
+from aas.lmms.base import AskOptions
 from aas.lmms.llava import Llava
-from tests import tiny
+from aas.lmms.sampling import Sampling
+from tests.tiny.llava import llava
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 
 
-def eager_maps(lmm: Llava, token_ids: tuple[int, ...], alignment: str = "predict", heads=None) -> np.ndarray:
-    """[tokens, N] from output_attentions=True over prompt and answer."""
-    model = copy.deepcopy(lmm.model)
-    model.set_attn_implementation("eager")
-    inputs = lmm.inputs(IMAGE, "What is it?")
-    columns = lmm.columns(inputs)[0]
-    n_prompt = inputs["input_ids"].shape[1]
-    ids = torch.cat([inputs["input_ids"], torch.tensor([token_ids])], dim=1)
-    with torch.no_grad():
-        output = model(input_ids=ids, pixel_values=inputs["pixel_values"], output_attentions=True)
-    layers = torch.stack(output.attentions)[:, 0]  # [layers, heads, S, S]
-    layers = layers if heads is None else layers[:, heads]
-    first = n_prompt - (alignment == "predict")
-    return layers.mean((0, 1))[first : first + len(token_ids)][:, columns].numpy()
-
-
-@pytest.fixture(scope="module", params=[4, 2], ids=["all heads have keys", "grouped queries"])
-def lmm(request) -> Llava:
-    return Llava(*tiny.llava(n_kv_heads=request.param), "tiny")
+@pytest.fixture(scope="module")
+def lmm() -> Llava:
+    return Llava(*llava(), "tiny")
 
 
 def assert_same(ours: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(ours - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_generation_equals_eager(lmm):
-    answer, maps = lmm.ask(IMAGE, "What is it?", max_new_tokens=12)
-    assert len(answer.token_ids) == len(maps.maps) > 1
-    assert_same(maps.maps.reshape(len(maps.maps), -1), eager_maps(lmm, answer.token_ids))
+def test_long_answers_are_flushed_in_parts(lmm, monkeypatch):
+    (answer, maps) = lmm.ask(IMAGE, "What is it?", options=AskOptions(12))
+    monkeypatch.setattr(capture, "STASHED_STEPS", 5)
+    monkeypatch.setattr(capture, "TRANSIENT_BYTES", 1)
+    again, in_parts = lmm.ask(IMAGE, "What is it?", options=AskOptions(12))
+    assert answer.token_ids == again.token_ids and len(answer.token_ids) == 12
+    assert_same(in_parts.maps, maps.maps)
+    batch = [lmm.prepare(IMAGE, question) for question in ("What is it?", "Who sits on the bench?")]
+    assert_same(lmm.run(batch, AskOptions(12))[0][1].maps, maps.maps)
 
 
-def test_generation_is_what_sdpa_generates(lmm):
-    answer, _ = lmm.ask(IMAGE, "What is it?", max_new_tokens=12)
-    plain = copy.deepcopy(lmm.model)
-    plain.set_attn_implementation("sdpa")
-    inputs = lmm.inputs(IMAGE, "What is it?")
-    sequence = plain.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert tuple(sequence.tolist()) == answer.token_ids
+def test_a_selection_of_layers_and_heads(lmm):
+    _, all_maps = lmm.ask(IMAGE, "What is it?", "a dog", AskOptions(selection=Selection(keep="heads")))
+    _, some = lmm.ask(IMAGE, "What is it?", "a dog", AskOptions(selection=Selection((0, -1), (1, 3), "heads")))
+    np.testing.assert_array_equal(some.maps, all_maps.maps[[0, 2]][:, [1, 3]])
+    _, mean = lmm.ask(IMAGE, "What is it?", "a dog", AskOptions(selection=Selection((0, -1), (1, 3))))
+    assert_same(mean.maps, all_maps.maps[[0, 2]][:, [1, 3]].mean((0, 1)))
+    with pytest.raises(ValueError, match=r"3 layers.*no 3"):
+        lmm.ask(IMAGE, "What is it?", options=AskOptions(selection=Selection(layers=(3,))))
+    with pytest.raises(ValueError, match=r"4 heads.*no -5"):
+        lmm.ask(IMAGE, "What is it?", options=AskOptions(selection=Selection(heads=(-5,))))
 
 
-def test_replay_equals_generation(lmm):
-    answer, maps = lmm.ask(IMAGE, "What is it?", max_new_tokens=12)
-    inputs = lmm.inputs(IMAGE, "What is it?")
-    again = capture.replay(lmm.model, inputs, torch.tensor([answer.token_ids]), lmm.columns(inputs))
-    assert_same(again[0].numpy(), maps.maps.reshape(len(maps.maps), -1))
+def test_every_image_draws_for_itself(lmm):
+    batch = [lmm.prepare(IMAGE, question) for question in ("What is it?", "Who sits on the bench?")] * 2
+    sampling = Sampling(temperature=3.0, top_p=0.95, seed=7)
+    together = [answer.token_ids for answer, _ in lmm.run(batch, AskOptions(10, sampling))]
+    alone = [lmm.run([one], AskOptions(10, sampling))[0][0].token_ids for one in batch]
+    assert together == alone
+    others = lmm.run(batch[:1], AskOptions(10, Sampling(3.0, 0.95, seed=8)))
+    assert others[0][0].token_ids != together[0]
 
 
-def test_self_alignment_is_the_row_of_the_token_itself(lmm):
-    ids = torch.tensor([[7, 50, 60, 2]])
-    inputs = lmm.inputs(IMAGE, "What is it?")
-    ours = capture.replay(lmm.model, inputs, ids, lmm.columns(inputs), alignment="self")
-    assert_same(ours[0].numpy(), eager_maps(lmm, tuple(ids[0].tolist()), "self"))
-
-
-def test_one_head_of_each_layer(lmm):
-    answer, maps = lmm.ask(IMAGE, "What is it?", "a dog", heads=(-2,))
-    assert_same(maps.maps.reshape(len(maps.maps), -1), eager_maps(lmm, answer.token_ids, heads=[-2]))
+def test_draws_follow_the_probabilities():
+    scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    processors = Sampling(temperature=2.0, top_p=0.85, seed=0).processors(1, torch.device("cpu"))
+    draws = torch.cat([processors(torch.zeros(1, 1, dtype=torch.int64), scores).argmax(-1) for _ in range(4000)])
+    share = torch.bincount(draws, minlength=4) / len(draws)
+    kept = (scores[0] / 2).softmax(0)
+    kept[3] = 0  # the other three already hold 0.85
+    torch.testing.assert_close(share, kept / kept.sum(), atol=0.03, rtol=0)
 
 
 def test_rows_sum_to_one_over_the_keys_they_see():
@@ -77,7 +71,9 @@ def test_rows_sum_to_one_over_the_keys_they_see():
     query, key = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8)
     rows = torch.tensor([[1, 5], [0, 3]])
     everything = torch.arange(6).expand(2, -1)
-    weights = capture.attention_rows(query, key, None, 0.3, rows, everything)
+    watch = capture.AttentionCapture(everything, Selection(keep="heads"), rows)
+    watch.record(0, capture.Call(query, key, None, 0.3))
+    weights = watch.maps()[:, 0]
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 2))
     assert (weights[1, :, 0, 1:] == 0).all(), "the first query sees the first key only"
 
@@ -90,14 +86,13 @@ def test_rows_under_a_padding_mask(boolean):
     visible[..., 0] = False
     visible[..., 0, 0] = True  # a row that sees nothing has no softmax
     mask = visible if boolean else torch.zeros(1, 1, 5, 5).masked_fill(~visible, torch.finfo(torch.float32).min)
-    rows = torch.arange(5)[None]
-    ours = capture.attention_rows(query, key, mask, 0.3, rows, torch.arange(5)[None])
+    ours = capture.attention_rows(query, key, mask, 0.3, torch.arange(5)[None])
     scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) * 0.3
     torch.testing.assert_close(ours, scores.masked_fill(~visible, -torch.inf).softmax(-1))
 
 
 def test_infinite_attention_names_the_layer():
-    model, processor = tiny.llava()
+    model, processor = llava()
     with torch.no_grad():
         model.model.language_model.layers[1].self_attn.q_proj.weight.fill_(float("inf"))
     with pytest.raises(capture.CaptureError, match=r"layer 1.*bfloat16"):

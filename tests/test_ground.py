@@ -1,5 +1,6 @@
 """`aas ground` with the embedded models, as a user runs it."""
 
+import copy
 import json
 import re
 import subprocess
@@ -18,7 +19,7 @@ import aas
 from aas.cli import app
 from aas.paths import embedded_dir
 from aas.tasks.ground import run_lengths
-from tests import tiny
+from tests.tiny.llava import llava
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +95,13 @@ def test_embedded_capture_equals_eager_attention(grounder):
     lmm = grounder.lmm
     answer, maps = lmm.ask(data.coffee(), "Describe the image.")
     inputs = lmm.inputs(data.coffee(), "Describe the image.")
-    columns = lmm.columns(inputs)[0]
+    columns = lmm.image_positions(inputs)
     n_prompt = inputs["input_ids"].shape[1]
     ids = torch.cat([inputs["input_ids"], torch.tensor([answer.token_ids])], dim=1)
-    lmm.model.set_attn_implementation({"text_config": "eager"})
-    try:
-        with torch.no_grad():
-            attentions = lmm.model(
-                input_ids=ids, pixel_values=inputs["pixel_values"], output_attentions=True
-            ).attentions
-    finally:
-        lmm.model.set_attn_implementation({"text_config": "aas_capture"})
+    eager = copy.deepcopy(lmm.model)
+    eager.set_attn_implementation({"text_config": "eager"})
+    with torch.no_grad():
+        attentions = eager(input_ids=ids, pixel_values=inputs["pixel_values"], output_attentions=True).attentions
     rows = torch.stack(attentions)[:, 0].mean((0, 1))[n_prompt - 1 : -1]
     expected = rows[:, columns].numpy().reshape(maps.maps.shape)
     assert np.abs(maps.maps - expected).max() <= 1e-5 * np.abs(expected).max()
@@ -112,7 +109,7 @@ def test_embedded_capture_equals_eager_attention(grounder):
 
 def test_another_llava_from_a_folder(tmp_path):
     """A random CLIP-LLaVA saved as transformers saves it; its processor crops the centre."""
-    model, processor = tiny.llava()
+    model, processor = llava()
     model.save_pretrained(tmp_path / "llava")
     processor.save_pretrained(tmp_path / "llava")
     grounder = aas.Grounder(str(tmp_path / "llava"), max_new_tokens=8)

@@ -17,7 +17,7 @@ def load_lmm(model_id: str, device: str = "cpu", dtype: "torch.dtype | None" = N
     `dtype` is bfloat16 on a GPU and float32 on a CPU unless given; the embedded model always runs in float32.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it too
 
@@ -30,4 +30,4 @@ def load_lmm(model_id: str, device: str = "cpu", dtype: "torch.dtype | None" = N
     if dtype is None:
         dtype = torch.bfloat16 if device.startswith("cuda") and model_id != "embedded" else torch.float32
     model = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=dtype).to(device)
-    return family(model, AutoProcessor.from_pretrained(source, revision=revision), model_id)
+    return family(model, family.load_processor(source, revision), model_id)

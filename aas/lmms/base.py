@@ -2,80 +2,358 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from aas import capture
+from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection
+from aas.geometry import combined_map
+from aas.lmms.sampling import Sampling
 from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps, View
 
+COMBINED = "combined"
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """A view and where its tokens are: `positions` int64 [h * w], row-major, in the prompt (or, of a model with
+    cross-attention, among that attention's keys)."""
+
+    view: View
+    positions: Tensor
+
+    def __post_init__(self) -> None:
+        height, width = self.view.size_hw
+        if len(self.positions) != height * width:
+            raise CaptureError(
+                f"The prompt holds {len(self.positions)} image tokens where a grid of {height} x {width} was expected: "
+                "this model's layout is not known."
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image and question, ready for the model: tensors of a batch of one, on the CPU, not yet padded."""
+
+    question: str
+    inputs: dict[str, Tensor]
+    grids: tuple[TokenGrid, ...]
+    answer_ids: Tensor | None = None  # int64 [T]: given, not to be generated
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the given answer."""
+        return self.inputs["input_ids"].shape[1] + (0 if self.answer_ids is None else len(self.answer_ids))
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How to ask, and what to keep of the attention.
+
+    `max_new_tokens`: the model's own limit if None. Greedy without `sampling`. `view`: name of the grid whose maps are
+    wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture.
+    """
+
+    max_new_tokens: int | None = None
+    sampling: Sampling | None = None
+    selection: Selection = MEAN_OF_ALL
+    alignment: Alignment = "predict"
+    view: str | None = None
+
+
+DEFAULT_OPTIONS = AskOptions()
+
 
 class LMM(ABC):
-    """A large multimodal model. A family says in `view` where its image tokens lie on the image."""
+    """A large multimodal model. A family says in `grids` where its image tokens lie, in the prompt and on the image.
+
+    Everything else has a default that a family may change.
+    """
+
+    text_part = "text_config"  # the key of the language model in config.sub_configs; empty if it is the config itself
+    cross_attention = False  # the image is not in the prompt: grids count the keys of the cross-attention
+    # What answer tokens get in the inputs that run along the sequence, when an answer is given; 0 if not named here.
+    answer_fill = {"attention_mask": 1}
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
         self.model, self.processor, self.name = model.eval(), processor, name
         self.tokenizer = processor.tokenizer
-        capture.prepare(self.model)
+        capture.prepare(self.model, self.text_part)
+
+    @classmethod
+    def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
+        """What makes inputs of images and words. Must work without torchvision."""
+        return AutoProcessor.from_pretrained(source, revision=revision)
+
+    # ---------------------------------------------------------------------------------- what a family says
 
     @abstractmethod
-    def view(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> View:
-        """The grid of one image's tokens, for inputs that the processor made of an image of `image_hw` pixels."""
+    def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
+        """The grids of one image's tokens, for inputs that `inputs` made of an image of `image_hw` pixels.
 
-    def columns(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Positions of the image tokens in the prompt, row-major, int64 [1, h * w]."""
-        found = (inputs["input_ids"] == self.model.config.image_token_id).nonzero()[:, 1]
-        return found[None]
+        The first is the one that is used unless another is asked for.
+        """
+
+    def records(self, module: nn.Module) -> bool:
+        """Whether an attention module's rows count. All of the text part, unless a family says otherwise."""
+        return True
 
     def inputs(self, image: np.ndarray, question: str) -> dict[str, Tensor]:
-        """The prompt of one image (uint8 [H, W, 3] RGB) and one question, on the model's device."""
+        """The prompt of one image (uint8 [H, W, 3] RGB) and one question: a batch of one, on the CPU."""
         content = [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": question}]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(self.model.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        return dict(inputs)
+        return dict(
+            self.processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        )
 
-    def answer_ids(self, answer: str) -> Tensor:
+    def image_positions(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Where the image tokens are in the prompt, int64 [n]."""
+        return (inputs["input_ids"][0] == self.model.config.image_token_id).nonzero()[:, 0]
+
+    def with_answer(self, inputs: dict[str, Tensor], answer_ids: Tensor) -> dict[str, Tensor]:
+        """`inputs` with the answer's tokens int64 [T] behind the prompt."""
+        longer = dict(inputs, input_ids=torch.cat([inputs["input_ids"], answer_ids[None]], dim=1))
+        for key in sequence_keys(inputs):
+            if key != "input_ids":
+                fill = torch.full_like(inputs[key][:, :1], self.answer_fill.get(key, 0))
+                longer[key] = torch.cat([inputs[key], fill.expand(-1, len(answer_ids), *fill.shape[2:])], dim=1)
+        return longer
+
+    # --------------------------------------------------------------------------------------------- asking
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The model's own limit, or 512."""
+        return self.model.generation_config.max_new_tokens or 512
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+        return {*ends, self.tokenizer.eos_token_id} - {None}
+
+    def answer_ids(self, answer: str, prompt_ids: Tensor) -> Tensor:
         """Tokens of a given answer as the model would have written it behind the prompt, end token included."""
         first = self.tokenizer.tokenize("a")[0]
+        prompt_end = self.tokenizer.decode(prompt_ids[-1:])
         # Byte-level tokenizers write the space in front of a word, SentencePiece adds it by itself.
-        text = answer if first.startswith("▁") else f" {answer}"
+        adds_space = first.startswith("▁") or prompt_end != prompt_end.rstrip()
+        text = answer if adds_space else f" {answer}"
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return torch.tensor([[*ids, self.tokenizer.eos_token_id]])
+        return torch.tensor([*ids, self.tokenizer.eos_token_id])
+
+    def prepare(
+        self, image: np.ndarray, question: str, answer: str | None = None, answer_ids: Sequence[int] | None = None
+    ) -> Prepared:
+        """Everything that needs no model: in another process, if wanted. An answer is given as text or as tokens."""
+        inputs = self.inputs(image, question)
+        grids = tuple(self.grids(inputs, image.shape[:2]))
+        given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
+        if answer is not None and given is None:
+            given = self.answer_ids(answer, inputs["input_ids"][0])
+        prepared = Prepared(question, inputs, grids, given)
+        self._check_length(prepared)
+        return prepared
+
+    def _check_length(self, prepared: Prepared) -> None:
+        config = getattr(self.model.config, self.text_part) if self.text_part else self.model.config
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest and prepared.length >= longest:
+            raise CaptureError(
+                f"The image and the question take {prepared.length} tokens, the model's context holds {longest}: "
+                "shrink the image or shorten the question."
+            )
 
     def ask(
-        self,
-        image: np.ndarray,
-        question: str,
-        answer: str | None = None,
-        *,
-        max_new_tokens: int | None = None,
-        heads: Sequence[int] | None = None,
+        self, image: np.ndarray, question: str, answer: str | None = None, options: AskOptions = DEFAULT_OPTIONS
     ) -> tuple[Answer, AttentionMaps]:
-        """The model's answer (greedy), or the given one by teacher forcing, and one map per answer token.
+        """The model's answer, or the given one by teacher forcing, and one map per answer token."""
+        return self.run([self.prepare(image, question, answer)], options)[0]
 
-        Without `max_new_tokens` the model's own limit holds, or 512.
-        """
-        inputs = self.inputs(image, question)
-        columns = self.columns(inputs)
-        if answer is None:
-            longest = max_new_tokens or self.model.generation_config.max_new_tokens or 512
-            token_ids, maps = capture.generate(
-                self.model, inputs, columns, heads, max_new_tokens=longest, do_sample=False
+    def run(
+        self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS
+    ) -> list[tuple[Answer, AttentionMaps]]:
+        """Answer all of `batch` in one go: either every answer is given, or none."""
+        options = replace(options, selection=self._resolved(options.selection))
+        given = [prepared.answer_ids for prepared in batch]
+        if all(ids is None for ids in given):
+            answers, maps = self._generate(batch, options)
+            if options.alignment == "predict":
+                return self._results(batch, answers, maps, options)
+            # The last token of an answer never was an input: its own row takes one more pass.
+            given = list(answers)
+        answers = [ids for ids in given if ids is not None]
+        assert len(answers) == len(batch), "all answers are given, or none"
+        return self._results(batch, answers, self._replay(batch, answers, options), options)
+
+    def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], list[Tensor]]:
+        """Token ids int64 [T] and maps [..., T, n] of each, cut behind its end token."""
+        inputs, columns = self._collate([p.inputs for p in batch], [_positions(p.grids, options.view) for p in batch])
+        watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
+        with torch.inference_mode(), watch:
+            sequences = self.model.generate(
+                **inputs,
+                max_new_tokens=options.max_new_tokens or self.max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=options.sampling.processors(len(batch), self.device) if options.sampling else [],
+                pad_token_id=self.pad_id,
             )
-        else:
-            token_ids = self.answer_ids(answer)
-            maps = capture.replay(self.model, inputs, token_ids, columns, heads)
-        text, spans = decode_with_spans(self.tokenizer, token_ids[0].tolist())
-        view = self.view(inputs, image.shape[:2])
-        grid = maps[0].unflatten(1, view.size_hw).numpy()
-        return Answer(question, text, tuple(token_ids[0].tolist()), tuple(spans)), AttentionMaps(grid, view)
+        n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        token_ids = sequences[:, n_prompt:].cpu()
+        maps = watch.maps()
+        assert maps.shape[-2] == token_ids.shape[1], "one forward pass per generated token"
+        answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
+        return answers, [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+
+    def _answer_length(self, token_ids: list[int]) -> int:
+        """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
+        return next((i + 1 for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))
+
+    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> list[Tensor]:
+        """Maps [..., T, n] of given answers, in one forward pass."""
+        whole = [self.with_answer(p.inputs, ids) for p, ids in zip(batch, answers, strict=True)]
+        inputs, columns = self._collate(whole, [_positions(p.grids, options.view) for p in batch])
+        rows = self.answer_rows(inputs, answers, options.alignment)
+        watch = AttentionCapture(columns, options.selection, rows, self.records, self.cross_attention)
+        with torch.inference_mode(), watch:
+            self.model(**inputs, **self.forward_arguments(inputs))
+        maps = watch.maps()
+        return [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+
+    def first_keys(self, prepared: Prepared) -> Tensor:
+        """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
+        watch = FirstKeys(self.records)
+        inputs, _ = self._collate([prepared.inputs], [_positions(prepared.grids, None)])
+        with torch.inference_mode(), watch:
+            self.model(**inputs, **self.forward_arguments(inputs))
+        assert watch.keys is not None
+        return watch.keys[0].transpose(0, 1).float().cpu()
+
+    def answer_rows(self, inputs: dict[str, Tensor], answers: Sequence[Tensor], alignment: Alignment) -> Tensor:
+        """Positions of the queries of each answer token, int64 [B, longest]; behind an answer's end any position."""
+        n_all, longest = inputs["input_ids"].shape[1], max(map(len, answers))
+        # Sequences are padded on the left, so an answer ends where its sequence ends.
+        first = torch.tensor([n_all - len(ids) - (alignment == "predict") for ids in answers])
+        return (first[:, None] + torch.arange(longest)).clamp(max=n_all - 1)
+
+    def forward_arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """What a forward pass over prompt and answer takes besides the inputs: what generation would have given."""
+        positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        return {"position_ids": positions, "use_cache": False, "logits_to_keep": 1}
+
+    def _collate(
+        self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """A batch on the model's device, padded on the left, and the columns [B, n] of its image tokens."""
+        inputs = collate(samples, {"input_ids": self.pad_id})
+        longest = inputs["input_ids"].shape[1]
+        shifts = [0 if self.cross_attention else longest - sample["input_ids"].shape[1] for sample in samples]
+        columns = nn.utils.rnn.pad_sequence(
+            [where + shift for where, shift in zip(positions, shifts, strict=True)], batch_first=True
+        )
+        return {key: self._on_device(value) for key, value in inputs.items()}, columns.to(self.device)
+
+    def _on_device(self, value: Tensor) -> Tensor:
+        return value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    def _resolved(self, selection: Selection) -> Selection:
+        """Indices from the end made positive; ValueError for those that the model does not have."""
+        config = getattr(self.model.config, self.text_part) if self.text_part else self.model.config
+        counts = {"layers": config.num_hidden_layers, "heads": config.num_attention_heads}
+        resolved: dict[str, tuple[int, ...] | None] = {}
+        for what, count in counts.items():
+            indices = getattr(selection, what)
+            wrong = [i for i in indices or () if not -count <= i < count]
+            if wrong:
+                raise ValueError(
+                    f"The model has {count} {what}, numbered from 0 (or from -1 at the end): no {wrong[0]}."
+                )
+            resolved[what] = None if indices is None else tuple(sorted({i % count for i in indices}))
+        return Selection(resolved["layers"], resolved["heads"], selection.keep)
+
+    def _results(
+        self, batch: Sequence[Prepared], answers: Sequence[Tensor], maps: Sequence[Tensor], options: AskOptions
+    ) -> list[tuple[Answer, AttentionMaps]]:
+        results = []
+        for prepared, ids, columns in zip(batch, answers, maps, strict=True):
+            token_ids = ids.tolist()
+            text, spans = decode_with_spans(self.tokenizer, token_ids)
+            grid, grid_view = _on_grid(columns.numpy(), prepared.grids, options.view)
+            answer = Answer(prepared.question, text, tuple(token_ids), tuple(spans))
+            results.append((answer, AttentionMaps(grid, grid_view, options.alignment)))
+        return results
+
+
+def _chosen(grids: Sequence[TokenGrid], view: str | None) -> Sequence[TokenGrid]:
+    if view == COMBINED:
+        return grids
+    named = {grid.view.name: grid for grid in grids}
+    if view is not None and view not in named:
+        raise ValueError(f"No view {view!r} of this image. There are: {', '.join(named)}, {COMBINED}.")
+    return [grids[0] if view is None else named[view]]
+
+
+def _positions(grids: Sequence[TokenGrid], view: str | None) -> Tensor:
+    return torch.cat([grid.positions for grid in _chosen(grids, view)])
+
+
+def _on_grid(maps: np.ndarray, grids: Sequence[TokenGrid], view: str | None) -> tuple[np.ndarray, View]:
+    """`maps` [..., n] over the chosen grids' tokens as one map [..., h, w] and its view."""
+    parts, start = [], 0
+    for grid in _chosen(grids, view):
+        height, width = grid.view.size_hw
+        part = maps[..., start : start + height * width]
+        parts.append((part.reshape(*part.shape[:-1], height, width), grid.view))
+        start += height * width
+    grid_maps, grid_view = parts[0] if len(parts) == 1 else combined_map(parts)
+    return np.ascontiguousarray(grid_maps), grid_view
+
+
+def sequence_keys(inputs: dict[str, Tensor]) -> list[str]:
+    """The inputs that run along the sequence: those with its length as their second dimension."""
+    length = inputs["input_ids"].shape[1]
+    along = ("mask", "token_type_ids", "input_ids")
+    return [k for k, v in inputs.items() if v.ndim >= 2 and v.shape[1] == length and k.endswith(along)]
+
+
+def collate(samples: Sequence[dict[str, Tensor]], pad_values: dict[str, int]) -> dict[str, Tensor]:
+    """One batch of several batches of one: sequences padded on the left, images concatenated (padded at the end
+    where their sizes differ), all with zeros unless `pad_values` says otherwise."""
+    along = {key for sample in samples for key in sequence_keys(sample)}
+    batch = {}
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]
+        sizes = [max(v.shape[d] for v in values) for d in range(1, values[0].ndim)]
+        padded = []
+        for value in values:
+            amounts: list[int] = []  # of the last dimension first, as F.pad wants them
+            for d in range(value.ndim - 1, 0, -1):
+                missing = sizes[d - 1] - value.shape[d]
+                amounts += [missing, 0] if d == 1 and key in along else [0, missing]
+            padded.append(F.pad(value, amounts, value=pad_values.get(key, 0)))
+        batch[key] = torch.cat(padded)
+    return batch

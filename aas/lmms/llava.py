@@ -3,21 +3,22 @@
 from torch import Tensor
 
 from aas.geometry import centre_crop_view, padded_view, stretched_view
-from aas.lmms.base import LMM
-from aas.records import View
+from aas.lmms.base import LMM, TokenGrid
 
 
 class Llava(LMM):
     """The view follows from how the processor fits the image into the tower's square input."""
 
-    def view(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> View:
+    def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         image_processor = self.processor.image_processor
         patch = self.processor.patch_size
         height, width = inputs["pixel_values"].shape[-2:]
         grid_hw = (height // patch, width // patch)
-        if getattr(image_processor, "do_pad", False):
-            return padded_view(grid_hw, image_hw)
         short = image_processor.size.get("shortest_edge")
-        if short is None:
-            return stretched_view(grid_hw, image_hw)
-        return centre_crop_view(grid_hw, image_hw, short, height)
+        if getattr(image_processor, "do_pad", False):
+            view = padded_view(grid_hw, image_hw)
+        elif short is None:
+            view = stretched_view(grid_hw, image_hw)
+        else:
+            view = centre_crop_view(grid_hw, image_hw, short, height)
+        return [TokenGrid(view, self.image_positions(inputs))]

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from aas.capture import Selection
 from aas.images import read_image, upright_rgb
 from aas.lmms import load_lmm
+from aas.lmms.base import AskOptions
 from aas.phrases.parser import load_pipeline, noun_phrases
 from aas.prompts import point_prompt
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
@@ -104,13 +106,8 @@ class Grounder:
         With `answer` the given words are grounded (teacher forcing). Raises ImageError for an unusable image.
         """
         name, pixels = _as_pixels(image)
-        said, maps = self.lmm.ask(
-            pixels,
-            question or DEFAULT_QUESTION,
-            answer,
-            max_new_tokens=self.max_new_tokens,
-            heads=self.preset.heads,
-        )
+        options = AskOptions(self.max_new_tokens, selection=Selection(heads=self.preset.heads))
+        said, maps = self.lmm.ask(pixels, question or DEFAULT_QUESTION, answer, options)
         return self.ground(name, pixels, said, maps)
 
     def ground(self, name: str, pixels: np.ndarray, answer: Answer, maps: AttentionMaps) -> Grounding:

@@ -452,10 +452,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=default_data_dir())
     parser.add_argument("--out", type=Path, default=Path("checkpoints/embedded/segmenter"))
+    parser.add_argument("--init", type=Path, help="segmenter to go on from")
     parser.add_argument(
-        "--tower", type=Path, default=Path("checkpoints/embedded/lmm"), help="LMM whose tower the encoder starts from"
+        "--tower",
+        type=Path,
+        help="LMM whose tower the encoder starts from (default: the embedded one, or --init's own encoder)",
     )
-    parser.add_argument("--init", type=Path, help="segmenter whose neck and decoder to go on from")
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument(
         "--frozen-blocks", type=int, default=2, help="first blocks of the encoder that stay as they are"
@@ -476,7 +478,8 @@ def main() -> None:
     trainee = Trainee(new_model(WIDTH))
     if args.init:
         trainee.model.load_state_dict(load_file(args.init / "model.safetensors"), strict=False)
-    load_tower(trainee.model.vision_encoder.backbone, args.tower)
+    if args.tower or not args.init:
+        load_tower(trainee.model.vision_encoder.backbone, args.tower or Path("checkpoints/embedded/lmm"))
 
     start = time.time()
     average, steps = train(trainee, photographs, choose, args)

@@ -1,7 +1,6 @@
-"""Real models, tiny and random, built in code."""
+"""LLaVA 1.5."""
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -9,36 +8,15 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 
-TEXTS = [
-    "USER: \nDescribe the image in detail. ASSISTANT: A dog and a cat sit on a wooden bench near the old tree.",
-    "Two people ride bicycles along the street, past parked cars and a café with 日本語 signs 🙂🚲.",
-] * 4
+from aas.lmms.llava import Llava
+from tests.tiny import byte_level_tokenizer
+
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}USER: {% for part in message['content'] %}"
     "{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endfor %} ASSISTANT:"
 )
-
-
-def byte_level_tokenizer(vocab_size: int = 400) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", "<image>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
 
 
 def llava(
@@ -75,3 +53,7 @@ def llava(
         chat_template=CHAT_TEMPLATE,
     )
     return model, processor
+
+
+def lmm() -> Llava:
+    return Llava(*llava(), "tiny llava")

@@ -1,0 +1,51 @@
+"""Real models, tiny and random, built in code."""
+
+from functools import cache
+from importlib import import_module
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from aas.lmms.base import LMM
+
+TEXTS = [
+    "USER: \nDescribe the image in detail. ASSISTANT: A dog and a cat sit on a wooden bench near the old tree.",
+    "Two people ride bicycles along the street, past parked cars and a café with 日本語 signs 🙂🚲.",
+] * 4
+
+
+def byte_level_tokenizer(*more_special: str, vocab_size: int = 400) -> PreTrainedTokenizerFast:
+    """Ids: 0 <pad>, 1 <s>, 2 </s>, 3 <image>, then `more_special` in their order."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", "<image>", *more_special]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def a_photo(size_hw: tuple[int, int] = (60, 90), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), np.uint8)
+
+
+# family -> "module:function" of a builder without arguments that returns an LMM
+FAMILIES = {
+    "llava": "tests.tiny.llava:lmm",
+}
+
+
+@cache
+def family(name: str) -> LMM:
+    module, function = FAMILIES[name].split(":")
+    return getattr(import_module(module), function)()
