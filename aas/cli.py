@@ -1,5 +1,7 @@
 """The `aas` command: arguments only. Heavy imports happen inside the commands, so that `aas --help` is quick."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,16 @@ app = typer.Typer(
 MODEL_HELP = "LMM: `embedded`, a Hugging Face id (id@revision) or a folder."
 SEGMENTER_HELP = "Segmenter: `embedded`, a Hugging Face id of a SAM or a folder."
 PHRASES_HELP = "spaCy pipeline: `embedded`, a package name or a folder."
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """A user's mistake is one line and exit code 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        typer.echo(f"aas: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 @app.callback()
@@ -49,7 +61,7 @@ def ground(
     """Answer a question about each image and ground every noun phrase of the answer."""
     from aas.tasks.ground_files import ground_files
 
-    try:
+    with _usage_errors():
         code = ground_files(
             images,
             out,
@@ -63,9 +75,90 @@ def ground(
             max_new_tokens=max_new_tokens,
             as_json=as_json,
         )
-    except (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        typer.echo(f"aas: {error}", err=True)
-        raise typer.Exit(2) from error
+    raise typer.Exit(code)
+
+
+@app.command(
+    "infer-attn",
+    epilog="Examples:\n\n"
+    "  aas infer-attn --images photos/ --out run\n\n"
+    "  aas infer-attn --images val2017/ --ref-anno val2017.json --out run --model Qwen/Qwen3-VL-8B-Instruct\n\n"
+    "  aas infer-attn --images photos/ --out run --answers answers.jsonl       (teacher forcing)\n\n"
+    "  aas infer-attn --images photos/ --out run --num-chunks 8 --chunk-idx 0  (one of eight processes)",
+)
+def infer_attn(
+    images: Annotated[Path, typer.Option(help="Folder of images, or a text file with one path per line.")],
+    out: Annotated[Path, typer.Option(help="Run folder: one file per image. Started again, it goes on.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    base: Annotated[str | None, typer.Option(help="Base LLM of a LoRA checkpoint in LLaVA's own format.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter (peft) to merge into the model.")] = None,
+    ref_anno: Annotated[Path | None, typer.Option(help="COCO or GranD-f annotation: take its images only.")] = None,
+    question: Annotated[str, typer.Option(help="What to ask about each image.")] = "Describe the image in detail.",
+    answers: Annotated[
+        Path | None, typer.Option(help='Given answers: JSON lines {"image": …, "answer": …}; nothing is generated.')
+    ] = None,
+    batch_size: Annotated[str, typer.Option(help="Images at once, or `auto`.")] = "auto",
+    num_chunks: Annotated[int, typer.Option(min=1, help="Split the images into so many parts …")] = 1,
+    chunk_idx: Annotated[int, typer.Option(min=0, help="… and do this one (from 0).")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
+    quantize: Annotated[str | None, typer.Option(help="4bit or 8bit, with bitsandbytes.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, in tokens. Default: the model's own limit, or 512.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; above, tokens are drawn.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total.")] = 1.0,
+    num_beams: Annotated[int, typer.Option(help="Must be 1: a beam search has no attention of its answer.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of every image's own generator.")] = 0,
+    keep: Annotated[str, typer.Option(help="mean of layers and heads, or one map for all layers, or heads.")] = "mean",
+    layers: Annotated[str, typer.Option(help="all, or numbers: 0,1,-1.")] = "all",
+    heads: Annotated[str, typer.Option(help="all, or numbers: -2.")] = "all",
+    alignment: Annotated[
+        str, typer.Option(help="predict: the row that predicts the token; self: its own row.")
+    ] = "predict",
+    view: Annotated[str | None, typer.Option(help="Of models with several grids: its name, or `combined`.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images. Default: by cores.")] = None,
+) -> None:
+    """Ask a model about many images and store the attention of every answer token."""
+    from aas.tasks.infer_attn import InferAttn, infer_attn
+
+    with _usage_errors():
+        for option, value, known in (
+            ("--keep", keep, ("mean", "layers", "heads")),
+            ("--alignment", alignment, ("predict", "self")),
+        ):
+            if value not in known:
+                raise ValueError(f"{option} {value!r}: give {', '.join(known)}.")
+        if batch_size != "auto" and (not batch_size.isdigit() or int(batch_size) == 0):
+            raise ValueError(f"--batch-size {batch_size!r}: give `auto` or a number above 0.")
+        arguments = InferAttn(
+            images=images,
+            out=out,
+            model=model,
+            base=base,
+            adapter=adapter,
+            ref_anno=ref_anno,
+            question=question,
+            answers=answers,
+            batch_size=None if batch_size == "auto" else int(batch_size),
+            num_chunks=num_chunks,
+            chunk_idx=chunk_idx,
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            num_beams=num_beams,
+            seed=seed,
+            keep=keep,  # type: ignore[arg-type]
+            layers=layers,
+            heads=heads,
+            alignment=alignment,  # type: ignore[arg-type]
+            view=view,
+            workers=workers,
+        )
+        code = infer_attn(arguments)
     raise typer.Exit(code)
 
 

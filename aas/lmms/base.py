@@ -192,7 +192,7 @@ class LMM(ABC):
         self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS
     ) -> list[tuple[Answer, AttentionMaps]]:
         """Answer all of `batch` in one go: either every answer is given, or none."""
-        options = replace(options, selection=self._resolved(options.selection))
+        options = replace(options, selection=self.resolved(options.selection))
         given = [prepared.answer_ids for prepared in batch]
         if all(ids is None for ids in given):
             answers, maps = self._generate(batch, options)
@@ -280,7 +280,7 @@ class LMM(ABC):
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 
-    def _resolved(self, selection: Selection) -> Selection:
+    def resolved(self, selection: Selection) -> Selection:
         """Indices from the end made positive; ValueError for those that the model does not have."""
         config = getattr(self.model.config, self.text_part) if self.text_part else self.model.config
         counts = {"layers": config.num_hidden_layers, "heads": config.num_attention_heads}

@@ -63,7 +63,7 @@ class Grounding:
         """Write `NAME.json` and `NAME.png` into `folder`; returns their paths."""
         json_path, png_path = Path(folder) / f"{self.name}.json", Path(folder) / f"{self.name}.png"
         with written(png_path) as temporary:
-            self.draw().save(temporary)
+            self.draw().save(temporary, format="PNG")
         write_text(json_path, json.dumps(self.item(), ensure_ascii=False) + "\n")
         return json_path, png_path
 

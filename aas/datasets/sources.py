@@ -1,0 +1,70 @@
+"""Which images a run is about: a folder, a list file, or those of an annotation file."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from aas.images import list_images
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """`key`: the path relative to the folder of images, the name of everything that is stored about it."""
+
+    key: str
+    path: Path
+
+
+def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | None = None) -> list[ImageSource]:
+    """Sorted by key. `images` is a folder (searched below too) or a text file with one path per line.
+
+    With `ref_anno`, a COCO or GranD-f annotation, exactly its images are taken from the folder, whether they are there
+    or not: what is missing fails when it is read. Images inside `outside` do not count. Raises ValueError or OSError
+    where that cannot work.
+    """
+    if ref_anno is not None:
+        if not images.is_dir():
+            raise ValueError(f"--images {images} is not a folder: with --ref-anno it holds the annotation's images.")
+        sources = [ImageSource(name, images / name) for name in annotated_names(ref_anno)]
+    elif images.is_dir():
+        found = list_images(images, outside=[outside] if outside else [])
+        sources = [ImageSource(path.relative_to(images).as_posix(), path) for path in found]
+    elif images.is_file():
+        sources = _listed(images)
+    else:
+        raise FileNotFoundError(f"--images {images}: no such folder or list file.")
+    if not sources:
+        raise ValueError(f"{ref_anno or images}: no images found.")
+    return sorted(dict.fromkeys(sources), key=lambda source: source.key)
+
+
+def _listed(list_file: Path) -> list[ImageSource]:
+    """Relative paths are relative to the list file's folder."""
+    try:
+        lines = list_file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--images {list_file} is neither a folder nor a text file with one path per line.") from error
+    folder = list_file.parent
+    sources = []
+    for line in (line.strip() for line in lines):
+        if line and not line.startswith("#"):
+            path = folder / line
+            inside = path.is_relative_to(folder) and ".." not in path.parts
+            sources.append(ImageSource(path.relative_to(folder).as_posix() if inside else path.as_posix(), path))
+    return sources
+
+
+def annotated_names(ref_anno: Path) -> list[str]:
+    """File names of the images of a COCO or GranD-f annotation; GranD-f's may have an id only (`ID.jpg`)."""
+    content = read_json(ref_anno)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
+        raise ValueError(f"{ref_anno} is no COCO or GranD-f annotation: it has no list `images` with ids.")
+    return [str(image.get("file_name") or f"{image['id']}.jpg") for image in images]
+
+
+def read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error

@@ -1,0 +1,125 @@
+"""Attention items: what one image's answer and maps are on disk (docs/formats.md)."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from aas.records import Answer, AttentionMaps, View
+from aas.store.atomic import write_bytes
+
+SCHEMA = "1"
+SUFFIX = ".safetensors"
+REFERENCE_SUFFIX = ".pth"
+
+
+class ItemError(ValueError):
+    """A file is no attention item, or is damaged; the message names it."""
+
+
+@dataclass(frozen=True)
+class AttentionItem:
+    """One image's answer and maps. `image`: its path relative to the folder of images; `image_hw` in pixels, upright;
+    `reduction`: which layers and heads, and what became of them."""
+
+    image: str
+    image_hw: tuple[int, int]
+    answer: Answer
+    attention: AttentionMaps
+    model: str = ""
+    tokenizer: str = ""
+    reduction: dict[str, Any] = field(default_factory=dict)
+
+
+def write_item(path: Path, item: AttentionItem) -> None:
+    """One safetensors file. The same item gives the same bytes."""
+    tensors = {
+        "maps": item.attention.maps,
+        "token_ids": np.array(item.answer.token_ids, np.int64),
+        "token_spans": np.array(item.answer.token_spans, np.int64).reshape(-1, 2),
+    }
+    view = item.attention.view
+    metadata = {
+        "schema": SCHEMA,
+        "image": item.image,
+        "image_size_hw": json.dumps(item.image_hw),
+        "question": item.answer.question,
+        "answer": item.answer.text,
+        "model": item.model,
+        "tokenizer": item.tokenizer,
+        "alignment": item.attention.alignment,
+        "reduction": json.dumps(item.reduction),
+        "views": json.dumps([{"name": view.name, "size_hw": view.size_hw, "box_xyxy": view.box_xyxy}]),
+    }
+    write_bytes(path, _ordered(save(tensors, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """safetensors writes its metadata in an order of chance; here it is sorted."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    text = json.dumps({"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header})
+    encoded = text.encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded + content[start:]
+
+
+def read_item(path: Path) -> AttentionItem:
+    """Raises ItemError for what is no item of ours."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        (view,) = json.loads(metadata["views"])
+        answer = Answer(
+            metadata["question"],
+            metadata["answer"],
+            tuple(tensors["token_ids"].tolist()),
+            tuple(map(tuple, tensors["token_spans"].tolist())),
+        )
+        attention = AttentionMaps(
+            tensors["maps"],
+            View(tuple(view["size_hw"]), tuple(view["box_xyxy"]), view["name"]),
+            metadata["alignment"],
+        )
+        height, width = json.loads(metadata["image_size_hw"])
+        return AttentionItem(
+            metadata["image"],
+            (height, width),
+            answer,
+            attention,
+            metadata["model"],
+            metadata["tokenizer"],
+            json.loads(metadata["reduction"]),
+        )
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, KeyError, ValueError, AssertionError, OSError) as error:
+        raise ItemError(f"{path}: not an attention item, or damaged ({error})") from error
+
+
+def read_reference_item(path: Path) -> tuple[str, list[int], np.ndarray]:
+    """An item of the method's authors (`.pth`): answer, token ids, maps float32 [tokens, h, w].
+
+    Their ids begin with the beginning-of-sequence token, which has no map: it is dropped. Where the maps lie on the
+    image is not in the file.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        maps = content["attentions"].float().numpy()
+        token_ids = content["sequences"].flatten().tolist()
+        answer = str(content["answer"])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever torch.load finds wrong, down to zip files and unpicklers
+        raise ItemError(f"{path}: not an attention item of the reference, or damaged ({error})") from error
+    if len(token_ids) == len(maps) + 1:
+        token_ids = token_ids[1:]
+    if maps.ndim != 3 or len(token_ids) != len(maps):
+        raise ItemError(f"{path}: {len(token_ids)} token ids for maps of shape {list(maps.shape)}")
+    return answer, token_ids, maps

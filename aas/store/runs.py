@@ -1,0 +1,93 @@
+"""Run folders: what was asked (run.json), what is done (the items), what failed (failed.jsonl)."""
+
+import fcntl
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aas.store.atomic import write_text
+from aas.store.keys import quoted
+
+SCHEMA = 1
+
+
+class RunFolder:
+    """A folder of items that many processes may fill at once, killed and started again as often as it takes.
+
+    An item is done when its file exists.
+    """
+
+    def __init__(self, path: Path, suffix: str):
+        self.path, self.suffix = path, suffix
+        self.description_path = path / "run.json"
+        self.failed_path = path / "failed.jsonl"
+
+    def item_path(self, key: str) -> Path:
+        return self.path / f"{quoted(key)}{self.suffix}"
+
+    def is_done(self, key: str) -> bool:
+        return self.item_path(key).exists()
+
+    def begin(self, command: str, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write run.json, or check that this folder's run was asked the same.
+
+        `arguments` decide what the items are; `facts` (versions and the like) are noted only. Raises ValueError when
+        the folder holds another run.
+        """
+        asked = {"schema": SCHEMA, "command": command, "arguments": dict(arguments)}
+        if not self.description_path.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.description_path, json.dumps(asked | dict(facts), indent=1, ensure_ascii=False) + "\n")
+            return
+        there = self.description()
+        if there.get("command") != command:
+            raise ValueError(
+                f"{self.path} holds a run of `aas {there.get('command')}`; name another folder with --out."
+            )
+        former = there.get("arguments", {})
+        changed = [
+            f"{name} was {former.get(name)!r} and is now {value!r}"
+            for name, value in arguments.items()
+            if former.get(name) != json.loads(json.dumps(value))
+        ]
+        if changed:
+            raise ValueError(
+                f"{self.path} holds a run with other arguments ({'; '.join(changed)}); repeat them to resume it, or "
+                "name another folder with --out."
+            )
+
+    def description(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.description_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.description_path} is damaged ({error}); delete it to begin anew.") from error
+
+    def fail(self, key: str, error: str) -> None:
+        """Add a line to failed.jsonl."""
+        with self._locked(), self.failed_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"image": key, "error": error}, ensure_ascii=False) + "\n")
+
+    def forget_failures(self, keys: Collection[str]) -> None:
+        """Take the lines of `keys` out of failed.jsonl: they are tried again, or done."""
+        if not self.failed_path.exists():
+            return
+        with self._locked():
+            kept = [line for line in self._failure_lines() if json.loads(line)["image"] not in keys]
+            if kept:
+                write_text(self.failed_path, "".join(kept))
+            else:
+                self.failed_path.unlink(missing_ok=True)
+
+    def _failure_lines(self) -> Iterator[str]:
+        for line in self.failed_path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):  # a line that was cut off says nothing
+                yield line
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,368 @@
+"""`aas infer-attn`: ask an LMM about many images and store the attention of every answer token.
+
+Images are decoded and made into inputs by worker processes, put into batches of like length, and answered; each image
+has its own file, and its own failure.
+"""
+
+import errno
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+import aas
+from aas.capture import Alignment, Keep, Selection
+from aas.datasets.answers import GivenAnswer, match_answers, read_answers
+from aas.datasets.sources import ImageSource, find_sources
+from aas.images import ImageError, read_image
+from aas.lmms import load_lmm
+from aas.lmms.base import LMM, AskOptions, Prepared
+from aas.lmms.sampling import Sampling
+from aas.records import Answer, AttentionMaps
+from aas.store.items import SUFFIX, AttentionItem, write_item
+from aas.store.runs import RunFolder
+from aas.view.text import harmless
+
+DEFAULT_QUESTION = "Describe the image in detail."
+AUTO_BATCH_SIZE = {"cuda": 32, "cpu": 4}
+WINDOW_BATCHES = 8  # batches of like length are made of so many batches' images
+Result = tuple[Answer, AttentionMaps]
+
+
+@dataclass(frozen=True)
+class InferAttn:
+    """The arguments of a run. `batch_size` None finds one by itself: it is halved when memory does not suffice."""
+
+    images: Path
+    out: Path
+    model: str = "embedded"
+    base: str | None = None
+    adapter: str | None = None
+    ref_anno: Path | None = None
+    question: str = DEFAULT_QUESTION
+    answers: Path | None = None
+    batch_size: int | None = None
+    num_chunks: int = 1
+    chunk_idx: int = 0
+    device: str | None = None
+    dtype: str = "auto"
+    quantize: str | None = None
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    num_beams: int = 1
+    seed: int = 0
+    keep: Keep = "mean"
+    layers: str = "all"
+    heads: str = "all"
+    alignment: Alignment = "predict"
+    view: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_beams != 1:
+            raise ValueError(
+                "--num-beams: with beam search the rows of a step belong to beams that are dropped later, so there is "
+                "no attention of the answer. Take --num-beams 1, or write the answers elsewhere and pass --answers."
+            )
+        if not 0 <= self.chunk_idx < self.num_chunks:
+            raise ValueError(
+                f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
+            )
+        if self.temperature < 0:
+            raise ValueError("--temperature must not be negative; 0 is greedy.")
+        if not self.question.strip():
+            raise ValueError("--question is empty.")
+        self.options()
+
+    def options(self) -> AskOptions:
+        sampling = Sampling(self.temperature, self.top_p, self.seed) if self.temperature else None
+        selection = Selection(_indices("--layers", self.layers), _indices("--heads", self.heads), self.keep)
+        return AskOptions(self.max_new_tokens, sampling, selection, self.alignment, self.view)
+
+    def that_decide(self) -> dict[str, Any]:
+        """Those that decide what the items are; the others decide only when and where they are made."""
+        elsewhere = {
+            "images",
+            "out",
+            "batch_size",
+            "num_chunks",
+            "chunk_idx",
+            "device",
+            "workers",
+            "ref_anno",
+            "answers",
+        }
+        decide = {k: v for k, v in vars(self).items() if k not in elsewhere}
+        return decide | {"given_answers": self.answers is not None}
+
+
+def _indices(option: str, text: str) -> tuple[int, ...] | None:
+    if text == "all":
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} {text!r}: give `all` or numbers with commas between, like 0,5,-2.") from None
+
+
+@dataclass(frozen=True)
+class Request:
+    source: ImageSource
+    question: str
+    given: GivenAnswer | None = None
+
+
+def infer_attn(arguments: InferAttn) -> int:
+    """Fill the run folder; returns the exit code.
+
+    Raises ValueError or OSError, before anything is written, where the arguments cannot work.
+    """
+    run = RunFolder(arguments.out, SUFFIX)
+    requests, unmatched = _requests(arguments)
+    if run.description_path.exists():
+        run.begin("infer-attn", arguments.that_decide(), {})  # a folder of another run is refused before a model loads
+    waiting = [request for request in requests if not run.is_done(request.source.key)]
+    n_done = len(requests) - len(waiting)
+    if waiting:
+        lmm = load_lmm(
+            arguments.model,
+            arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            arguments.dtype,
+            base=arguments.base,
+            adapter=arguments.adapter,
+            quantize=arguments.quantize,
+        )
+        lmm.resolved(arguments.options().selection)  # complains about layers and heads that the model does not have
+        run.begin("infer-attn", arguments.that_decide(), _facts(arguments, lmm))
+    run.forget_failures({request.source.key for request in requests} | set(unmatched))
+    for name in unmatched:
+        run.fail(name, f"{name}: in {arguments.answers}, but not among the images")
+    n_failed = len(unmatched)
+    if waiting:
+        try:
+            n_failed += _Runner(arguments, run, lmm, len(waiting)).fill(waiting)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print(f"aas: no space left in {run.path}: free some, then run the same command to go on.", file=sys.stderr)
+            return 1
+    n_new = len(requests) + len(unmatched) - n_done - n_failed
+    print(f"{n_new} done, {n_done} were there, {n_failed} failed: {run.path}", file=sys.stderr)
+    return 3 if n_failed else 0
+
+
+def _requests(arguments: InferAttn) -> tuple[list[Request], list[str]]:
+    """This chunk's images and what to ask of them; names in --answers that are no image (told by the first chunk)."""
+    sources = find_sources(arguments.images, arguments.ref_anno, outside=arguments.out)
+    unmatched: list[str] = []
+    if arguments.answers is None:
+        requests = [Request(source, arguments.question) for source in sources]
+    else:
+        matched, unmatched = match_answers(sources, read_answers(arguments.answers))
+        requests = [Request(source, given.question or arguments.question, given) for source, given in matched]
+    chunk = requests[arguments.chunk_idx :: arguments.num_chunks]
+    return chunk, unmatched if arguments.chunk_idx == 0 else []
+
+
+def _facts(arguments: InferAttn, lmm: LMM) -> dict[str, Any]:
+    """What a run was made with, for those who read it later."""
+    inputs = {name: getattr(arguments, name) for name in ("images", "ref_anno", "answers")}
+    packages = ("torch", "transformers", "tokenizers")
+    return {
+        "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
+        "model": {
+            "id": lmm.name,
+            "class": type(lmm.model).__name__,
+            "revision": getattr(lmm.model.config, "_commit_hash", None),
+            "dtype": str(lmm.model.dtype).removeprefix("torch."),
+        },
+        "versions": {"aas": aas.__version__, "python": platform.python_version()} | {p: version(p) for p in packages},
+    }
+
+
+# ------------------------------------------------------------------------------------------- worker processes
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a worker made of request number `index`: inputs, or the reason why there are none."""
+
+    index: int
+    prepared: Prepared | None
+    image_hw: tuple[int, int] = (0, 0)
+    error: str = ""
+
+
+class _Requests(Dataset):
+    def __init__(self, lmm: LMM, requests: Sequence[Request]):
+        self.lmm, self.requests = lmm, requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, index: int) -> _Made:
+        request = self.requests[index]
+        given = request.given or GivenAnswer("")
+        try:
+            image = read_image(request.source.path)
+            prepared = self.lmm.prepare(image, request.question, given.text or None, given.token_ids)
+        except Exception as error:  # whatever one image's trouble is, it costs nobody else's result
+            return _Made(index, None, error=_reason(request.source.path, error))
+        return _Made(index, prepared, image.shape[:2])
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, ImageError):
+        return str(error)
+    return f"{path}: {type(error).__name__}: {error}"
+
+
+def _packed(made: _Made) -> _Made:
+    """Tensors as arrays, which go through a pipe; tensors would each hold a file open."""
+    return _with_inputs(made, lambda value: value.numpy() if isinstance(value, Tensor) else value)
+
+
+def _unpacked(made: _Made) -> _Made:
+    return _with_inputs(made, lambda value: torch.from_numpy(value) if isinstance(value, np.ndarray) else value)
+
+
+def _with_inputs(made: _Made, change: Any) -> _Made:
+    if made.prepared is None:
+        return made
+    p = made.prepared
+    inputs = {key: change(value) for key, value in p.inputs.items()}
+    grids = tuple(replace(grid, positions=change(grid.positions)) for grid in p.grids)
+    return replace(made, prepared=replace(p, inputs=inputs, grids=grids, answer_ids=change(p.answer_ids)))
+
+
+def _made(lmm: LMM, requests: Sequence[Request], n_workers: int) -> Iterator[_Made]:
+    """In the order of `requests`."""
+    dataset = _Requests(lmm, requests)
+    if n_workers == 0:
+        yield from (dataset[i] for i in range(len(dataset)))
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they are forked
+    pack: Any = _packed  # of one, since nothing is batched here
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=n_workers, collate_fn=pack, multiprocessing_context="fork"
+    )
+    yield from map(_unpacked, loader)
+
+
+def _default_workers(n_images: int) -> int:
+    """None for a handful of images, where starting them takes longer than they save."""
+    if n_images < 8 or not hasattr(os, "fork"):
+        return 0
+    return min(8, max(1, (os.cpu_count() or 2) // 2))
+
+
+# --------------------------------------------------------------------------------------------------- batches
+
+
+def buckets(made: Iterable[_Made], batch_size: int) -> Iterator[list[_Made]]:
+    """Batches of like length, so that little is padded."""
+    window: list[_Made] = []
+    for one in made:
+        window.append(one)
+        if len(window) == WINDOW_BATCHES * batch_size:
+            yield from _split(window, batch_size)
+            window = []
+    yield from _split(window, batch_size)
+
+
+def _split(window: list[_Made], batch_size: int) -> Iterator[list[_Made]]:
+    window = sorted(window, key=lambda one: one.prepared.length if one.prepared else 0)
+    for start in range(0, len(window), batch_size):
+        yield window[start : start + batch_size]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+class _Runner:
+    """Answers requests batch by batch and writes the items."""
+
+    def __init__(self, arguments: InferAttn, run: RunFolder, lmm: LMM, n_waiting: int):
+        self.arguments, self.run, self.lmm = arguments, run, lmm
+        self.options = arguments.options()
+        self.batch_size = arguments.batch_size or AUTO_BATCH_SIZE.get(lmm.device.type, 4)
+        self.progress = tqdm(total=n_waiting, unit="image", smoothing=0.1)
+        self.n_failed = 0
+
+    def fill(self, requests: Sequence[Request]) -> int:
+        """Returns the number of images that failed."""
+        n_workers = self.arguments.workers
+        n_workers = _default_workers(len(requests)) if n_workers is None else n_workers
+        with self.progress:
+            made = self._without_failures(requests, _made(self.lmm, requests, n_workers))
+            for batch in buckets(made, self.batch_size):
+                self._answer(requests, batch)
+        return self.n_failed
+
+    def _without_failures(self, requests: Sequence[Request], made: Iterable[_Made]) -> Iterator[_Made]:
+        for one in made:
+            if one.prepared is None:
+                self._fail(requests[one.index], one.error)
+            else:
+                yield one
+
+    def _answer(self, requests: Sequence[Request], batch: list[_Made]) -> None:
+        """All of `batch`, in parts where memory does not suffice; one by one where one of them fails."""
+        while batch:
+            part, rest = batch[: self.batch_size], batch[self.batch_size :]
+            try:
+                results = self.lmm.run([one.prepared for one in part if one.prepared], self.options)
+            except Exception as error:
+                if _is_out_of_memory(error) and len(part) > 1:
+                    self._shrink(len(part))
+                elif len(part) > 1:
+                    for one in part:
+                        self._answer(requests, [one])
+                    batch = rest
+                else:
+                    request = requests[part[0].index]
+                    self._fail(request, _reason(request.source.path, error))
+                    batch = rest
+                continue
+            for one, result in zip(part, results, strict=True):
+                self._write(requests[one.index], one.image_hw, result)
+            batch = rest
+
+    def _shrink(self, n_images: int) -> None:
+        self.batch_size = n_images // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        tqdm.write(f"out of memory: going on with batches of {self.batch_size}", file=sys.stderr)
+
+    def _write(self, request: Request, image_hw: tuple[int, int], result: Result) -> None:
+        answer, attention = result
+        selection = self.options.selection
+        item = AttentionItem(
+            request.source.key,
+            image_hw,
+            answer,
+            attention,
+            model=self.lmm.name,
+            tokenizer=self.lmm.name,
+            reduction={"keep": selection.keep, "layers": selection.layers, "heads": selection.heads},
+        )
+        write_item(self.run.item_path(request.source.key), item)
+        self.progress.update()
+
+    def _fail(self, request: Request, error: str) -> None:
+        self.n_failed += 1
+        self.run.fail(request.source.key, error)
+        tqdm.write(f"failed: {harmless(error)}", file=sys.stderr)
+        self.progress.update()
