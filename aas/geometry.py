@@ -40,6 +40,42 @@ def centre_crop_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], resize
     return View(grid_hw, (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y))
 
 
+def placed_view(
+    grid_hw: tuple[int, int],
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+    input_hw: tuple[int, int],
+    top_left: tuple[int, int] = (0, 0),
+) -> View:
+    """The image was resized to `resized_hw` and put at `top_left` (y, x) into an input of `input_hw` pixels."""
+    scale_y, scale_x = image_hw[0] / resized_hw[0], image_hw[1] / resized_hw[1]
+    y0, x0 = -top_left[0] * scale_y, -top_left[1] * scale_x
+    return View(grid_hw, (x0, y0, x0 + input_hw[1] * scale_x, y0 + input_hw[0] * scale_y))
+
+
+def long_side_padded_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], side: int, min_side: int) -> View:
+    """The long side was resized to `side`, the other in proportion, rounded, and no shorter than `min_side`; then the
+    image was padded to a square, centred. As DeepSeek-VL and Janus do it."""
+    scale = side / max(image_hw)
+    height, width = (max(round(length * scale), min_side) for length in image_hw)
+    square = max(height, width)
+    return placed_view(
+        grid_hw, image_hw, (height, width), (square, square), ((square - height) // 2, (square - width) // 2)
+    )
+
+
+def canvas_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], canvas_hw: tuple[int, int], tile: int) -> View:
+    """The image was resized in proportion, no smaller than a tile of `tile` pixels and no larger than it is or than
+    the canvas, and put into the canvas' top left corner. As Mllama does it, with its integer rounding."""
+    height, width = image_hw
+    target_h, target_w = (min(max(n, tile), most) for n, most in zip(image_hw, canvas_hw, strict=True))
+    if target_w / width < target_h / height:
+        resized_hw = (min(int(height * (target_w / width)) or 1, target_h), target_w)
+    else:
+        resized_hw = (target_h, min(int(width * (target_h / height)) or 1, target_w))
+    return placed_view(grid_hw, image_hw, resized_hw, canvas_hw)
+
+
 def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, View]:
     """Several views of one image as one map on the grid of the finest of them, "combined".
 

@@ -5,7 +5,13 @@ from typing import Any
 
 # transformers' model_type -> class of the family
 LMM_FAMILIES = {
+    "chameleon": "aas.lmms.chameleon:Chameleon",
+    "deepseek_vl": "aas.lmms.deepseek_vl:DeepseekVL",
+    "deepseek_vl_hybrid": "aas.lmms.deepseek_vl:DeepseekVL",
+    "florence2": "aas.lmms.florence2:Florence2",
+    "janus": "aas.lmms.deepseek_vl:Janus",
     "llava": "aas.lmms.llava:Llava",
+    "mllama": "aas.lmms.mllama:Mllama",
 }
 
 

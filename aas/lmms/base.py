@@ -209,8 +209,8 @@ class LMM(ABC):
         inputs, columns = self._collate([p.inputs for p in batch], [_positions(p.grids, options.view) for p in batch])
         watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
         with torch.inference_mode(), watch:
-            sequences = self.model.generate(
-                **inputs,
+            sequences = self.generate(
+                inputs,
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -223,6 +223,10 @@ class LMM(ABC):
         assert maps.shape[-2] == token_ids.shape[1], "one forward pass per generated token"
         answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
         return answers, [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+
+    def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+        """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
+        return self.model.generate(**inputs, **options)
 
     def _answer_length(self, token_ids: list[int]) -> int:
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
