@@ -24,7 +24,7 @@ def look_locally(vqmodel: nn.Module) -> None:
     Here a patch has word 0 unless it differs much from the rest of the image.
     """
     for name, parameter in vqmodel.named_parameters():
-        if name.endswith(("conv2.weight", "proj_out.weight")):  # what the residual branches add, zeros beyond the edge included
+        if name.endswith(("conv2.weight", "proj_out.weight")):  # residual branches see the edge
             parameter.zero_()
         elif name.endswith("downsample.conv.weight"):  # sampling down: the window reaches into the next cell
             parameter[:, :, 2].zero_()
