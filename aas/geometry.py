@@ -68,8 +68,8 @@ def long_side_padded_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], s
 
 
 def canvas_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], canvas_hw: tuple[int, int], tile: int) -> View:
-    """The image was resized in proportion, no smaller than a tile of `tile` pixels and no larger than it is or than
-    the canvas, and put into the canvas' top left corner. As Mllama does it, with its integer rounding."""
+    """The image was shrunk in proportion to fit into the canvas, or enlarged to a tile of `tile` pixels, and put into
+    the canvas' top left corner. As Mllama does it, with its integer rounding."""
     height, width = image_hw
     target_h, target_w = (min(max(n, tile), most) for n, most in zip(image_hw, canvas_hw, strict=True))
     if target_w / width < target_h / height:
