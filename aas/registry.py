@@ -6,6 +6,10 @@ from typing import Any
 # transformers' model_type -> class of the family
 LMM_FAMILIES = {
     "llava": "aas.lmms.llava:Llava",
+    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v": "aas.lmms.qwen_vl:QwenVL",
 }
 
 

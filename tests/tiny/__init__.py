@@ -42,6 +42,10 @@ def a_photo(size_hw: tuple[int, int] = (60, 90), seed: int = 0) -> np.ndarray:
 # family -> "module:function" of a builder without arguments that returns an LMM
 FAMILIES = {
     "llava": "tests.tiny.llava:lmm",
+    "qwen2_vl": "tests.tiny.qwen_vl:qwen2_vl",
+    "qwen2_5_vl": "tests.tiny.qwen_vl:qwen2_5_vl",
+    "qwen3_vl": "tests.tiny.qwen_vl:qwen3_vl",
+    "glm4v": "tests.tiny.qwen_vl:glm4v",
 }
 
 
