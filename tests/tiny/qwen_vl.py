@@ -46,7 +46,8 @@ VISION = {"depth": 3, "hidden_size": 32, "num_heads": 2, "patch_size": 4}
 TEXT = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    "initializer_range": 0.3, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+    "initializer_range": 0.3,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def qwen2_vl() -> QwenVL:
 
 
 def qwen2_5_vl() -> QwenVL:
-    """Windows of 3 x 3 tokens, which divide no grid of the tests; one layer sees the whole image."""
+    """Windows of 3 x 3 tokens, cut short at the edges of most grids; one layer sees the whole image."""
     vision = {"intermediate_size": 64, "out_hidden_size": 64, "window_size": 24, "fullatt_block_indexes": [1]}
     return built("qwen2_5_vl", Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, vision, {})
 
