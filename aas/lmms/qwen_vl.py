@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, and GLM-4.1V, which sees alike: one image, one grid of any shape, row-major."""
+"""Qwen2-VL to Qwen3-VL, and GLM-4.1V to GLM-4.6V, which see alike: one image, one grid of any shape, row-major."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and GLM-4.1V: tokens of 8 x 8 pixels, 75 to 128 of them for an image."""
+"""Qwen-VL and GLM-V: tokens of 8 x 8 pixels, 75 to 128 of them for an image."""
 
 from typing import Any
 
@@ -7,7 +7,12 @@ from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
     Glm4vImageProcessorPil,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
     Glm4vProcessor,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+    Glm46VProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
@@ -20,6 +25,8 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
 )
 
@@ -49,6 +56,16 @@ TEXT = {
     "initializer_range": 0.3,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
 }  # fmt: skip
+QWEN3_VISION = {
+    "intermediate_size": 64, "out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
+}  # fmt: skip
+QWEN3_TEXT = {"head_dim": 16, "rope_parameters": {**TEXT["rope_parameters"], "mrope_interleaved": True}}
+GLM_VISION = {"intermediate_size": 64, "out_hidden_size": 64, "image_size": 32}
+GLM_TEXT = {
+    "head_dim": 16,
+    "rope_parameters": {**TEXT["rope_parameters"], "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]},
+}
+EXPERTS = {"moe_intermediate_size": 32, "num_experts_per_tok": 2}
 
 
 def built(
@@ -60,16 +77,16 @@ def built(
     text: dict[str, Any],
 ) -> QwenVL:
     torch.manual_seed(0)
-    glm = processor_class is Glm4vProcessor
+    glm = processor_class in (Glm4vProcessor, Glm46VProcessor)
     tokenizer = byte_level_tokenizer(*(GLM_TOKENS if glm else QWEN_TOKENS))
     ids = {"image_token_id": 3, "video_token_id": 4}
     text = {**TEXT, "vocab_size": len(tokenizer), **text}
     model = model_class(config_class(text_config=text, vision_config={**VISION, **vision}, **ids))
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    # Of the images of the tests some are enlarged, some shrunk.
-    image_processor = (Glm4vImageProcessorPil if glm else Qwen2VLImageProcessorPil)(
-        patch_size=4, size={"shortest_edge": 4800 * (1 + glm), "longest_edge": 8192 * (1 + glm)}
-    )
+    # Of the images of the tests some are enlarged, some shrunk. GLM counts the pixels of two frames.
+    size = {"shortest_edge": 4800 * (1 + glm), "longest_edge": 8192 * (1 + glm)}
+    image_processor_class = Glm4vImageProcessorPil if glm else Qwen2VLImageProcessorPil
+    image_processor = image_processor_class(patch_size=4, size=size)
     template = GLM_TEMPLATE if glm else QWEN_TEMPLATE
     processor = images_only(processor_class)(image_processor, tokenizer, chat_template=template)
     return QwenVL(model, processor, f"tiny {name}")
@@ -88,17 +105,24 @@ def qwen2_5_vl() -> QwenVL:
 
 def qwen3_vl() -> QwenVL:
     """Deepstack: the eyes' first and second layers are added behind the language model's."""
-    vision = {
-        "intermediate_size": 64, "out_hidden_size": 64, "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0, 1],
-    }  # fmt: skip
-    rope = {**TEXT["rope_parameters"], "mrope_interleaved": True}
-    text = {"head_dim": 16, "rope_parameters": rope}
-    return built("qwen3_vl", Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, vision, text)
+    model = (Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor)
+    return built("qwen3_vl", *model, QWEN3_VISION, QWEN3_TEXT)
+
+
+def qwen3_vl_moe() -> QwenVL:
+    model = (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, Qwen3VLProcessor)
+    return built("qwen3_vl_moe", *model, QWEN3_VISION, {**QWEN3_TEXT, **EXPERTS, "num_experts": 4})
 
 
 def glm4v() -> QwenVL:
     """Half of a head's channels rotate; position embeddings of 8 x 8 patches are stretched over the grid."""
-    vision = {"intermediate_size": 64, "out_hidden_size": 64, "image_size": 32}
-    rope = {**TEXT["rope_parameters"], "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
-    return built("glm4v", Glm4vConfig, Glm4vForConditionalGeneration, Glm4vProcessor, vision, {"rope_parameters": rope})
+    return built("glm4v", Glm4vConfig, Glm4vForConditionalGeneration, Glm4vProcessor, GLM_VISION, GLM_TEXT)
+
+
+def glm4v_moe() -> QwenVL:
+    model = (Glm4vMoeConfig, Glm4vMoeForConditionalGeneration, Glm4vProcessor)
+    return built("glm4v_moe", *model, GLM_VISION, {**GLM_TEXT, **EXPERTS, "n_routed_experts": 4})
+
+
+def glm46v() -> QwenVL:
+    return built("glm46v", Glm46VConfig, Glm46VForConditionalGeneration, Glm46VProcessor, GLM_VISION, GLM_TEXT)
