@@ -9,10 +9,11 @@ LMM_FAMILIES = {
     "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
-    "glm4v": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
-    "glm46v": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
+    "glm46v": "aas.lmms.qwen_vl:QwenVL",
 }
 
 

@@ -23,6 +23,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
     Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -112,6 +114,19 @@ def qwen3_vl() -> QwenVL:
 def qwen3_vl_moe() -> QwenVL:
     model = (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, Qwen3VLProcessor)
     return built("qwen3_vl_moe", *model, QWEN3_VISION, {**QWEN3_TEXT, **EXPERTS, "num_experts": 4})
+
+
+def qwen3_5() -> QwenVL:
+    """One layer with linear attention, which has no maps. It is not the first, so that the first keys are local."""
+    model = (Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor)
+    vision = {"intermediate_size": 64, "out_hidden_size": 64, "num_position_embeddings": 64}
+    rope = {**QWEN3_TEXT["rope_parameters"], "partial_rotary_factor": 1.0}
+    text = {
+        "head_dim": 16, "rope_parameters": rope, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "initializer_range": 0.1,
+        "layer_types": ["full_attention", "linear_attention", "full_attention"],
+    }  # fmt: skip
+    return built("qwen3_5", *model, vision, text)
 
 
 def glm4v() -> QwenVL:
