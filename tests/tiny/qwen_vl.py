@@ -55,7 +55,7 @@ VISION = {"depth": 3, "hidden_size": 32, "num_heads": 2, "patch_size": 4}
 TEXT = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    "initializer_range": 0.3,
+    "initializer_range": 0.2,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
 }  # fmt: skip
 QWEN3_VISION = {
