@@ -12,6 +12,14 @@ LMM_FAMILIES = {
     "janus": "aas.lmms.deepseek_vl:Janus",
     "llava": "aas.lmms.llava:Llava",
     "mllama": "aas.lmms.mllama:Mllama",
+    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
+    "glm46v": "aas.lmms.qwen_vl:QwenVL",
 }
 
 

@@ -51,6 +51,14 @@ FAMILIES = {
     "janus": "tests.tiny.deepseek_vl:janus",
     "llava": "tests.tiny.llava:lmm",
     "mllama": "tests.tiny.mllama:lmm",
+    "qwen2_vl": "tests.tiny.qwen_vl:qwen2_vl",
+    "qwen2_5_vl": "tests.tiny.qwen_vl:qwen2_5_vl",
+    "qwen3_vl": "tests.tiny.qwen_vl:qwen3_vl",
+    "qwen3_vl_moe": "tests.tiny.qwen_vl:qwen3_vl_moe",
+    "qwen3_5": "tests.tiny.qwen_vl:qwen3_5",
+    "glm4v": "tests.tiny.qwen_vl:glm4v",
+    "glm4v_moe": "tests.tiny.qwen_vl:glm4v_moe",
+    "glm46v": "tests.tiny.qwen_vl:glm46v",
 }
 
 
