@@ -20,7 +20,29 @@ LMM_FAMILIES = {
     "glm4v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
     "glm46v": "aas.lmms.qwen_vl:QwenVL",
+    "*": "aas.lmms.declared_grid:DeclaredGrid",  # every other model type, if its processor declares the grid
 }
+_QUERIES = "its image tokens are answers to learned queries, and none of them belongs to a place in the image"
+# transformers' model_type -> why its attention cannot be shown on the image
+LMM_REFUSED = {
+    "aria": _QUERIES,
+    "blip-2": _QUERIES,
+    "deepseek_ocr2": _QUERIES,
+    "idefics2": _QUERIES,
+    "instructblip": _QUERIES,
+    "instructblipvideo": _QUERIES,
+    "kosmos-2": _QUERIES,
+    "kosmos-2.5": _QUERIES,
+}
+
+
+def unknown_lmm(model_type: str, reason: str) -> ValueError:
+    """What to raise for a model type that has no family; `reason`: why it does not run without one."""
+    families = ", ".join(sorted(set(LMM_FAMILIES) - {"*"}))
+    return ValueError(
+        f"No family of LMMs for the model type {model_type!r}: {reason}. Families: {families}. "
+        "How to add one: docs/adding-a-model.md."
+    )
 
 
 def load(table: dict[str, str], name: str, what: str) -> Any:
