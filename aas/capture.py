@@ -296,6 +296,7 @@ class AttentionCapture(Watch):
             total[..., offset : offset + n, :] += kept[..., done : done + n, :].to(total.device)
             done += n
 
+    @torch.inference_mode()
     def maps(self) -> Tensor:
         """Float32 on the CPU: [B, rows, N], or [B, layers, rows, N], or [B, layers, heads, rows, N], as kept.
 
@@ -431,11 +432,12 @@ def prepare(model: PreTrainedModel, part: str = "text_config") -> None:
     """
     config = getattr(model.config, part) if part else model.config
     base = config._attn_implementation or "sdpa"
-    if base.startswith("aas_"):
+    if base.startswith("aas"):
         return
     if base == "eager":  # which would hold the whole matrix; soft-capping is computed here
         base = "sdpa"
-    name = f"aas_{base}"
+    # Not "sdpa" in the name: transformers then refuses models whose layers soft-cap, or have sinks.
+    name = "aas" if base == "sdpa" else f"aas_{base}"
     AttentionInterface.register(name, _capturing(base))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
     model.set_attn_implementation({part: name})
