@@ -103,7 +103,9 @@ class LMM(ABC):
 
     text_part = "text_config"  # the key of the language model in config.sub_configs; empty if it is the config itself
     cross_attention = False  # the image is not in the prompt: grids count the keys of the cross-attention
-    pads_left = True  # sequences of a batch, as generation behind a prompt needs it; an encoder's are padded on the right
+    pads_left = (
+        True  # sequences of a batch, as generation behind a prompt needs it; an encoder's are padded on the right
+    )
     # What answer tokens get in the inputs that run along the sequence, when an answer is given; 0 if not named here.
     answer_fill = {"attention_mask": 1}
 

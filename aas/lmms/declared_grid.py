@@ -45,7 +45,9 @@ class DeclaredGrid(LMM):
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         if "token_type_ids" in inputs:
-            raise CaptureError("Its tokens have types, which may say who sees whom: this model needs a file of its own.")
+            raise CaptureError(
+                "Its tokens have types, which may say who sees whom: this model needs a file of its own."
+            )
         positions = self.image_positions(inputs)
         grid = TokenGrid(self._view(inputs, image_hw), positions)
         if not torch.equal(positions, positions[0] + torch.arange(len(positions))):
@@ -86,7 +88,9 @@ def fitted_view(
         if crop and size.get("shortest_edge") and input_hw[0] == input_hw[1]:
             return centre_crop_view(grid_hw, image_hw, size["shortest_edge"], input_hw[0])
     height, width = input_hw
-    raise CaptureError(f"How {type(image_processor).__name__} fits an image into {height} x {width} pixels is not known.")
+    raise CaptureError(
+        f"How {type(image_processor).__name__} fits an image into {height} x {width} pixels is not known."
+    )
 
 
 def _not_a_decoder_with_eyes(config: PreTrainedConfig) -> str | None:

@@ -24,7 +24,7 @@ class Florence2(LMM):
     pads_left = False  # the encoder's positions are counted from its first token, padding included
 
     def records(self, module: nn.Module) -> bool:
-        return module.is_decoder and not module.is_causal
+        return bool(module.is_decoder and not module.is_causal)  # BART's one class is all three attentions
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         vision = self.model.config.vision_config

@@ -91,7 +91,5 @@ def janus() -> Janus:
         image_token_id=3,
         tie_word_embeddings=False,
     )  # fmt: skip
-    processor = JanusProcessor(
-        JanusImageProcessorPil(size=SIZE), tokenizer, CHAT_TEMPLATE, num_image_tokens=N_TOKENS
-    )
+    processor = JanusProcessor(JanusImageProcessorPil(size=SIZE), tokenizer, CHAT_TEMPLATE, num_image_tokens=N_TOKENS)
     return Janus(finished(JanusForConditionalGeneration(config)), processor, "tiny janus")
