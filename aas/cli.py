@@ -162,5 +162,35 @@ def infer_attn(
     raise typer.Exit(code)
 
 
+show = typer.Typer(help="Pictures of what a run stored.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(show, name="show")
+
+
+@show.callback()
+def show_main() -> None:
+    pass
+
+
+@show.command(
+    "attn",
+    epilog="Examples:\n\n"
+    "  aas show attn run/photo.jpg.safetensors\n\n"
+    "  aas show attn run --out sheets\n\n"
+    "  aas show attn photo.pth --images photos/ --tokenizer liuhaotian/llava-v1.5-7b",
+)
+def show_attn(
+    items: Annotated[list[Path], typer.Argument(help="Items of `aas infer-attn`, or run folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for one PNG per item.")] = Path("sheets"),
+    images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For items of the reference (.pth): names their words.")] = None,
+) -> None:
+    """Draw each token's attention over the photograph, before and after removing the token mean."""
+    from aas.tasks.show_attn import show_attn
+
+    with _usage_errors():
+        code = show_attn(items, out, images, tokenizer)
+    raise typer.Exit(code)
+
+
 if __name__ == "__main__":
     app()
