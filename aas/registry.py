@@ -5,7 +5,11 @@ from typing import Any
 
 # transformers' model_type -> class of the family
 LMM_FAMILIES = {
+    "internvl": "aas.lmms.internvl:InternVL",
     "llava": "aas.lmms.llava:Llava",
+    "llava_next": "aas.lmms.llava_next:LlavaNext",
+    "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
+    "vipllava": "aas.lmms.llava:Llava",
 }
 
 

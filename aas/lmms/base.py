@@ -39,6 +39,24 @@ class TokenGrid:
             )
 
 
+def runs_of_tokens(positions: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
+    """The image's tokens as consecutive runs, one for each of `lengths`; CaptureError if they are not as many."""
+    if len(positions) != sum(lengths):
+        raise CaptureError(
+            f"The prompt holds {len(positions)} image tokens where {' + '.join(map(str, lengths))} were expected: "
+            "this model's layout is not known."
+        )
+    return positions.split(list(lengths))
+
+
+class WithoutVideo(ProcessorMixin):
+    """Mixed into a processor's class: made of image processor and tokenizer alone, for video parts need torchvision."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return [name for name in super().get_attributes() if name != "video_processor"]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """One image and question, ready for the model: tensors of a batch of one, on the CPU, not yet padded."""
