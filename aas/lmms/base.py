@@ -49,14 +49,6 @@ def runs_of_tokens(positions: Tensor, lengths: Sequence[int]) -> Sequence[Tensor
     return positions.split(list(lengths))
 
 
-class WithoutVideo(ProcessorMixin):
-    """Mixed into a processor's class: made of image processor and tokenizer alone, for video parts need torchvision."""
-
-    @classmethod
-    def get_attributes(cls) -> list[str]:
-        return [name for name in super().get_attributes() if name != "video_processor"]
-
-
 @dataclass(frozen=True)
 class Prepared:
     """One image and question, ready for the model: tensors of a batch of one, on the CPU, not yet padded."""

@@ -1,23 +1,20 @@
 """InternVL: tiles of the stretched image, each row-major, then a thumbnail of the whole."""
 
-import transformers
 from torch import Tensor
+from transformers import ProcessorMixin
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from aas.geometry import stitched_tiles, stretched_view
-from aas.lmms.base import LMM, TokenGrid, WithoutVideo, runs_of_tokens
-
-
-class InternVLProcessor(WithoutVideo, transformers.InternVLProcessor):
-    """Carries the name of the class that it narrows: it is written into a saved processor's file."""
+from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.processors import load_images_only
 
 
 class InternVL(LMM):
     """Two views of the whole image: "tiles" (the default), and "thumbnail", which is there beside two tiles or more."""
 
     @classmethod
-    def load_processor(cls, source: str, revision: str) -> transformers.ProcessorMixin:
-        return InternVLProcessor.from_pretrained(source, revision=revision)
+    def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
+        return load_images_only(source, revision)
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         config, tiling = self.model.config, self.processor.image_processor

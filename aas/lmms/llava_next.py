@@ -3,13 +3,14 @@
 import math
 from dataclasses import replace
 
-import transformers
 from torch import Tensor
+from transformers import ProcessorMixin
 from transformers.image_processing_utils import select_best_resolution
 
 from aas.capture import CaptureError
 from aas.geometry import letterboxed_view, stretched_view, unpadded_view, without_newlines, without_rest
-from aas.lmms.base import LMM, TokenGrid, WithoutVideo, runs_of_tokens
+from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.processors import load_images_only
 from aas.records import View
 
 
@@ -40,16 +41,12 @@ class LlavaNext(LMM):
         return unpadded
 
 
-class LlavaOnevisionProcessor(WithoutVideo, transformers.LlavaOnevisionProcessor):
-    """Carries the name of the class that it narrows: it is written into a saved processor's file."""
-
-
 class LlavaOnevision(LlavaNext):
     """As LLaVA-NeXT; a fine view of more tokens than `anyres_max_N` tiles hold is shrunk, covering what it covered."""
 
     @classmethod
-    def load_processor(cls, source: str, revision: str) -> transformers.ProcessorMixin:
-        return LlavaOnevisionProcessor.from_pretrained(source, revision=revision)
+    def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
+        return load_images_only(source, revision)
 
     def fine_view(self, unpadded: View, cells: int) -> View:
         rows, columns = unpadded.size_hw

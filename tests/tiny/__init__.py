@@ -49,6 +49,14 @@ FAMILIES = {
     "llava_next": "tests.tiny.llava_next:lmm",
     "llava_onevision": "tests.tiny.llava_onevision:lmm",
     "vipllava": "tests.tiny.vipllava:lmm",
+    "qwen2_vl": "tests.tiny.qwen_vl:qwen2_vl",
+    "qwen2_5_vl": "tests.tiny.qwen_vl:qwen2_5_vl",
+    "qwen3_vl": "tests.tiny.qwen_vl:qwen3_vl",
+    "qwen3_vl_moe": "tests.tiny.qwen_vl:qwen3_vl_moe",
+    "qwen3_5": "tests.tiny.qwen_vl:qwen3_5",
+    "glm4v": "tests.tiny.qwen_vl:glm4v",
+    "glm4v_moe": "tests.tiny.qwen_vl:glm4v_moe",
+    "glm46v": "tests.tiny.qwen_vl:glm46v",
 }
 
 

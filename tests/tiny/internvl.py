@@ -5,11 +5,13 @@ from transformers import (
     GotOcr2ImageProcessorPil,
     InternVLConfig,
     InternVLForConditionalGeneration,
+    InternVLProcessor,
     InternVLVisionConfig,
     Qwen2Config,
 )
 
-from aas.lmms.internvl import InternVL, InternVLProcessor
+from aas.lmms.internvl import InternVL
+from aas.lmms.processors import images_only
 from tests.tiny import byte_level_tokenizer
 from tests.tiny.llava import CHAT_TEMPLATE
 
@@ -41,7 +43,7 @@ def lmm() -> InternVL:
     model = InternVLForConditionalGeneration(config).eval()
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     image_processor = GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, max_patches=6)
-    processor = InternVLProcessor(
+    processor = images_only(InternVLProcessor)(
         image_processor,
         tokenizer,
         image_seq_length=16,

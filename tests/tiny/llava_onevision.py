@@ -5,11 +5,13 @@ from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionProcessor,
     Qwen2Config,
     SiglipVisionConfig,
 )
 
-from aas.lmms.llava_next import LlavaOnevision, LlavaOnevisionProcessor
+from aas.lmms.llava_next import LlavaOnevision
+from aas.lmms.processors import images_only
 from tests.tiny import byte_level_tokenizer
 from tests.tiny.llava import CHAT_TEMPLATE
 
@@ -39,7 +41,7 @@ def lmm() -> LlavaOnevision:
     for layer in model.model.vision_tower.encoder.layers:  # what is drawn for SigLIP mixes all patches at once
         layer.self_attn.out_proj.weight.data.mul_(0.1)
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    processor = LlavaOnevisionProcessor(
+    processor = images_only(LlavaOnevisionProcessor)(
         LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=PINPOINTS),
         tokenizer,
         num_image_tokens=(SIDE // PATCH) ** 2,
