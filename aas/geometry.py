@@ -169,6 +169,12 @@ def _cells_per_pixel(view: View) -> float:
     return view.size_hw[0] * view.size_hw[1] / ((x1 - x0) * (y1 - y0))
 
 
+def scaled_view(view: View, scale_xy: tuple[float, float]) -> View:
+    """The view in the pixels of a resized image."""
+    x0, y0, x1, y1 = view.box_xyxy
+    return View(view.size_hw, (x0 * scale_xy[0], y0 * scale_xy[1], x1 * scale_xy[0], y1 * scale_xy[1]), view.name)
+
+
 def cell_coverage(view: View, box_xyxy: tuple[float, float, float, float]) -> np.ndarray:
     """The share of each cell of `view` that a rectangle of the image covers, float [h, w]."""
     height, width = view.size_hw

@@ -9,19 +9,24 @@ LMM_FAMILIES = {
     "deepseek_vl": "aas.lmms.deepseek_vl:DeepseekVL",
     "deepseek_vl_hybrid": "aas.lmms.deepseek_vl:DeepseekVL",
     "florence2": "aas.lmms.florence2:Florence2",
-    "janus": "aas.lmms.deepseek_vl:Janus",
-    "llava": "aas.lmms.llava:Llava",
-    "mllama": "aas.lmms.mllama:Mllama",
-    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
-    "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
-    "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
-    "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
-    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
+    "glm46v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
-    "glm46v": "aas.lmms.qwen_vl:QwenVL",
-    "*": "aas.lmms.declared_grid:DeclaredGrid",  # every other model type, if its processor declares the grid
+    "internvl": "aas.lmms.internvl:InternVL",
+    "janus": "aas.lmms.deepseek_vl:Janus",
+    "llava": "aas.lmms.llava:Llava",
+    "llava_next": "aas.lmms.llava_next:LlavaNext",
+    "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
+    "mllama": "aas.lmms.mllama:Mllama",
+    "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
+    "vipllava": "aas.lmms.llava:Llava",
 }
+# every other model type, if its processor declares the grid
+LMM_FALLBACK = "aas.lmms.declared_grid:DeclaredGrid"
 _QUERIES = "its image tokens are answers to learned queries, and none of them belongs to a place in the image"
 # transformers' model_type -> why its attention cannot be shown on the image
 LMM_REFUSED = {
@@ -38,9 +43,8 @@ LMM_REFUSED = {
 
 def unknown_lmm(model_type: str, reason: str) -> ValueError:
     """What to raise for a model type that has no family; `reason`: why it does not run without one."""
-    families = ", ".join(sorted(set(LMM_FAMILIES) - {"*"}))
     return ValueError(
-        f"No family of LMMs for the model type {model_type!r}: {reason}. Families: {families}. "
+        f"No family of LMMs for the model type {model_type!r}: {reason}. Families: {', '.join(sorted(LMM_FAMILIES))}. "
         "How to add one: docs/adding-a-model.md."
     )
 

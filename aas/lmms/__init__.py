@@ -42,5 +42,5 @@ def load_lmm(model_id: str, device: str = "cpu", dtype: "torch.dtype | None" = N
 def _family(model_type: str) -> "type[LMM]":
     if model_type in registry.LMM_REFUSED:
         raise ValueError(f"Models of type {model_type!r} are refused: {registry.LMM_REFUSED[model_type]}.")
-    known = model_type if model_type in registry.LMM_FAMILIES else "*"
-    return registry.load(registry.LMM_FAMILIES, known, "LMM family")
+    families = {model_type: registry.LMM_FALLBACK} | registry.LMM_FAMILIES
+    return registry.load(families, model_type, "LMM family")
