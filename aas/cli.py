@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 
 MODEL_HELP = "LMM: `embedded`, a Hugging Face id (id@revision) or a folder."
+BASE_HELP = "Base LLM of a LoRA checkpoint in LLaVA's own format."
 SEGMENTER_HELP = "Segmenter: `embedded`, a Hugging Face id of a SAM or a folder."
 PHRASES_HELP = "spaCy pipeline: `embedded`, a package name or a folder."
 
@@ -50,6 +51,7 @@ def ground(
     out: Annotated[Path, typer.Option(help="Folder for NAME.json, NAME.png and report.html.")] = Path("grounded"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line per image.")] = False,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
+    base: Annotated[str | None, typer.Option(help=BASE_HELP)] = None,
     segmenter: Annotated[str, typer.Option(help=SEGMENTER_HELP)] = "embedded",
     phrases: Annotated[str, typer.Option(help=PHRASES_HELP)] = "embedded",
     preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
@@ -68,6 +70,7 @@ def ground(
             question=question,
             answer=answer,
             model=model,
+            base=base,
             segmenter=segmenter,
             phrases=phrases,
             preset=preset,
@@ -90,7 +93,7 @@ def infer_attn(
     images: Annotated[Path, typer.Option(help="Folder of images, or a text file with one path per line.")],
     out: Annotated[Path, typer.Option(help="Run folder: one file per image. Started again, it goes on.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
-    base: Annotated[str | None, typer.Option(help="Base LLM of a LoRA checkpoint in LLaVA's own format.")] = None,
+    base: Annotated[str | None, typer.Option(help=BASE_HELP)] = None,
     adapter: Annotated[str | None, typer.Option(help="LoRA adapter (peft) to merge into the model.")] = None,
     ref_anno: Annotated[Path | None, typer.Option(help="COCO or GranD-f annotation: take its images only.")] = None,
     question: Annotated[str, typer.Option(help="What to ask about each image.")] = "Describe the image in detail.",

@@ -3,9 +3,10 @@
 from importlib import import_module
 from typing import Any
 
-# transformers' model_type -> class of the family
+# model_type of config.json -> class of the family
 LMM_FAMILIES = {
     "llava": "aas.lmms.llava:Llava",
+    "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
 }
 
 
