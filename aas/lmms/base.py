@@ -99,9 +99,12 @@ class LMM(ABC):
             raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
         if Path(source).is_dir():
             weight_files(Path(source))
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, output_loading_info=True, **options
-        )
+        try:
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                source, revision=revision, output_loading_info=True, **options
+            )
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{source} cannot be loaded: {error}") from error
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the model's weights, the first is {names[0]}.")

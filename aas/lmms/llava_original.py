@@ -1,4 +1,4 @@
-"""LLaVA-1.5 in its authors' own format (`model_type: llava_llama`): whole, or as a LoRA over the folder of its base LLM.
+"""LLaVA-1.5 in its authors' own format (`model_type: llava_llama`): whole, or as a LoRA over its base LLM.
 
 The weights become those of transformers' LLaVA; the image and the prompt are made as the authors' code makes them.
 """
@@ -14,7 +14,7 @@ from tokenizers import normalizers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
-    CLIPVisionModel,
+    CLIPVisionConfig,
     GenerationConfig,
     LlamaConfig,
     LlamaTokenizer,
@@ -46,6 +46,7 @@ NAMES = {
     "model.vision_tower.": "model.vision_tower.vision_tower.vision_model.",
 }
 COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # in old checkpoints: no weights, but constants
+TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json")
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 
@@ -65,21 +66,24 @@ class LlavaOriginal(Llava):
             raise ValueError(f"{folder} is a whole checkpoint, not a LoRA: leave --base out.")
         files = weight_files(base_folder)
         tower_folder = local_folder("vision tower", config["mm_vision_tower"], beside=folder)
-        weight_files(tower_folder)
+        tower_type = read_json(tower_folder / "config.json").get("model_type")
+        if tower_type not in ("clip", "clip_vision_model"):
+            raise ValueError(f"{folder}: its vision tower {config['mm_vision_tower']} is a {tower_type!r}, not a CLIP.")
+        tower_files = weight_files(tower_folder)
 
-        tokenizer = _tokenizer(folder if (folder / "tokenizer.model").is_file() else base_folder)
+        tokenizer = _tokenizer(base_folder)
         image_processor = LlavaImageProcessorPil.from_pretrained(
             tower_folder, do_pad=config.get("image_aspect_ratio") == "pad"
         )
-        tower, info = CLIPVisionModel.from_pretrained(tower_folder, dtype=torch.float32, output_loading_info=True)
-        if info["missing_keys"]:
-            raise ValueError(f"{tower_folder} lacks weights of a CLIP: {_some(info['missing_keys'])}.")
-        weights = {f"model.vision_tower.vision_tower.vision_model.{k}": v for k, v in tower.state_dict().items()}
+        vision_config = CLIPVisionConfig.from_pretrained(tower_folder)
+        # A whole CLIP has a text part too. What the checkpoint itself holds of the tower goes before the tower's own.
+        tower = read_weights(tower_files)
+        weights = {f"model.vision_tower.vision_tower.{k}": v for k, v in tower.items() if k.startswith("vision_model.")}
         weights |= read_weights(files)
         if is_lora:
             weights = with_lora(weights, folder, options["dtype"])
         image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        model = _model(_llava_config(config, tower.config, image_id), weights, options)
+        model = _model(_llava_config(config, vision_config, image_id), weights, options)
         model.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=config.get("eos_token_id", tokenizer.eos_token_id),
@@ -89,7 +93,7 @@ class LlavaOriginal(Llava):
         processor = LlavaProcessor(
             image_processor,
             tokenizer,
-            patch_size=tower.config.patch_size,
+            patch_size=vision_config.patch_size,
             vision_feature_select_strategy="default",
             num_additional_image_tokens=1,
         )
@@ -115,7 +119,7 @@ def _check_supported(folder: Path, config: dict[str, Any]) -> None:
     projector = config.get("mm_projector_type", "linear")
     if projector == "SDCLIPBlock":
         raise ValueError(f"{folder} is a DiffLMM checkpoint: reading those comes with the difflmm package.")
-    known: dict[str, tuple[str, tuple[Any, ...]]] = {
+    known: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "mm_projector_type": (projector, ("mlp2x_gelu",)),
         "image_aspect_ratio": (config.get("image_aspect_ratio"), ("pad", "square", None)),
         "mm_vision_select_feature": (config.get("mm_vision_select_feature", "patch"), ("patch",)),
@@ -163,6 +167,8 @@ def _tokenizer(folder: Path) -> LlamaTokenizer:
     transformers adds no space before text that begins with one; SentencePiece, and so the authors' tokenizer, always
     does.
     """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # of which transformers would make an empty one
+        raise FileNotFoundError(f"{folder} has no tokenizer: there is none of {', '.join(TOKENIZER_FILES)}.")
     tokenizer = LlamaTokenizer.from_pretrained(folder)
     backend = tokenizer.backend_tokenizer
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -171,7 +177,7 @@ def _tokenizer(folder: Path) -> LlamaTokenizer:
     return tokenizer
 
 
-def _llava_config(config: dict[str, Any], vision_config: Any, image_id: int) -> LlavaConfig:
+def _llava_config(config: dict[str, Any], vision_config: CLIPVisionConfig, image_id: int) -> LlavaConfig:
     known = {field.name for field in fields(LlamaConfig)} | {"rope_theta", "rope_scaling"}
     text = {key: value for key, value in config.items() if key in known}
     return LlavaConfig(
