@@ -1,5 +1,6 @@
 """The `aas` command: arguments only. Heavy imports happen inside the commands, so that `aas --help` is quick."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,10 @@ app = typer.Typer(
 
 MODEL_HELP = "LMM: `embedded`, a Hugging Face id (id@revision) or a folder."
 BASE_HELP = "Base LLM of a LoRA checkpoint in LLaVA's own format."
+ADAPTER_HELP = "LoRA adapter (peft) to merge into the model."
+DEVICE_HELP = "cpu, cuda, cuda:1, ... Default: cuda if there is one."
+DTYPE_HELP = "auto, bfloat16, float32 or float16."
+QUANTIZE_HELP = "4bit or 8bit, with bitsandbytes."
 SEGMENTER_HELP = "Segmenter: `embedded`, a Hugging Face id of a SAM or a folder."
 PHRASES_HELP = "spaCy pipeline: `embedded`, a package name or a folder."
 
@@ -55,7 +60,7 @@ def ground(
     segmenter: Annotated[str, typer.Option(help=SEGMENTER_HELP)] = "embedded",
     phrases: Annotated[str, typer.Option(help=PHRASES_HELP)] = "embedded",
     preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, in tokens. Default: the model's own limit, or 512.")
     ] = None,
@@ -94,7 +99,7 @@ def infer_attn(
     out: Annotated[Path, typer.Option(help="Run folder: one file per image. Started again, it goes on.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "embedded",
     base: Annotated[str | None, typer.Option(help=BASE_HELP)] = None,
-    adapter: Annotated[str | None, typer.Option(help="LoRA adapter (peft) to merge into the model.")] = None,
+    adapter: Annotated[str | None, typer.Option(help=ADAPTER_HELP)] = None,
     ref_anno: Annotated[Path | None, typer.Option(help="COCO or GranD-f annotation: take its images only.")] = None,
     question: Annotated[str, typer.Option(help="What to ask about each image.")] = "Describe the image in detail.",
     answers: Annotated[
@@ -103,9 +108,9 @@ def infer_attn(
     batch_size: Annotated[str, typer.Option(help="Images at once, or `auto`.")] = "auto",
     num_chunks: Annotated[int, typer.Option(min=1, help="Split the images into so many parts …")] = 1,
     chunk_idx: Annotated[int, typer.Option(min=0, help="… and do this one (from 0).")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float32 or float16.")] = "auto",
-    quantize: Annotated[str | None, typer.Option(help="4bit or 8bit, with bitsandbytes.")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    quantize: Annotated[str | None, typer.Option(help=QUANTIZE_HELP)] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, in tokens. Default: the model's own limit, or 512.")
     ] = None,
@@ -162,6 +167,72 @@ def infer_attn(
             workers=workers,
         )
         code = infer_attn(arguments)
+    raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Examples:\n\n  aas doctor\n\n  aas doctor embedded\n\n  aas doctor Qwen/Qwen3-VL-8B-Instruct --json"
+)
+def doctor(
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
+    base: Annotated[str | None, typer.Option(help=BASE_HELP)] = None,
+    adapter: Annotated[str | None, typer.Option(help=ADAPTER_HELP)] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "auto",
+    quantize: Annotated[str | None, typer.Option(help=QUANTIZE_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what this machine has, and check that a model's attention and geometry are right here."""
+    from aas.tasks import doctor as task
+
+    with _usage_errors():
+        report, well = task.doctor(model, device=device, dtype=dtype, base=base, adapter=adapter, quantize=quantize)
+    typer.echo(json.dumps(report, indent=1) if as_json else task.as_text(report))
+    raise typer.Exit(0 if well else 1)
+
+
+@app.command("list", epilog="Examples:\n\n  aas list models")
+def list_kind(
+    kind: Annotated[str, typer.Argument(help="models")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what can be named in the other commands."""
+    with _usage_errors():
+        if kind != "models":
+            raise ValueError(f"Nothing to list under {kind!r}. Known: models.")
+        from aas.tasks import list_models
+
+        rows = list_models.families()
+    typer.echo(json.dumps(rows, indent=1) if as_json else list_models.as_text(rows))
+
+
+show = typer.Typer(help="Pictures of what a run stored.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(show, name="show")
+
+
+@show.callback()
+def show_main() -> None:
+    pass
+
+
+@show.command(
+    "attn",
+    epilog="Examples:\n\n"
+    "  aas show attn run/photo.jpg.safetensors\n\n"
+    "  aas show attn run --out sheets\n\n"
+    "  aas show attn photo.pth --images photos/ --tokenizer liuhaotian/llava-v1.5-7b",
+)
+def show_attn(
+    items: Annotated[list[Path], typer.Argument(help="Items of `aas infer-attn`, or run folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for one PNG per item.")] = Path("sheets"),
+    images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For items of the reference (.pth): names their words.")] = None,
+) -> None:
+    """Draw each token's attention over the photograph, before and after removing the token mean."""
+    from aas.tasks.show_attn import show_attn
+
+    with _usage_errors():
+        code = show_attn(items, out, images, tokenizer)
     raise typer.Exit(code)
 
 

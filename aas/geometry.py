@@ -3,19 +3,22 @@
 A pixel (x, y) is the square [x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates; sizes are `size_hw`.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from aas.records import View
 
 
-def stretched_view(grid_hw: tuple[int, int], image_hw: tuple[int, int]) -> View:
+def stretched_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], name: str = "image") -> View:
     """The whole image was resized to the model's input, its aspect ratio not kept."""
     height, width = image_hw
-    return View(grid_hw, (0.0, 0.0, float(width), float(height)))
+    return View(grid_hw, (0.0, 0.0, float(width), float(height)), name)
 
 
 def padded_view(grid_hw: tuple[int, int], image_hw: tuple[int, int]) -> View:
@@ -38,6 +41,65 @@ def centre_crop_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], resize
     top, left = (resized_h - crop) // 2, (resized_w - crop) // 2
     scale_x, scale_y = width / resized_w, height / resized_h
     return View(grid_hw, (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y))
+
+
+def letterboxed_view(
+    grid_hw: tuple[int, int], image_hw: tuple[int, int], canvas_hw: tuple[int, int], name: str = "image"
+) -> View:
+    """The image was resized to fit into `canvas_hw` pixels, its aspect ratio kept, and centred there.
+
+    As LLaVA-NeXT's processor does it: the side that does not fill the canvas is rounded up, the offset down.
+    """
+    height, width = image_hw
+    canvas_h, canvas_w = canvas_hw
+    resized_h, resized_w = canvas_hw
+    if canvas_w / width < canvas_h / height:
+        resized_h = min(math.ceil(height * (canvas_w / width)), canvas_h)
+    else:
+        resized_w = min(math.ceil(width * (canvas_h / height)), canvas_w)
+    top, left = (canvas_h - resized_h) // 2, (canvas_w - resized_w) // 2
+    scale_x, scale_y = width / resized_w, height / resized_h
+    box = (-left * scale_x, -top * scale_y, (canvas_w - left) * scale_x, (canvas_h - top) * scale_y)
+    return View(grid_hw, box, name)
+
+
+def without_rest(view: View, input_hw: tuple[int, int], rest: int) -> View:
+    """`view`, of a tower's whole input of `input_hw` pixels, without the last `rest` pixels at the right and the
+    bottom: they do not fill a patch, so the tower does not see them."""
+    x0, y0, x1, y1 = view.box_xyxy
+    height, width = input_hw
+    return replace(view, box_xyxy=(x0, y0, x1 - (x1 - x0) * rest / width, y1 - (y1 - y0) * rest / height))
+
+
+def unpadded_view(view: View, image_hw: tuple[int, int]) -> View:
+    """`view`, of a letterboxed image, without the rows or columns that are padding, as LLaVA-NeXT's model drops them:
+    equally many on both sides, counted by the image's aspect ratio alone."""
+    rows, columns = view.size_hw
+    height, width = image_hw
+    drop_rows = drop_columns = 0
+    if width / height > columns / rows:
+        drop_rows = (rows - int(round(height * (columns / width), 7))) // 2
+    else:
+        drop_columns = (columns - int(round(width * (rows / height), 7))) // 2
+    x0, y0, x1, y1 = view.box_xyxy
+    x_margin, y_margin = (x1 - x0) / columns * drop_columns, (y1 - y0) / rows * drop_rows
+    size_hw = (rows - 2 * drop_rows, columns - 2 * drop_columns)
+    return View(size_hw, (x0 + x_margin, y0 + y_margin, x1 - x_margin, y1 - y_margin), view.name)
+
+
+def stitched_tiles(positions: Tensor, tiles_hw: tuple[int, int], tile_hw: tuple[int, int]) -> Tensor:
+    """Tokens that lie tile by tile, row-major over the grid of all tiles together.
+
+    `positions` [R * C * h * w] of `tiles_hw` (R, C) tiles of `tile_hw` (h, w) tokens each, tiles and tokens row-major;
+    returned is their [R * h * C * w] order of rows across the tiles.
+    """
+    return positions.reshape(*tiles_hw, *tile_hw).transpose(1, 2).flatten()
+
+
+def without_newlines(positions: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Positions [h * (w + 1)] of rows that end with a newline token each, without those: [h * w]."""
+    height, width = grid_hw
+    return positions.reshape(height, width + 1)[:, :-1].flatten()
 
 
 def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, View]:
@@ -69,6 +131,12 @@ def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, 
 def _cells_per_pixel(view: View) -> float:
     x0, y0, x1, y1 = view.box_xyxy
     return view.size_hw[0] * view.size_hw[1] / ((x1 - x0) * (y1 - y0))
+
+
+def scaled_view(view: View, scale_xy: tuple[float, float]) -> View:
+    """The view in the pixels of a resized image."""
+    x0, y0, x1, y1 = view.box_xyxy
+    return View(view.size_hw, (x0 * scale_xy[0], y0 * scale_xy[1], x1 * scale_xy[0], y1 * scale_xy[1]), view.name)
 
 
 def cell_coverage(view: View, box_xyxy: tuple[float, float, float, float]) -> np.ndarray:

@@ -5,8 +5,20 @@ from typing import Any
 
 # model_type of config.json -> class of the family
 LMM_FAMILIES = {
+    "internvl": "aas.lmms.internvl:InternVL",
     "llava": "aas.lmms.llava:Llava",
     "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
+    "llava_next": "aas.lmms.llava_next:LlavaNext",
+    "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
+    "vipllava": "aas.lmms.llava:Llava",
+    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
+    "glm46v": "aas.lmms.qwen_vl:QwenVL",
 }
 
 

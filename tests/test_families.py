@@ -10,7 +10,7 @@ import torch
 from aas.capture import Selection
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM, AskOptions, Prepared
-from aas.lmms.probe import plant_squares
+from aas.lmms.checks import compare_with_eager, plant_squares
 from tests import tiny
 
 SIZES_HW = [(60, 90), (90, 60), (64, 64), (41, 130)]
@@ -105,6 +105,12 @@ def test_a_batch_equals_its_singles(lmm):
 def test_planted_squares_are_where_the_geometry_says(lmm, size_hw):
     for found in plant_squares(lmm, size_hw):
         assert found.separation >= 0.98, found
+
+
+def test_the_doctor_finds_capture_equal_to_eager(lmm):
+    found = compare_with_eager(lmm, tiny.a_photo((60, 90)), "What is it?", N_NEW)
+    assert found.tokens > 1 and found.difference <= 1e-5
+    assert lmm.text_config._attn_implementation.startswith("aas_")
 
 
 def test_loads_from_a_folder(lmm, tmp_path):

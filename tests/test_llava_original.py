@@ -20,8 +20,8 @@ from aas.cli import app
 from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
+from aas.lmms.checks import plant_squares
 from aas.lmms.llava_original import LlavaOriginal
-from aas.lmms.probe import plant_squares
 from tests import tiny
 from tests.conftest import shared
 from tests.tiny import llava_original as release

@@ -18,7 +18,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 def load_lmm(
     model_id: str,
-    device: str = "cpu",
+    device: str | None = "cpu",
     dtype: str = "auto",
     *,
     base: str | None = None,
@@ -27,13 +27,16 @@ def load_lmm(
 ) -> "LMM":
     """Load `embedded`, a local folder, a Hugging Face id or `id@revision`.
 
-    `dtype`: bfloat16, float16, float32, or auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on a
-    CPU; the embedded model always runs in float32. `base`: the base LLM of a LoRA checkpoint in LLaVA's own format.
-    `adapter`: a peft LoRA to merge. `quantize`: "4bit" or "8bit", with bitsandbytes. Raises ValueError or
-    FileNotFoundError for what cannot be loaded as a whole.
+    `device`: None takes a GPU if there is one. `dtype`: bfloat16, float16, float32, or auto: bfloat16 on a GPU that
+    has it, float16 on an older one, float32 on a CPU; the embedded model always runs in float32. `base`: the base LLM
+    of a LoRA checkpoint in LLaVA's own format. `adapter`: a peft LoRA to merge. `quantize`: "4bit" or "8bit", with
+    bitsandbytes. Raises ValueError or FileNotFoundError for what cannot be loaded as a whole.
     """
+    import torch
+
     from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it too
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"dtype": _dtype("float32" if model_id == "embedded" else dtype, device)}
     if quantize is not None:
         if adapter is not None:

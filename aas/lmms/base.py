@@ -1,7 +1,8 @@
 """What every LMM family offers, and what they share: a Hugging Face model that is asked, and watched."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from aas import capture
 from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection
@@ -39,6 +46,16 @@ class TokenGrid:
                 f"The prompt holds {len(self.positions)} image tokens where a grid of {height} x {width} was expected: "
                 "this model's layout is not known."
             )
+
+
+def runs_of_tokens(positions: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
+    """The image's tokens as consecutive runs, one for each of `lengths`; CaptureError if they are not as many."""
+    if len(positions) != sum(lengths):
+        raise CaptureError(
+            f"The prompt holds {len(positions)} image tokens where {' + '.join(map(str, lengths))} were expected: "
+            "this model's layout is not known."
+        )
+    return positions.split(list(lengths))
 
 
 @dataclass(frozen=True)
@@ -161,6 +178,10 @@ class LMM(ABC):
         return self.model.device
 
     @property
+    def text_config(self) -> PreTrainedConfig:
+        return getattr(self.model.config, self.text_part) if self.text_part else self.model.config
+
+    @property
     def max_new_tokens(self) -> int:
         """The model's own limit, or 512."""
         return self.model.generation_config.max_new_tokens or 512
@@ -196,8 +217,7 @@ class LMM(ABC):
         return prepared
 
     def _check_length(self, prepared: Prepared) -> None:
-        config = getattr(self.model.config, self.text_part) if self.text_part else self.model.config
-        longest = getattr(config, "max_position_embeddings", None)
+        longest = getattr(self.text_config, "max_position_embeddings", None)
         if longest and prepared.length >= longest:
             raise CaptureError(
                 f"The image and the question take {prepared.length} tokens, the model's context holds {longest}: "
@@ -252,14 +272,30 @@ class LMM(ABC):
 
     def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> list[Tensor]:
         """Maps [..., T, n] of given answers, in one forward pass."""
-        whole = [self.with_answer(p.inputs, ids) for p, ids in zip(batch, answers, strict=True)]
-        inputs, columns = self._collate(whole, [_positions(p.grids, options.view) for p in batch])
-        rows = self.answer_rows(inputs, answers, options.alignment)
+        inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = AttentionCapture(columns, options.selection, rows, self.records, self.cross_attention)
         with torch.inference_mode(), watch:
             self.model(**inputs, **self.forward_arguments(inputs))
         maps = watch.maps()
         return [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+
+    def replay_inputs(
+        self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """A batch of prompts with their answers; its image columns [B, n] and the answers' rows [B, longest]."""
+        whole = [self.with_answer(p.inputs, ids) for p, ids in zip(batch, answers, strict=True)]
+        inputs, columns = self._collate(whole, [_positions(p.grids, options.view) for p in batch])
+        return inputs, columns, self.answer_rows(inputs, answers, options.alignment)
+
+    @contextmanager
+    def eager(self) -> Iterator[None]:
+        """For checks: the text part runs transformers' own eager attention, which nothing is captured from."""
+        former = self.text_config._attn_implementation
+        self.model.set_attn_implementation({self.text_part: "eager"})
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation({self.text_part: former})
 
     def first_keys(self, prepared: Prepared) -> Tensor:
         """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
@@ -304,7 +340,7 @@ class LMM(ABC):
 
     def resolved(self, selection: Selection) -> Selection:
         """Indices from the end made positive; ValueError for those that the model does not have."""
-        config = getattr(self.model.config, self.text_part) if self.text_part else self.model.config
+        config = self.text_config
         counts = {"layers": config.num_hidden_layers, "heads": config.num_attention_heads}
         resolved: dict[str, tuple[int, ...] | None] = {}
         for what, count in counts.items():

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from aas.geometry import centre_crop_view, padded_view, stretched_view
+from aas.geometry import centre_crop_view, padded_view, stretched_view, without_rest
 from aas.lmms.base import LMM, TokenGrid
 
 
@@ -21,4 +21,5 @@ class Llava(LMM):
             view = stretched_view(grid_hw, image_hw)
         else:
             view = centre_crop_view(grid_hw, image_hw, short, height)
+        view = without_rest(view, (height, width), height % patch)
         return [TokenGrid(view, self.image_positions(inputs))]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from urllib.parse import unquote
 
 UNSAFE = {ord(c): f"%{ord(c):02X}" for c in '%/\\:*?"<>|' + "".join(map(chr, range(32)))}
 
@@ -10,6 +11,10 @@ UNSAFE = {ord(c): f"%{ord(c):02X}" for c in '%/\\:*?"<>|' + "".join(map(chr, ran
 def quoted(name: str) -> str:
     """`name` as a file name: separators, control and reserved characters percent-encoded, the rest kept."""
     return name.translate(UNSAFE)
+
+
+def unquoted(name: str) -> str:
+    return unquote(name)
 
 
 def result_names(images: Sequence[tuple[Path, Path]]) -> list[str]:

@@ -15,12 +15,15 @@ TEXTS = [
 ] * 4
 
 
-def byte_level_tokenizer(*more_special: str, vocab_size: int = 400) -> PreTrainedTokenizerFast:
-    """Ids: 0 <pad>, 1 <s>, 2 </s>, 3 <image>, then `more_special` in their order."""
+def byte_level_tokenizer(*more_special: str, vocab_size: int = 400, **named: str) -> PreTrainedTokenizerFast:
+    """Ids: 0 <pad>, 1 <s>, 2 </s>, 3 <image>, then `more_special` and `named` in their order.
+
+    `named`: special tokens that become attributes of the tokenizer, as `boi_token="<boi>"`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", "<image>", *more_special]
+    special = ["<pad>", "<s>", "</s>", "<image>", *more_special, *named.values()]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
@@ -31,7 +34,7 @@ def byte_level_tokenizer(*more_special: str, vocab_size: int = 400) -> PreTraine
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": "<image>", **named},
     )
 
 
@@ -41,7 +44,19 @@ def a_photo(size_hw: tuple[int, int] = (60, 90), seed: int = 0) -> np.ndarray:
 
 # family -> "module:function" of a builder without arguments that returns an LMM
 FAMILIES = {
+    "internvl": "tests.tiny.internvl:lmm",
     "llava": "tests.tiny.llava:lmm",
+    "llava_next": "tests.tiny.llava_next:lmm",
+    "llava_onevision": "tests.tiny.llava_onevision:lmm",
+    "vipllava": "tests.tiny.vipllava:lmm",
+    "qwen2_vl": "tests.tiny.qwen_vl:qwen2_vl",
+    "qwen2_5_vl": "tests.tiny.qwen_vl:qwen2_5_vl",
+    "qwen3_vl": "tests.tiny.qwen_vl:qwen3_vl",
+    "qwen3_vl_moe": "tests.tiny.qwen_vl:qwen3_vl_moe",
+    "qwen3_5": "tests.tiny.qwen_vl:qwen3_5",
+    "glm4v": "tests.tiny.qwen_vl:glm4v",
+    "glm4v_moe": "tests.tiny.qwen_vl:glm4v_moe",
+    "glm46v": "tests.tiny.qwen_vl:glm46v",
 }
 
 

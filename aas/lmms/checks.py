@@ -1,0 +1,120 @@
+"""Does a loaded model do what its family says? Its geometry by planted squares, its capture by eager attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aas.capture import Call, Watch
+from aas.geometry import cell_coverage
+from aas.lmms.base import LMM, AskOptions, Prepared, TokenGrid
+
+GREY, SQUARE_RGB = 127, (250, 30, 60)
+SQUARES = ((0.08, 0.10), (0.60, 0.06), (0.12, 0.58), (0.52, 0.62))  # left, top; as parts of width and height
+SIDE = 0.32
+
+
+@dataclass(frozen=True)
+class PlantedSquares:
+    """`separation`: how often a token inside a square changes more than one outside (0.5 is chance, 1 perfect), the
+    worst of the squares; `view`: the grid that was looked at."""
+
+    view: str
+    size_hw: tuple[int, int]
+    separation: float
+
+
+def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is it?") -> list[PlantedSquares]:
+    """Plant squares in a grey picture of `image_hw` pixels, one at a time: in each of the model's views the tokens that
+    change must be where the view says that the square is."""
+    height, width = image_hw
+    grey = np.full((height, width, 3), GREY, np.uint8)
+    empty_keys, grids = _image_keys(lmm, grey, question)
+    worst = [1.0] * len(grids)
+    for left, top in SQUARES:
+        x0, y0 = round(left * width), round(top * height)
+        x1, y1 = x0 + round(SIDE * width), y0 + round(SIDE * height)
+        image = grey.copy()
+        image[y0:y1, x0:x1] = SQUARE_RGB
+        keys, _ = _image_keys(lmm, image, question)
+        for i, (grid, before, after) in enumerate(zip(grids, empty_keys, keys, strict=True)):
+            change = (after - before).norm(dim=-1).numpy()
+            coverage = cell_coverage(grid.view, (x0, y0, x1, y1)).ravel()
+            worst[i] = min(worst[i], _separation(change[coverage > 0.5], change[coverage == 0]))
+    return [PlantedSquares(g.view.name, g.view.size_hw, w) for g, w in zip(grids, worst, strict=True)]
+
+
+def _image_keys(lmm: LMM, image: np.ndarray, question: str) -> tuple[list[Tensor], Sequence[TokenGrid]]:
+    prepared = lmm.prepare(image, question)
+    keys = lmm.first_keys(prepared)
+    return [keys[grid.positions].flatten(1) for grid in prepared.grids], prepared.grids
+
+
+def _separation(inside: np.ndarray, outside: np.ndarray) -> float:
+    """The area under the ROC curve."""
+    if not len(inside) or not len(outside):
+        return 1.0
+    above = (inside[:, None] > outside[None]).mean() + 0.5 * (inside[:, None] == outside[None]).mean()
+    return float(above)
+
+
+@dataclass(frozen=True)
+class AgainstEager:
+    """`difference`: the largest one between captured and eager maps, as part of the largest eager value; `tokens`:
+    of the answer that was looked at."""
+
+    answer: str
+    tokens: int
+    difference: float
+
+
+def compare_with_eager(lmm: LMM, image: np.ndarray, question: str, max_new_tokens: int = 8) -> AgainstEager:
+    """Let the model answer shortly, and compare its maps with those of transformers' own eager attention."""
+    one = lmm.prepare(image, question)
+    ((answer, captured),) = lmm.run([one], AskOptions(max_new_tokens))
+    given = replace(one, answer_ids=torch.tensor(answer.token_ids))
+    eager = _eager_maps(lmm, given).reshape(captured.maps.shape)
+    difference = np.abs(captured.maps - eager).max() / np.abs(eager).max()
+    return AgainstEager(answer.text, len(answer.token_ids), float(difference))
+
+
+class _Modules(Watch):
+    """The attention modules that count, in the order in which they are called."""
+
+    def __init__(self, lmm: LMM):
+        super().__init__(lmm.records)
+        self.found: list[nn.Module] = []
+
+    def see(self, module: nn.Module, call: Call) -> None:
+        if self.records is None or self.records(module):
+            self.found.append(module)
+
+
+def _eager_maps(lmm: LMM, given: Prepared) -> np.ndarray:
+    """[tokens, n], the mean of layers and heads, from the weights that each eager attention module returns.
+
+    They are looked at module by module, so that one layer's matrix exists at a time.
+    """
+    assert given.answer_ids is not None
+    inputs, columns, rows = lmm.replay_inputs([given], [given.answer_ids], AskOptions())
+    modules = _Modules(lmm)
+    layers: list[Tensor] = []
+
+    def keep_rows(module: nn.Module, arguments: Any, output: Any) -> None:
+        weights = output[1][0].float().mean(0)  # [Q, S]
+        layers.append(weights[rows[0].to(weights.device)][:, columns[0].to(weights.device)].cpu())
+
+    with torch.inference_mode():
+        with modules:
+            lmm.model(**inputs, **lmm.forward_arguments(inputs))
+        hooks = [module.register_forward_hook(keep_rows) for module in modules.found]
+        try:
+            with lmm.eager():
+                lmm.model(**inputs, **lmm.forward_arguments(inputs))
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return torch.stack(layers).mean(0).numpy()

@@ -1,0 +1,204 @@
+"""What capture costs: generation with and without it, in one run, interleaved.
+
+    python scripts/bench_capture.py                                  a mid-size LLaVA on this machine
+    python scripts/bench_capture.py --device cuda --shape 7b --batch-sizes 1,4,16,64
+
+Ways: `sdpa`, plain generation, the floor; `ours`, the same with capture; `replay`, the answer given, one pass;
+`eager`, output_attentions=True, what is done elsewhere. Weights are random, answers have a fixed length. Times are
+medians of ratios to the `sdpa` of the same round; memory is the peak above the loaded model.
+"""
+
+import argparse
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from aas.lmms.base import AskOptions, Prepared
+from aas.lmms.llava import Llava
+from aas.paths import embedded_dir
+
+SIDE, PATCH = 336, 14  # 24 x 24 = 576 image tokens
+SHAPES = {
+    "mid": ({"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 12}, 64, 2),
+    "7b": (
+        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+        1024,
+        24,
+    ),
+}
+MEBIBYTE = 2**20
+
+
+def new_lmm(shape: str, device: str, dtype: torch.dtype) -> Llava:
+    text, vision_width, vision_layers = SHAPES[shape]
+    tokenizer = AutoTokenizer.from_pretrained(embedded_dir("lmm"))
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=vision_width, intermediate_size=4 * vision_width, num_hidden_layers=vision_layers,
+            num_attention_heads=max(1, vision_width // 64), image_size=SIDE, patch_size=PATCH,
+        ),
+        text_config=LlamaConfig(vocab_size=32000 if shape == "7b" else len(tokenizer), **text),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(SIDE // PATCH) ** 2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(dtype)
+        model = LlavaForConditionalGeneration(config)
+        torch.set_default_dtype(torch.float32)
+    model.generation_config.update(eos_token_id=None, pad_token_id=0)
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    processor = LlavaProcessor(
+        image_processor, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=AutoTokenizer.from_pretrained(embedded_dir("lmm")).chat_template,
+    )  # fmt: skip
+    if processor.chat_template is None:
+        processor.chat_template = (Path(embedded_dir("lmm")) / "chat_template.jinja").read_text()
+    return Llava(model, processor, f"random {shape}")
+
+
+class Ways:
+    """One model, one batch, four ways to get (or not to get) its attention."""
+
+    def __init__(self, lmm: Llava, batch_size: int, n_new: int):
+        self.lmm, self.n_new = lmm, n_new
+        photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        question = "Describe the image in detail, and say what every one of the people in it is doing."
+        one = lmm.prepare(photo, question)
+        self.batch: list[Prepared] = [one] * batch_size
+        self.options = AskOptions(n_new)
+        self.inputs, self.columns = lmm._collate([one.inputs] * batch_size, [one.grids[0].positions] * batch_size)
+        answer = torch.randint(5, 300, (n_new,), generator=torch.Generator().manual_seed(1))
+        self.given = [replace(one, answer_ids=answer)] * batch_size
+        self.captures = lmm.model.config.text_config._attn_implementation
+
+    def use(self, implementation: str) -> None:
+        self.lmm.model.set_attn_implementation({"text_config": implementation})
+
+    def ours(self) -> None:
+        self.use(self.captures)
+        self.lmm.run(self.batch, self.options)
+
+    def replay(self) -> None:
+        self.use(self.captures)
+        self.lmm.run(self.given, self.options)
+
+    def sdpa(self) -> None:
+        self.use("sdpa")
+        self._generate()
+
+    def eager(self) -> None:
+        self.use("eager")
+        output = self._generate(output_attentions=True, return_dict_in_generate=True)
+        columns = self.columns[0]
+        [torch.stack([layer[:, :, -1, columns].float().mean(1) for layer in step]).mean(0).cpu()
+         for step in output.attentions]  # fmt: skip
+
+    @torch.inference_mode()
+    def _generate(self, **arguments: object) -> object:
+        return self.lmm.model.generate(**self.inputs, max_new_tokens=self.n_new, do_sample=False, **arguments)
+
+
+class PeakMemory:
+    """Peak bytes above what was in use before: of the GPU's allocator, or of the process."""
+
+    def __init__(self, device: str):
+        self.cuda = device.startswith("cuda")
+
+    def __enter__(self) -> "PeakMemory":
+        gc.collect()
+        if self.cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            self.before = _of_process("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        peak = torch.cuda.max_memory_allocated() if self.cuda else _of_process("VmHWM")
+        self.bytes = peak - self.before
+
+
+def _of_process(field: str) -> int:
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def seconds(way: Callable[[], None], device: str) -> float:
+    start = time.perf_counter()
+    way()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def bandwidth(device: str) -> float:
+    """Bytes per second that this device reads, by copying: a copy reads and writes."""
+    x = torch.empty(2**30, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    times = [seconds(lambda: y.copy_(x) and None, device) for _ in range(6)]
+    return 2 * x.numel() / min(times[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="mid")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: bfloat16 on a GPU")
+    parser.add_argument("--batch-sizes", default="1,4")
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-eager", action="store_true", help="leave out what needs most memory")
+    args = parser.parse_args()
+    dtype = getattr(torch, args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32"))
+    lmm = new_lmm(args.shape, args.device, dtype)
+    weights = sum(p.numel() * p.element_size() for p in lmm.model.model.language_model.parameters())
+    names = ["sdpa", "ours", "replay"] + ["eager"] * (not args.no_eager)
+    print(f"{args.shape} on {args.device}, {dtype}, {args.new_tokens} new tokens, {torch.get_num_threads()} threads")
+    for batch_size in map(int, args.batch_sizes.split(",")):
+        ways = Ways(lmm, batch_size, args.new_tokens)
+        memory = {}
+        for name in names:
+            getattr(ways, name)()  # warm up
+            with PeakMemory(args.device) as peak:
+                getattr(ways, name)()
+            memory[name] = peak.bytes
+        times = {name: [] for name in names}  # type: dict[str, list[float]]
+        for turn in range(args.rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                times[name].append(seconds(getattr(ways, name), args.device))
+        print(f"batch {batch_size}")
+        for name in names:
+            ratio = statistics.median(t / floor for t, floor in zip(times[name], times["sdpa"], strict=True))
+            each = statistics.median(times[name])
+            print(
+                f"  {name:7s} {each:8.3f} s  {ratio:5.2f} x sdpa  {batch_size / each:7.2f} images/s  "
+                f"{memory[name] / MEBIBYTE:8.1f} MiB above the model, {memory[name] / memory['sdpa']:5.2f} x sdpa"
+            )
+        if args.device.startswith("cuda"):
+            floor = args.new_tokens * weights / bandwidth(args.device)
+            share = floor / statistics.median(times["ours"])
+            print(f"  {share:.0%} of the decode roofline (weights read once per token)")
+
+
+if __name__ == "__main__":
+    main()
