@@ -20,7 +20,7 @@ from aas.lmms.checks import GREY, SQUARE_RGB, compare_with_eager, plant_squares
 
 PACKAGES = ("aas", "torch", "transformers", "tokenizers", "spacy", "segment-anything", "pycocoevalcap", "peft",
             "bitsandbytes", "flash-attn", "torchvision")  # fmt: skip
-PICTURES_HW = ((480, 640), (640, 427))
+PICTURES_HW = ((480, 640), (640, 427), (320, 800))
 SEPARATION = 0.9  # a trained tower mixes its patches: tokens inside a planted square still change most
 DIFFERENCE = {torch.float32: 1e-4}
 DIFFERENCE_OF_HALF = 5e-2  # of the largest value: what a 16-bit model's own rounding makes

@@ -1,0 +1,100 @@
+"""`aas doctor` and `aas list`, through the command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from aas import registry
+from aas.cli import app
+from aas.geometry import stretched_view
+from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.checks import plant_squares
+from aas.lmms.llava import Llava
+from aas.tasks import doctor
+from tests import tiny
+from tests.tiny.llava import llava
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.output
+
+
+def test_environment_alone():
+    code, output = run("doctor", "--json")
+    found = json.loads(output)["environment"]
+    assert code == 0 and found["packages"]["torch"] == torch.__version__ and found["cores"] > 0
+    code, output = run("doctor")
+    assert code == 0 and torch.__version__ in output and "Java" in output
+
+
+def test_the_embedded_model_is_supported():
+    code, output = run("doctor", "embedded", "--json")
+    found = json.loads(output)["model"]
+    assert code == 0 and found["supported"] and found["views"][0]["size_hw"] == [12, 12]
+    assert found["against_eager"]["difference"] <= 1e-5
+    assert found["memory"]["weights_gib"] == pytest.approx(0.026, abs=0.005)
+
+
+def test_the_card_of_a_model():
+    report = {"environment": doctor.environment(), "model": {"seconds_to_load": 0.1} | doctor.examine(tiny_llava())}
+    text = doctor.as_text(report)
+    assert "tiny llava: supported" in text and "image 4 x 4 (default)" in text
+
+
+def tiny_llava() -> LMM:
+    return tiny.family("llava")
+
+
+class Transposed(Llava):
+    """Claims that the image's tokens go down the columns first."""
+
+    def grids(self, inputs: dict[str, torch.Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
+        (grid,) = super().grids(inputs, image_hw)
+        return [TokenGrid(grid.view, grid.positions.unflatten(0, grid.view.size_hw).T.flatten())]
+
+
+class Stretched(Llava):
+    """Claims that the whole image was seen, where its centre was cut out."""
+
+    def grids(self, inputs: dict[str, torch.Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
+        (grid,) = super().grids(inputs, image_hw)
+        return [TokenGrid(stretched_view(grid.view.size_hw, image_hw), grid.positions)]
+
+
+@pytest.mark.parametrize("liar", [Transposed, Stretched])
+def test_a_wrong_geometry_is_found_out(liar):
+    lmm = liar(*llava(), "liar")
+    found = [square.separation for size_hw in doctor.PICTURES_HW for square in plant_squares(lmm, size_hw)]
+    assert min(found) < doctor.SEPARATION
+    assert not doctor.examine(lmm)["supported"]
+
+
+def test_wrong_maps_are_found_out(monkeypatch):
+    lmm = tiny_llava()
+    answer = LMM.run
+
+    def off_by_one_row(self, batch, options):
+        return [
+            (said, type(maps)(np.roll(maps.maps, 1, axis=0), maps.view)) for said, maps in answer(self, batch, options)
+        ]
+
+    monkeypatch.setattr(LMM, "run", off_by_one_row)
+    assert not doctor.examine(lmm)["supported"]
+
+
+def test_an_unknown_model_is_a_usage_error():
+    code, output = run("doctor", "no/such-model")
+    assert code == 2 and "no/such-model" in output
+
+
+def test_the_table_of_families():
+    code, output = run("list", "models")
+    assert code == 0
+    for model_type in registry.LMM_FAMILIES:
+        assert any(line.startswith(model_type + " ") and len(line.split()) > 5 for line in output.splitlines())
+    assert run("list", "llamas") == (2, "aas: Nothing to list under 'llamas'. Known: models.\n")
+    assert {row["model_type"] for row in json.loads(run("list", "models", "--json")[1])} == set(registry.LMM_FAMILIES)

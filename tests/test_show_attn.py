@@ -1,0 +1,79 @@
+"""`aas show attn`: contact sheets, through the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from aas.cli import app
+from aas.records import Answer, AttentionMaps, View
+from aas.store.items import AttentionItem, write_item
+from aas.view import attention_sheet
+from aas.view.attention_sheet import GAP_PX, TEXT_PX, TILE_PX
+from tests import tiny
+from tests.conftest import shared
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["show", "attn", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def item(name: str = "photo.png", peak: tuple[int, int] = (0, 3)) -> AttentionItem:
+    maps = np.full((2, 4, 4), 0.01, np.float32)
+    maps[0][peak] = 0.5
+    answer = Answer("What?", "a dog", (5, 6), ((0, 1), (1, 5)))
+    return AttentionItem(name, (60, 90), answer, AttentionMaps(maps, View((4, 4), (0, 0, 90, 60))), "m", "t")
+
+
+@pytest.fixture
+def a_run(tmp_path) -> Path:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(tiny.a_photo((60, 90))).save(tmp_path / "photos/photo.png")
+    write_item(tmp_path / "run/photo.png.safetensors", item())
+    (tmp_path / "run/run.json").write_text(json.dumps({"inputs": {"images": str(tmp_path / "photos")}}))
+    return tmp_path / "run"
+
+
+def test_a_sheet_for_every_item_of_a_run(a_run, tmp_path):
+    code, output = run(a_run, "--out", tmp_path / "sheets")
+    assert code == 0 and output.strip() == str(tmp_path / "sheets/photo.png.png")
+    assert Image.open(tmp_path / "sheets/photo.png.png").width > TILE_PX
+    other = run(a_run / "photo.png.safetensors", "--out", tmp_path / "b", "--images", tmp_path / "photos")
+    assert other[0] == 0
+
+
+def test_heat_is_where_the_map_is_high():
+    photo = np.full((60, 90, 3), 128, np.uint8)
+    one = item()
+    sheet = np.asarray(attention_sheet.draw(photo, one.answer, one.attention), np.float32).sum(2)
+    top = sheet.shape[0] - 2 * (round(TILE_PX * 60 / 90) + 2) - GAP_PX - GAP_PX
+    first = sheet[top:, GAP_PX : GAP_PX + TILE_PX]
+    height = round(TILE_PX * 60 / 90)
+    for picture in (first[:height], first[height + 2 : 2 * height + 2]):  # raw, and minus the mean
+        peak = picture[: height // 4, 3 * TILE_PX // 4 :].mean()
+        assert peak > 1.5 * picture[height // 2 :, : TILE_PX // 2].mean()
+    assert top > TEXT_PX
+
+
+def test_what_cannot_be_shown(a_run, tmp_path):
+    assert run(tmp_path / "gone", "--out", tmp_path)[0] == 2
+    (a_run / "run.json").unlink()
+    code, output = run(a_run / "photo.png.safetensors", "--out", tmp_path / "sheets")
+    assert code == 2 and "--images" in output
+    (a_run / "bad.png.safetensors").write_bytes(b"x")
+    code, output = run(a_run, "--out", tmp_path / "sheets", "--images", tmp_path / "photos")
+    assert code == 3 and "bad.png.safetensors" in output and (tmp_path / "sheets/photo.png.png").exists()
+    Image.fromarray(tiny.a_photo((90, 60))).save(tmp_path / "photos/photo.png")
+    code, output = run(a_run / "photo.png.safetensors", "--out", tmp_path / "c", "--images", tmp_path / "photos")
+    assert code == 2 and "another size" in output
+
+
+@shared
+def test_items_of_the_reference(shared_dir, tmp_path):
+    golden = shared_dir / "golden"
+    code, _ = run(golden / "segment/attn_pth/all-heads", "--images", golden / "images", "--out", tmp_path)
+    assert code == 0 and {path.name for path in tmp_path.iterdir()} == {"dog.png", "truck.png"}
