@@ -3,10 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-# transformers' model_type -> class of the family
+# model_type of config.json -> class of the family
 LMM_FAMILIES = {
     "internvl": "aas.lmms.internvl:InternVL",
     "llava": "aas.lmms.llava:Llava",
+    "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
     "llava_next": "aas.lmms.llava_next:LlavaNext",
     "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
     "vipllava": "aas.lmms.llava:Llava",
