@@ -432,12 +432,11 @@ def prepare(model: PreTrainedModel, part: str = "text_config") -> None:
     """
     config = getattr(model.config, part) if part else model.config
     base = config._attn_implementation or "sdpa"
-    if base.startswith("aas"):
+    if base.startswith("aas_"):
         return
     if base == "eager":  # which would hold the whole matrix; soft-capping is computed here
         base = "sdpa"
-    # Not "sdpa" in the name: transformers then refuses models whose layers soft-cap, or have sinks.
-    name = "aas" if base == "sdpa" else f"aas_{base}"
+    name = f"aas_{base}"
     AttentionInterface.register(name, _capturing(base))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
     model.set_attn_implementation({part: name})

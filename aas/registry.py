@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-# transformers' model_type -> class of the family
+# model_type of config.json -> class of the family
 LMM_FAMILIES = {
     "chameleon": "aas.lmms.chameleon:Chameleon",
     "deepseek_vl": "aas.lmms.deepseek_vl:DeepseekVL",
@@ -15,6 +15,7 @@ LMM_FAMILIES = {
     "internvl": "aas.lmms.internvl:InternVL",
     "janus": "aas.lmms.deepseek_vl:Janus",
     "llava": "aas.lmms.llava:Llava",
+    "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
     "llava_next": "aas.lmms.llava_next:LlavaNext",
     "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
     "mllama": "aas.lmms.mllama:Mllama",

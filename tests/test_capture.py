@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 from aas import capture
 from aas.capture import Selection
@@ -97,3 +99,32 @@ def test_infinite_attention_names_the_layer():
         model.model.language_model.layers[1].self_attn.q_proj.weight.fill_(float("inf"))
     with pytest.raises(capture.CaptureError, match=r"layer 1.*bfloat16"):
         Llava(model, processor, "broken").ask(IMAGE, "What is it?", "a dog")
+
+
+def padded_flash(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """An attention that is told of padding as flash kernels are: by a mask [B, S] or None, beside being causal."""
+    n_queries, n_keys = query.shape[2], key.shape[2]
+    visible = torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)[None, None]
+    if attention_mask is not None:
+        assert attention_mask.ndim == 2
+        visible = visible & attention_mask[:, None, None, :].bool()
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~visible, torch.finfo(torch.float32).min)
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+def test_beside_a_flash_kernel(lmm):
+    """Its padding mask has two dimensions, and is None where nothing is padded."""
+    AttentionInterface.register("padded_flash", padded_flash)
+    AttentionMaskInterface.register("padded_flash", flash_attention_mask)
+    model, processor = llava()
+    model.set_attn_implementation({"text_config": "padded_flash"})
+    flash = Llava(model, processor, "flash")
+    assert model.config.text_config._attn_implementation == "aas_padded_flash"
+    batch = [lmm.prepare(IMAGE, question) for question in ("What is it?", "Who sits on the wooden bench?")]
+    for items in (batch, batch[:1], [lmm.prepare(IMAGE, "What is it?", "a dog and a cat")] * 2):
+        options = AskOptions(8, selection=Selection(keep="heads"))
+        for ours, expected in zip(flash.run(items, options), lmm.run(items, options), strict=True):
+            assert ours[0] == expected[0]
+            assert_same(ours[1].maps, expected[1].maps)

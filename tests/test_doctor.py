@@ -67,7 +67,7 @@ class Stretched(Llava):
 
 @pytest.mark.parametrize("liar", [Transposed, Stretched])
 def test_a_wrong_geometry_is_found_out(liar):
-    lmm = liar(*llava(), "liar")
+    lmm = liar(*llava(image_side=168), "liar")
     found = [square.separation for size_hw in doctor.PICTURES_HW for square in plant_squares(lmm, size_hw)]
     assert min(found) < doctor.SEPARATION
     assert not doctor.examine(lmm)["supported"]

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from aas import capture
 from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection
 from aas.geometry import combined_map
+from aas.lmms.checkpoint import weight_files
 from aas.lmms.sampling import Sampling
 from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps, View
@@ -104,6 +112,27 @@ class LMM(ABC):
         self.model, self.processor, self.name = model.eval(), processor, name
         self.tokenizer = processor.tokenizer
         capture.prepare(self.model, self.text_part)
+
+    @classmethod
+    def load(
+        cls, source: str, revision: str, base: str | None = None, **options: Any
+    ) -> tuple[PreTrainedModel, ProcessorMixin]:
+        """The model and what makes its inputs. `options` are those of `from_pretrained`; see `aas.lmms.load_lmm`."""
+        if base is not None:
+            raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
+        processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
+        if Path(source).is_dir():
+            weight_files(Path(source))
+        try:
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                source, revision=revision, output_loading_info=True, **options
+            )
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{source} cannot be loaded: {error}") from error
+        if info["missing_keys"]:  # transformers would go on with random numbers in their place
+            names = sorted(info["missing_keys"])
+            raise ValueError(f"{source} lacks {len(names)} of the model's weights, the first is {names[0]}.")
+        return model, processor
 
     @classmethod
     def load_processor(cls, source: str, revision: str) -> ProcessorMixin:

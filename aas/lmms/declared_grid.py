@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig, ProcessorMixin
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from aas import registry
@@ -35,13 +35,16 @@ class DeclaredGrid(LMM):
 
     @classmethod
     def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
-        """ValueError where nothing is declared: before the model's weights are loaded."""
+        """ValueError where nothing is declared."""
+        model_type = PreTrainedConfig.get_config_dict(source, revision=revision)[0].get("model_type", "")
+        if model_type not in CONFIG_MAPPING:
+            raise registry.unknown_lmm(model_type, "this version of transformers does not know it either")
         config = AutoConfig.from_pretrained(source, revision=revision)
         if (reason := _not_a_decoder_with_eyes(config)) is None:
             processor = load_images_only(source, revision)
             if (reason := _nothing_declared(config, processor)) is None:
                 return processor
-        raise registry.unknown_lmm(config.model_type, reason)
+        raise registry.unknown_lmm(model_type, reason)
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         if "token_type_ids" in inputs:

@@ -78,7 +78,8 @@ class Grounder:
     """Loads the three models once, then grounds images one by one.
 
     `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, or (phrases) the name of a
-    spaCy pipeline. `preset`: `paper`, `reference-2024` or `reference-2025`.
+    spaCy pipeline. `base`: the base LLM, where `model` is a LoRA in LLaVA's own format. `preset`: `paper`,
+    `reference-2024` or `reference-2025`.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Grounder:
         segmenter: str = "embedded",
         phrases: str = "embedded",
         *,
+        base: str | None = None,
         preset: str = "paper",
         device: str | None = None,
         max_new_tokens: int | None = None,
@@ -98,7 +100,7 @@ class Grounder:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.pipeline = load_pipeline(phrases)
         self.segmenter = load_segmenter(segmenter, device)
-        self.lmm = load_lmm(model, device)
+        self.lmm = load_lmm(model, device, base=base)
 
     def __call__(self, image: ImageLike, question: str | None = None, answer: str | None = None) -> Grounding:
         """Ask about an image (path, PIL image, or uint8 [H, W, 3] RGB) and ground the answer.

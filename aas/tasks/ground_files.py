@@ -70,6 +70,7 @@ def ground_files(
     question: str | None = None,
     answer: str | None = None,
     model: str = "embedded",
+    base: str | None = None,
     segmenter: str = "embedded",
     phrases: str = "embedded",
     preset: str = "paper",
@@ -92,7 +93,9 @@ def ground_files(
         if model == "embedded":
             print(EMBEDDED_NOTICE, file=sys.stderr)
             logging.disable_progress_bar()  # of loading, which takes a second
-        grounder = Grounder(model, segmenter, phrases, preset=preset, device=device, max_new_tokens=max_new_tokens)
+        grounder = Grounder(
+            model, segmenter, phrases, base=base, preset=preset, device=device, max_new_tokens=max_new_tokens
+        )
         progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
         for (path, _), name in zip(progress, names, strict=True):
             grounding = _ground_one(grounder, job, path, question, answer)
