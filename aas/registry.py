@@ -3,14 +3,19 @@
 from importlib import import_module
 from typing import Any
 
-# model_type of config.json -> class of the family
+# model_type of config.json -> class of the family; "model_type/tower's model_type" where the tower decides
 LMM_FAMILIES = {
+    "gemma3": "aas.lmms.gemma3:Gemma3",
+    "idefics3": "aas.lmms.idefics3:Idefics3",
     "internvl": "aas.lmms.internvl:InternVL",
     "llava": "aas.lmms.llava:Llava",
+    "llava/pixtral": "aas.lmms.pixtral:Pixtral",
     "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
     "llava_next": "aas.lmms.llava_next:LlavaNext",
     "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
-    "vipllava": "aas.lmms.llava:Llava",
+    "mistral3": "aas.lmms.pixtral:Pixtral",
+    "paligemma": "aas.lmms.paligemma:PaliGemma",
+    "smolvlm": "aas.lmms.idefics3:Idefics3",
     "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
@@ -19,6 +24,7 @@ LMM_FAMILIES = {
     "glm4v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
     "glm46v": "aas.lmms.qwen_vl:QwenVL",
+    "vipllava": "aas.lmms.llava:Llava",
 }
 
 

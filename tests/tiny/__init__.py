@@ -44,10 +44,17 @@ def a_photo(size_hw: tuple[int, int] = (60, 90), seed: int = 0) -> np.ndarray:
 
 # family -> "module:function" of a builder without arguments that returns an LMM
 FAMILIES = {
+    "gemma3": "tests.tiny.gemma:gemma3",
+    "idefics3": "tests.tiny.idefics3:idefics3",
     "internvl": "tests.tiny.internvl:lmm",
     "llava": "tests.tiny.llava:lmm",
     "llava_next": "tests.tiny.llava_next:lmm",
     "llava_onevision": "tests.tiny.llava_onevision:lmm",
+    "mistral3": "tests.tiny.pixtral:mistral3",
+    "paligemma": "tests.tiny.gemma:paligemma",
+    "paligemma2": "tests.tiny.gemma:paligemma2",
+    "pixtral": "tests.tiny.pixtral:pixtral",
+    "smolvlm": "tests.tiny.idefics3:smolvlm",
     "vipllava": "tests.tiny.vipllava:lmm",
     "qwen2_vl": "tests.tiny.qwen_vl:qwen2_vl",
     "qwen2_5_vl": "tests.tiny.qwen_vl:qwen2_5_vl",
