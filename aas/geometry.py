@@ -138,6 +138,31 @@ def without_newlines(positions: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     return positions.reshape(height, width + 1)[:, :-1].flatten()
 
 
+def pan_and_scan_views(
+    grid_hw: tuple[int, int], image_hw: tuple[int, int], min_crop: int, max_crops: int, min_ratio: float
+) -> list[View]:
+    """The crops that Gemma 3 makes of a long image along its long side, "crop 1" and so on; none of a shorter one.
+
+    All are equally long, rounded up to whole pixels, but for the last, which gets what is left. `min_crop`: the
+    shortest side of a crop in pixels; `min_ratio`: of long to short side, from which on there are crops.
+    """
+    height, width = image_hw
+    short, long = min(image_hw), max(image_hw)
+    if long / short < min_ratio:
+        return []
+    n_crops = min(math.floor(long / short + 0.5), long // min_crop)
+    n_crops = min(max(n_crops, 2), max_crops)
+    crop = math.ceil(long / n_crops)
+    if min(crop, short) < min_crop:
+        return []
+    views = []
+    for i in range(n_crops):
+        start, end = float(i * crop), float(min((i + 1) * crop, long))
+        box = (start, 0.0, end, float(height)) if width >= height else (0.0, start, float(width), end)
+        views.append(View(grid_hw, box, f"crop {i + 1}"))
+    return views
+
+
 def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, View]:
     """Several views of one image as one map on the grid of the finest of them, "combined".
 

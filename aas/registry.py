@@ -3,27 +3,33 @@
 from importlib import import_module
 from typing import Any
 
-# model_type of config.json -> class of the family
+# model_type of config.json -> class of the family; "model_type/tower's model_type" where the tower decides
 LMM_FAMILIES = {
     "chameleon": "aas.lmms.chameleon:Chameleon",
     "deepseek_vl": "aas.lmms.deepseek_vl:DeepseekVL",
     "deepseek_vl_hybrid": "aas.lmms.deepseek_vl:DeepseekVL",
     "florence2": "aas.lmms.florence2:Florence2",
+    "gemma3": "aas.lmms.gemma3:Gemma3",
     "glm46v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v": "aas.lmms.qwen_vl:QwenVL",
     "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
+    "idefics3": "aas.lmms.idefics3:Idefics3",
     "internvl": "aas.lmms.internvl:InternVL",
     "janus": "aas.lmms.deepseek_vl:Janus",
     "llava": "aas.lmms.llava:Llava",
+    "llava/pixtral": "aas.lmms.pixtral:Pixtral",
     "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
     "llava_next": "aas.lmms.llava_next:LlavaNext",
     "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
+    "mistral3": "aas.lmms.pixtral:Pixtral",
     "mllama": "aas.lmms.mllama:Mllama",
+    "paligemma": "aas.lmms.paligemma:PaliGemma",
     "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
+    "smolvlm": "aas.lmms.idefics3:Idefics3",
     "vipllava": "aas.lmms.llava:Llava",
 }
 # every other model type, if its processor declares the grid

@@ -19,8 +19,9 @@ from tests.tiny.llava import llava
 
 
 def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and stdout; stderr where there is none."""
     result = CliRunner().invoke(app, arguments)
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout or result.stderr
 
 
 def test_environment_alone():

@@ -137,7 +137,7 @@ def infer_attn(arguments: InferAttn) -> int:
     if waiting:
         lmm = load_lmm(
             arguments.model,
-            arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            arguments.device,
             arguments.dtype,
             base=arguments.base,
             adapter=arguments.adapter,
