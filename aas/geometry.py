@@ -210,6 +210,32 @@ def cell_coverage(view: View, box_xyxy: tuple[float, float, float, float]) -> np
     return overlap_y[:, None] * overlap_x
 
 
+def cells_of_mask(mask: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels of each cell lie in `mask` bool [H, W], and how many outside of it, float [h, w] each.
+
+    Pixels that the view does not cover count nowhere; of a cell beyond the image only the part on the image counts.
+    """
+    height, width = mask.shape
+    rows, columns = view.size_hw
+    x0, y0, x1, y1 = view.box_xyxy
+    # A running sum, read at the cells' edges, which may lie between pixels.
+    total = np.zeros((height + 1, width + 1))
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=total[1:, 1:])
+    x = np.clip(np.linspace(x0, x1, columns + 1), 0, width)
+    y = np.clip(np.linspace(y0, y1, rows + 1), 0, height)
+    at_rows = _between(total, y)
+    at_edges = _between(at_rows.T, x).T
+    inside = np.diff(np.diff(at_edges, axis=0), axis=1)
+    return inside, np.diff(y)[:, None] * np.diff(x) - inside
+
+
+def _between(table: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows of `table` at fractional indices, linearly."""
+    low = np.minimum(at.astype(int), len(table) - 2)
+    share = (at - low)[:, None]
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
 def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:
     """Bicubic (align_corners=False) from the grid to the image's pixels, float32 [H, W].
 

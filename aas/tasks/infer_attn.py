@@ -76,9 +76,7 @@ class InferAttn:
                 "no attention of the answer. Take --num-beams 1, or write the answers elsewhere and pass --answers."
             )
         if not 0 <= self.chunk_idx < self.num_chunks:
-            raise ValueError(
-                f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
-            )
+            raise ValueError(f"--chunk-idx {self.chunk_idx} must be below --num-chunks {self.num_chunks}.")
         if self.temperature < 0:
             raise ValueError("--temperature must not be negative; 0 is greedy.")
         if not self.question.strip():

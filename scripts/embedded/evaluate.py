@@ -33,6 +33,7 @@ from aas.phrases.parser import noun_phrases
 from aas.prompts import point_prompt
 from aas.records import Answer, AttentionMaps
 from aas.reduce import phrase_map, without_token_mean
+from aas.tasks.phrase_masks import Pointed, phrase_masks
 
 METHODS = {
     "attention": "attention minus token mean (the method)",
@@ -126,11 +127,15 @@ class Evaluation:
                 points.append(point_prompt(merged, maps.view, (height, width)))
             random_xy = (int(self.rng.integers(width)), int(self.rng.integers(height)))
             points += [(width // 2, height // 2), random_xy, thing.deepest_xy()]
-        masks = self.grounder.segment(pixels, points)
+        (embedding,) = self.grounder.segmenter.encode([pixels])
+        prompts = [
+            Pointed(matched[i // len(METHODS)][0], residual[0], maps.view, point) for i, point in enumerate(points)
+        ]
+        masks = [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, prompts, "last")]
         for i, (phrase, thing) in enumerate(matched):
             mine = slice(i * len(METHODS), (i + 1) * len(METHODS))
             hit = {m: bool(thing.union[y, x]) for m, (x, y) in zip(METHODS, points[mine], strict=True)}
-            iou = {m: thing.iou(mask) for m, (mask, _) in zip(METHODS, masks[mine], strict=True)}
+            iou = {m: thing.iou(mask) for m, mask in zip(METHODS, masks[mine], strict=True)}
             self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou))
 
     def mean(
