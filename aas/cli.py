@@ -239,6 +239,32 @@ def merge(folder: Annotated[Path, typer.Argument(help="Run folder of `aas segmen
         typer.echo(merge_folder(folder))
 
 
+@app.command(epilog="Examples:\n\n  aas status run")
+def status(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how far a run is, and what failed."""
+    from aas.tasks import runs
+
+    with _usage_errors():
+        found = runs.status(folder)
+    typer.echo(json.dumps(found, indent=1) if as_json else runs.status_text(folder, found))
+
+
+@app.command(epilog="Examples:\n\n  aas verify run")
+def verify(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Read every item of a run and name those that are damaged."""
+    from aas.tasks import runs
+
+    with _usage_errors():
+        wrong = runs.verify(folder)
+    for line in wrong:
+        typer.echo(line)
+    typer.echo(f"{len(wrong)} damaged" + (": delete them and run the command again." if wrong else "."), err=True)
+    raise typer.Exit(1 if wrong else 0)
+
+
 @app.command(
     epilog="Examples:\n\n  aas doctor\n\n  aas doctor embedded\n\n  aas doctor Qwen/Qwen3-VL-8B-Instruct --json"
 )
@@ -302,6 +328,27 @@ def show_attn(
 
     with _usage_errors():
         code = show_attn(items, out, images, tokenizer)
+    raise typer.Exit(code)
+
+
+@show.command(
+    "masks",
+    epilog="Examples:\n\n"
+    "  aas show masks masks/ --out pictures\n\n"
+    "  aas show masks instances/ --gt instances_val2017.json --only 139",
+)
+def show_masks(
+    folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment`.")],
+    out: Annotated[Path, typer.Option(help="Folder for one PNG per image, and a contact sheet.")] = Path("pictures"),
+    images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="COCO or GranD-f masks. Default: the run's --ref-anno.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Id of an image to show; may be repeated.")] = None,
+) -> None:
+    """Draw each image with its ground truth, its masks, and the answer."""
+    from aas.tasks.show_masks import show_masks
+
+    with _usage_errors():
+        code = show_masks(folder, out, images, gt, only)
     raise typer.Exit(code)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -252,6 +253,12 @@ def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) ->
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     image_map[top:bottom, left:right] = covered[top - y0 : bottom - y0, left - x0 : right - x0]
     return image_map
+
+
+def deepest_xy(mask: np.ndarray) -> tuple[int, int]:
+    """The pixel of a bool mask [H, W] that is furthest from its outside (and from the image's border)."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return peak_xy(depth)
 
 
 def peak_xy(image_map: np.ndarray) -> tuple[int, int]:

@@ -101,13 +101,14 @@ def segment(arguments: Segment) -> int:
     if run.description_path.exists():
         run.begin(command, arguments.that_decide(), {})
     chunk = jobs[arguments.chunk_idx :: arguments.num_chunks]
+    n_images = len(jobs) + len(missing)
     missing = missing if arguments.chunk_idx == 0 else []
     waiting = [job for job in chunk if not run.is_done(job.key)]
     writer = _Writer(n_items=len(waiting))
     if waiting:
         maker = _Maker(arguments, annotation)
         segmenter = load_segmenter(arguments.segmenter, arguments.device or _default_device())
-        run.begin(command, arguments.that_decide(), _facts(arguments))
+        run.begin(command, arguments.that_decide(), _facts(arguments) | {"n_images": n_images})
     run.forget_failures({job.key for job in chunk} | {name for name, _ in missing})
     for name, reason in missing:
         run.fail(name, reason)

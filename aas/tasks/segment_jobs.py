@@ -1,7 +1,7 @@
 """Which attention items `aas segment` turns into masks, of which images, and under which ids."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,12 @@ def _items(attn: Path) -> dict[str, Path]:
 
 def image_of(job: SegmentJob) -> Path:
     """The image's file; of the reference's items the one that has their stem."""
-    if job.image.is_file() or job.item.suffix == SUFFIX:
-        return job.image
-    candidates: Iterable[Path] = sorted(job.image.parent.glob(f"{job.image.name}.*"))
-    return next(iter(candidates), job.image)
+    return image_file(job.image.parent, job.image.name, None)
+
+
+def image_file(folder: Path, key: str, file_name: str | None) -> Path:
+    """The file of an image in `folder` by its name, or, where that has no extension, by its stem."""
+    path = folder / (file_name or key)
+    if path.is_file():
+        return path
+    return next(iter(sorted(path.parent.glob(f"{escape(path.name)}.*"))), path)
