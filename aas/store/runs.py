@@ -2,10 +2,13 @@
 
 import fcntl
 import json
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from aas.store.atomic import write_text
 from aas.store.keys import quoted, unquoted
@@ -76,7 +79,8 @@ class RunFolder:
             raise ValueError(f"{self.description_path} is damaged ({error}); delete it to begin anew.") from error
 
     def fail(self, key: str, error: str) -> None:
-        """Add a line to failed.jsonl."""
+        """Add a line to failed.jsonl, and say so on stderr."""
+        tqdm.write(f"failed: {error}", file=sys.stderr)
         with self._locked(), self.failed_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"image": key, "error": error}, ensure_ascii=False) + "\n")
 

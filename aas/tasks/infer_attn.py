@@ -362,6 +362,5 @@ class _Runner:
 
     def _fail(self, request: Request, error: str) -> None:
         self.n_failed += 1
-        self.run.fail(request.source.key, error)
-        tqdm.write(f"failed: {harmless(error)}", file=sys.stderr)
+        self.run.fail(request.source.key, harmless(error))
         self.progress.update()

@@ -293,8 +293,7 @@ def _fill(
 
     def fail(made: Made, reason: str) -> None:
         failures.append(made.job.key)
-        run.fail(made.job.key, reason)
-        tqdm.write(f"failed: {harmless(reason)}", file=sys.stderr)
+        run.fail(made.job.key, harmless(reason))
 
     with tqdm(total=len(jobs), unit="image", smoothing=0.1) as progress:
         for batch in _batches(_all_made(maker, jobs, n_workers), arguments.batch_size):
