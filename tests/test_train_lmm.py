@@ -7,7 +7,16 @@ import torch
 pytest.importorskip("tflite")
 from caption_data import Photo, augmented, clean_caption, concept_of, find_concepts, load_photos, mirrored, word_target
 from lmm_batches import IGNORE, PhotoBatches, Words, collate, pack, prompt_ids
-from lmm_losses import attention_loss, by_quarter, cells_of, quarter_mask, smoothed, text_forward, word_loss
+from lmm_losses import (
+    attention_loss,
+    by_quarter,
+    cells_of,
+    keeping_loss,
+    quarter_mask,
+    smoothed,
+    text_forward,
+    word_loss,
+)
 from lmm_model import GRID, N_CELLS, QUESTIONS, SIDE, build_model, build_processor, train_tokenizer
 from lmm_own_answers import OwnBatches
 from split import kept_out
@@ -134,6 +143,18 @@ def test_own_answers_point_but_are_not_imitated(words):
     attention_loss(maps, smoothed(lens), batch, 2.0).backward()
     rows = maps.grad[batch.concepts == cat]
     assert (rows[:, :20].mean() < rows[:, 60:].mean()).all()  # descent moves the words' attention there
+
+
+def test_language_is_kept_where_the_answers_are(words, model):
+    photos = [photo(i, "A dog.") for i in range(4)]
+    batch = OwnBatches(photos, ["Two cats on a bench."] * 4, words, n_photos=2, seed=0)()
+    hidden = torch.randn(*batch.ids.shape, 64)
+    before = model.lm_head(hidden[batch.segment > 0]).log_softmax(-1)
+    assert abs(keeping_loss(model, hidden, before, batch)) < 1e-5
+    assert keeping_loss(model, hidden.flip(-1), before, batch) > 0.1
+    prompt_only = hidden.clone()
+    prompt_only[batch.segment <= 0] = 0
+    assert abs(keeping_loss(model, prompt_only, before, batch)) < 1e-5
 
 
 def test_augmented_pictures_stay_pictures():

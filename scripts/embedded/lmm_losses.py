@@ -127,3 +127,9 @@ def text_forward(
 def token_loss(model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batch, smoothing: float) -> Tensor:
     keep = batch.labels != IGNORE
     return F.cross_entropy(model.lm_head(hidden[keep]).float(), batch.labels[keep], label_smoothing=smoothing)
+
+
+def keeping_loss(model: LlavaForConditionalGeneration, hidden: Tensor, before: Tensor, batch: Batch) -> Tensor:
+    """KL divergence of the next token from what it was `before` (log-probabilities), over the answers' rows."""
+    now = model.lm_head(hidden[batch.segment > 0]).float().log_softmax(-1)
+    return F.kl_div(now, before, reduction="batchmean", log_target=True)

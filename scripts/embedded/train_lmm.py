@@ -26,8 +26,18 @@ import numpy as np
 import torch
 from caption_data import find_concepts, load_caption_text, load_photos
 from imagenet_mobilenet import coral_tflite, load_imagenet
-from lmm_batches import PhotoBatches, Words, collate, pack
-from lmm_losses import attention_loss, cells_of, cosines, lens_of, smoothed, text_forward, token_loss, word_loss
+from lmm_batches import Batch, PhotoBatches, Words, collate, pack
+from lmm_losses import (
+    attention_loss,
+    cells_of,
+    cosines,
+    keeping_loss,
+    lens_of,
+    smoothed,
+    text_forward,
+    token_loss,
+    word_loss,
+)
 from lmm_model import (
     GRID,
     QUESTIONS,
@@ -241,17 +251,37 @@ class Run:
 
         return lens
 
-    def own_answers(self, n_steps: int) -> None:
+    def own_answers(self, n_steps: int, n_keeping: int) -> None:
         """The attention is taught on what the model itself says; captions go on, so that it still says it well.
 
-        The teacher is smoothed: a word's best single cell is often beside the thing.
+        The teacher is smoothed: a word's best single cell is often beside the thing. The second round learns no
+        captions but keeps the language of before: after 600 steps the held-out loss had risen from 3.19 to 3.26.
         """
+        answers = own_answers(self.model, self.words, self.train_photos)
+        self.model.model.vision_tower.requires_grad_(False)
+        before, teacher = copy.deepcopy(self.model).eval(), self.teacher()
+        self.own_round(n_steps, answers, teacher, None)
+        self.own_round(n_keeping, answers, teacher, before)
+
+    def own_round(
+        self,
+        n_steps: int,
+        answers: list[str],
+        teacher: Callable[[Tensor], Tensor],
+        before: LlavaForConditionalGeneration | None,
+    ) -> None:
+        """Captions are learned, or with `before` its language is kept."""
         args, model = self.args, self.model
-        answers = own_answers(model, self.words, self.train_photos)
-        self.report("own answers", 0)
-        model.model.vision_tower.requires_grad_(False)
-        teacher = self.teacher()
-        batches = OwnBatches(self.train_photos, answers, self.words, args.own_photos, args.seed + 4)
+        seed = args.seed + (5 if before else 4)
+        batches = OwnBatches(self.train_photos, answers, self.words, args.own_photos, seed)
+
+        def language(hidden: Tensor, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
+            if before is None:
+                return {"token": token_loss(model, hidden, batch, 0.05)}
+            with torch.no_grad():
+                hidden_before, _ = text_forward(before, batch, before.model.multi_modal_projector(seen))
+                log_p = before.lm_head(hidden_before[batch.segment > 0]).float().log_softmax(-1)
+            return {"keeping": 2 * keeping_loss(model, hidden, log_p, batch)}
 
         def losses() -> dict[str, Tensor]:
             batch = batches()
@@ -259,12 +289,11 @@ class Run:
                 seen = model.model.vision_tower(batch.pixels).last_hidden_state
             hidden, maps = text_forward(model, batch, model.model.multi_modal_projector(seen))
             assert maps is not None
-            return {
-                "token": token_loss(model, hidden, batch, 0.05),
-                "pointing": args.own_weight * attention_loss(maps, smoothed(teacher(seen)), batch, args.sharpness),
-            }
+            pointing = attention_loss(maps, smoothed(teacher(seen)), batch, args.sharpness)
+            return language(hidden, batch, seen) | {"pointing": args.own_weight * pointing}
 
-        self.loop("own answers", n_steps, args.own_lr, 0.0, losses, every=200, decay=0.99)
+        lr = args.own_lr if before is None else args.own_lr / 2
+        self.loop("keeping" if before else "own answers", n_steps, lr, 0.0, losses, every=125, decay=0.99)
 
 
 def main() -> None:
@@ -284,7 +313,8 @@ def main() -> None:
     parser.add_argument("--words-steps", type=int, default=600)
     parser.add_argument("--more-words-steps", type=int, default=500, help="a second round, with a smaller rate")
     parser.add_argument("--captions-steps", type=int, default=800)
-    parser.add_argument("--own-steps", type=int, default=900)
+    parser.add_argument("--own-steps", type=int, default=600)
+    parser.add_argument("--keeping-steps", type=int, default=250)
     parser.add_argument("--own-photos", type=int, default=6)
     parser.add_argument("--own-weight", type=float, default=2.0, help="of the attention loss on own answers")
     parser.add_argument("--own-lr", type=float, default=3e-4)
@@ -312,7 +342,7 @@ def main() -> None:
         torch.save(run.model.state_dict(), args.work / "after_more_words.pt")
     if not args.init:
         run.captions(args.captions_steps)
-    run.own_answers(args.own_steps)
+    run.own_answers(args.own_steps, args.keeping_steps)
     run.export(args.out)
 
 
