@@ -245,3 +245,45 @@ def _column_bounds(columns: np.ndarray, height: int, rows: tuple[int, int]) -> n
     padded = np.pad(columns, ((2, 2), (0, 0)), mode="edge")
     a, b, c, d = (padded[first + k : end + k] for k in (1, 2, 3, 4))
     return np.maximum.reduce([b, c, b + (c - a) / 4, c - (d - b) / 4]).max(axis=0)
+
+
+def peaks_xy(
+    grid_map: np.ndarray, view: View, image_hw: tuple[int, int], count: int, *, apart: float = 2.0, share: float = 0.5
+) -> list[tuple[int, int]]:
+    """Up to `count` peaks of the map on the image, the largest pixel first.
+
+    The others are the largest pixels of cells that no neighbouring cell exceeds, from high to low, at least `apart`
+    cells from each peak before them (non-maximum suppression), and no lower than `share` of the way from the
+    smallest to the largest cell on the image.
+    """
+    peaks = [largest_pixel_xy(grid_map, view, image_hw)]
+    x0, y0, x1, y1 = view.box_xyxy
+    rows, columns = view.size_hw
+    cell_wh = np.array([(x1 - x0) / columns, (y1 - y0) / rows])
+    on_image = np.where(cell_coverage(view, (0, 0, image_hw[1], image_hw[0])) > 0, grid_map, -np.inf)
+    smallest, largest = on_image[np.isfinite(on_image)].min(), on_image.max()
+    for row, column in _local_maxima(on_image):
+        if len(peaks) >= count or on_image[row, column] < smallest + share * (largest - smallest):
+            break
+        left, top = np.floor((x0, y0) + cell_wh * (column, row)).astype(int).tolist()
+        right, bottom = np.ceil((x0, y0) + cell_wh * (column + 1, row + 1)).astype(int).tolist()
+        within = _covered_part(view, image_hw, (left, top, right, bottom))
+        if within[0] < within[2] and within[1] < within[3]:
+            peak = largest_pixel_xy(grid_map, view, image_hw, within)
+            if (np.hypot(*((np.subtract(peak, peaks) / cell_wh).T)) >= apart).all():
+                peaks.append(peak)
+    return peaks[:count]
+
+
+def _local_maxima(grid: np.ndarray) -> list[tuple[int, int]]:
+    """The finite cells (row, column) that none of their eight neighbours exceeds, from high to low; of equal
+    neighbours the first."""
+    height, width = grid.shape
+    padded = np.pad(grid, 1, constant_values=-np.inf)
+    keep = np.isfinite(grid)
+    for dy, dx in [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]:
+        neighbour = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        keep &= (grid > neighbour) if (dy, dx) < (0, 0) else (grid >= neighbour)
+    cells = np.argwhere(keep)
+    order = np.argsort(-grid[keep], kind="stable")
+    return [(int(row), int(column)) for row, column in cells[order]]
