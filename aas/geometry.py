@@ -202,7 +202,7 @@ def largest_pixel_xy(
     Bicubic interpolation goes along the rows, then along the columns, and where a side keeps its size its weights are
     exactly 0 and 1. So it is done here in the same two steps, bit by bit the same, the second one only for the columns
     that may hold the largest pixel. Between two cells a column is a cubic, which stays below the largest of its
-    four Bézier coefficients: a column whose largest coefficient lies below a value that is known to occur is out.
+    four Bézier coefficients: where this lies below a value that is known to occur, no pixel can be the largest.
 
     Raises ValueError when the view does not reach the rectangle, or the map is not finite.
     """
@@ -217,23 +217,23 @@ def largest_pixel_xy(
         return _bicubic(columns, (y1 - y0, columns.shape[1]))[top - y0 : bottom - y0]
 
     columns = _bicubic(grid_map, (view.size_hw[0], x1 - x0))[:, left - x0 : right - x0]
-    bounds = _column_bounds(columns, y1 - y0, (top - y0, bottom - y0))
-    highest = int(bounds.argmax())
+    curves = _bezier_curves(columns, y1 - y0, (top - y0, bottom - y0))
+    highest = int(curves.max(axis=(0, 1)).argmax())
     known = interpolated(columns[:, highest : highest + 1]).max()
     # float32: the weights of a pixel (at most 1.375 in all) are wrong by less than 1e-6, and so are their sums.
     rounding = 2e-5 * np.abs(columns).max() + np.finfo(np.float32).tiny
-    candidates = np.flatnonzero(bounds >= known - rounding)
+    candidates = _columns_reaching(known - rounding, curves)
     row, i = divmod(int(interpolated(columns[:, candidates]).argmax()), len(candidates))
     return left + int(candidates[i]), top + row
 
 
-def _column_bounds(columns: np.ndarray, height: int, rows: tuple[int, int]) -> np.ndarray:
-    """What bicubic interpolation of `columns` [h, n] to `height` pixels cannot exceed in each column, float32 [n],
-    between two of these pixel rows.
+def _bezier_curves(columns: np.ndarray, height: int, rows: tuple[int, int]) -> np.ndarray:
+    """Bézier coefficients [4, intervals, n] of the curves that bicubic interpolation of `columns` [h, n] to `height`
+    pixels follows between the pixel rows `rows`, half-open: one cubic from each cell to the next.
 
-    Keys' cubic convolution with a = -0.75, as torch has it: from cell value b to c, with their neighbours a and d, it is
-    the cubic with the slopes 0.75 (c - a) and 0.75 (d - b) at its ends; its inner Bézier coefficients lie a third
-    of a slope away from b and c.
+    Keys' cubic convolution with a = -0.75, as torch has it: from cell value b to c, with their neighbours a and d, it
+    is the cubic with the slopes 0.75 (c - a) and 0.75 (d - b) at its ends; its inner Bézier coefficients lie a third of
+    a slope away from b and c.
     """
     cells = len(columns)
 
@@ -244,7 +244,25 @@ def _column_bounds(columns: np.ndarray, height: int, rows: tuple[int, int]) -> n
     first, end = interval(rows[0] - margin), interval(rows[1] - 1 + margin) + 1
     padded = np.pad(columns, ((2, 2), (0, 0)), mode="edge")
     a, b, c, d = (padded[first + k : end + k] for k in (1, 2, 3, 4))
-    return np.maximum.reduce([b, c, b + (c - a) / 4, c - (d - b) / 4]).max(axis=0)
+    return np.stack([b, b + (c - a) / 4, c - (d - b) / 4, c])
+
+
+def _columns_reaching(value: float, curves: np.ndarray, halvings: int = 3) -> np.ndarray:
+    """The columns of which a curve may reach `value`, ascending.
+
+    Of each half of a curve (de Casteljau) the coefficients lie closer to it.
+    """
+    may = (curves >= value).any(axis=0)
+    _, column = np.nonzero(may)
+    p, q, r, s = curves[:, may]
+    for _ in range(halvings):
+        pq, qr, rs = (p + q) / 2, (q + r) / 2, (r + s) / 2
+        pqr, qrs = (pq + qr) / 2, (qr + rs) / 2
+        middle = (pqr + qrs) / 2
+        halves = np.hstack([[p, pq, pqr, middle], [middle, qrs, rs, s]])
+        keep = (halves >= value).any(axis=0)
+        column, (p, q, r, s) = np.tile(column, 2)[keep], halves[:, keep]
+    return np.unique(column)
 
 
 def peaks_xy(

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from aas.geometry import largest_pixel_xy, map_on_image, peaks_xy
 from aas.records import Prompt, View
 
-NO_POINT = -10  # the label that fills up rows of points of unequal length
-FULL_ATTENTION = 0.0002  # the attention of a cell that counts as certainly on the thing, in the reference's mask prompts
+FULL_ATTENTION = (
+    0.0002  # the attention of a cell that counts as certainly on the thing, in the reference's mask prompts
+)
 ON_THING = 0.75  # the share of it from which a pixel belongs to the box
 CERTAINTY = (0.001, 0.999)
 
@@ -33,10 +34,10 @@ def points_prompt(
 
 
 def mask_prompt(phrase_map: np.ndarray, view: View, image_hw: tuple[int, int], mask_side: int = 256) -> Prompt:
-    """A coarse mask and a box, as the reference makes them.
+    """A coarse mask and a box, as the reference makes them. `mask_side`: the segmenter's mask resolution.
 
-    The map on the image over FULL_ATTENTION is the probability of each pixel; its logits are resized (bicubic) so that the
-    long side has `mask_side` cells, and padded with zeros at the right or the bottom to a square, SAM's mask input.
+    The map on the image over FULL_ATTENTION is the probability of each pixel; its logits are resized (bicubic) so that
+    the long side has `mask_side` cells, and padded with zeros at the right or the bottom to a square, SAM's mask input.
     The box holds all pixels above ON_THING; the whole image where there is none.
     """
     height, width = image_hw
@@ -58,25 +59,29 @@ def _box_of(on_thing: np.ndarray) -> np.ndarray:
     return np.array([x[0], y[0], x[-1] + 1, y[-1] + 1], np.float32)
 
 
-def stacked(prompts: Sequence[Prompt]) -> dict[str, np.ndarray]:
-    """The arguments of `aas.segmenters.Segmenter.masks` for prompts of one kind, one or more, in one decoder batch.
+def stacked(prompts: Sequence[Prompt]) -> list[tuple[list[int], dict[str, np.ndarray]]]:
+    """The arguments of `aas.segmenters.Segmenter.masks` for prompts of any kinds: batches, each with the indices of its
+    prompts.
 
-    Rows of points are filled up to equal length with NO_POINT. Raises ValueError when some prompts have a part (points,
-    box, mask) that others lack.
+    Prompts of a batch have the same parts and equally many points. Rows of points are not filled up: SAM sees a point
+    that is none as one more token, and a prompt's mask would depend on its batch.
     """
-    arguments: dict[str, np.ndarray] = {}
-    points = [prompt.points_xy for prompt in prompts if prompt.points_xy is not None]
-    if points:
-        most = max(len(xy) for xy in points)
-        arguments["points_xy"] = np.stack([np.pad(xy, ((0, most - len(xy)), (0, 0))) for xy in points])
-        labels = [prompt.labels for prompt in prompts if prompt.labels is not None]
-        arguments["labels"] = np.stack([np.pad(row, (0, most - len(row)), constant_values=NO_POINT) for row in labels])
-    boxes = [prompt.box_xyxy for prompt in prompts if prompt.box_xyxy is not None]
-    if boxes:
-        arguments["boxes_xyxy"] = np.stack(boxes)
-    masks = [prompt.mask_logits for prompt in prompts if prompt.mask_logits is not None]
-    if masks:
-        arguments["mask_logits"] = np.stack(masks)
-    if not arguments or any(len(array) != len(prompts) for array in arguments.values()):
-        raise ValueError("All prompts of a batch must have the same parts: points, a box, a mask, or several of these.")
-    return arguments
+    batches: dict[tuple[object, ...], list[int]] = {}
+    parts = [_parts(prompt) for prompt in prompts]
+    for i, arrays in enumerate(parts):
+        kind = tuple((name, array.shape) for name, array in arrays.items())
+        batches.setdefault(kind, []).append(i)
+    return [
+        (indices, {name: np.stack([parts[i][name] for i in indices]) for name in parts[indices[0]]})
+        for indices in batches.values()
+    ]
+
+
+def _parts(prompt: Prompt) -> dict[str, np.ndarray]:
+    arrays = {
+        "points_xy": prompt.points_xy,
+        "labels": prompt.labels,
+        "boxes_xyxy": prompt.box_xyxy,
+        "mask_logits": prompt.mask_logits,
+    }
+    return {name: array for name, array in arrays.items() if array is not None}

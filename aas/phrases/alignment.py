@@ -3,7 +3,6 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
 
@@ -76,12 +75,17 @@ def _run_spans(drafts: Sequence[str]) -> list[Span]:
     # A character can be begun as several, one for each of its bytes: none of these reaches beyond a later draft.
     limits = list(accumulate(map(len, reversed(drafts)), min))[::-1]
     for draft, limit in zip(drafts, limits, strict=True):
-        kept = len(commonprefix([draft, piece]))
+        kept = _n_shared(draft, piece)
         end = min(kept + (kept < len(draft)), limit)
         shares = draft.endswith(INCOMPLETE)  # the character that the token before it began, if it began none itself
         spans.append((min(complete, end - 1) if shares else complete, end))
         complete = kept
     return spans
+
+
+def _n_shared(a: str, b: str) -> int:
+    """The length of the beginning that two strings share."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _stripped(text: str, spans: list[Span]) -> tuple[str, list[Span]]:

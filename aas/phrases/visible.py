@@ -8,15 +8,18 @@ from spacy.tokens import Span
 Kind = Literal["pronouns", "unseen"]
 
 # Places in a picture and the picture itself: nothing to see unless something is said of them ("a red top").
-PLACES = frozenset(
-    "background bottom center centre corner distance foreground frame front image left middle photo photograph picture right "
-    "scene setting shot side top view".split()
-)
+# fmt: off
+PLACES = {
+    "background", "bottom", "center", "centre", "corner", "distance", "foreground", "frame", "front", "image", "left",
+    "middle", "photo", "photograph", "picture", "right", "scene", "setting", "shot", "side", "top", "view",
+}
 # Never to be seen, whatever is said of them.
-ABSTRACT = frozenset(
-    "activity addition ambiance ambience atmosphere attention charm composition contrast depth emphasis feel feeling focus idea "
-    "impression interest mood moment presence sense variety vibe way".split()
-)
+ABSTRACT = {
+    "addition", "ambiance", "ambience", "atmosphere", "attention", "charm", "composition", "contrast", "depth",
+    "emphasis", "feel", "feeling", "focus", "idea", "impression", "interest", "mood", "moment", "presence", "sense",
+    "variety", "vibe", "way",
+}
+# fmt: on
 
 
 def is_pronoun(chunk: Span) -> bool:

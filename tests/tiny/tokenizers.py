@@ -34,7 +34,9 @@ def metaspace(leading_space: bool) -> PreTrainedTokenizerFast:
     """SentencePiece's BPE with byte fallback, as LLaMA (leading space) and Gemma (none) have it."""
     learned = Tokenizer(models.BPE(unk_token="<unk>"))
     learned.pre_tokenizer = pre_tokenizers.Metaspace()
-    learned.train_from_iterator(ENGLISH, trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False))
+    learned.train_from_iterator(
+        ENGLISH, trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False)
+    )
     state = models.BPE.__getstate__(learned.model)
     merges = [tuple(merge) for merge in json.loads(state)["merges"]]
     tokens = sorted(learned.get_vocab(), key=learned.get_vocab().__getitem__)
