@@ -43,15 +43,18 @@ def load_lmm(
             raise ValueError("--adapter is merged into the weights, which --quantize rounds: give one of them.")
         options |= _quantization(quantize, device, options["dtype"])
     source, revision = model_source(model_id, "lmm")
-    family = registry.load(registry.LMM_FAMILIES, _model_type(source, revision, model_id), "LMM family")
+    family = _family(_registered_type(source, revision, model_id))
     model, processor = family.load(source, revision, base, **options)
     if adapter is not None:
         model = _merged(model, adapter)
     return family(model if quantize else model.to(device), processor, model_id)
 
 
-def _model_type(source: str, revision: str, model_id: str) -> str:
-    """Read from config.json as it is: transformers does not know every type that is in the registry."""
+def _registered_type(source: str, revision: str, model_id: str) -> str:
+    """The model's type, and that of its tower where the registry asks for it.
+
+    Read from config.json as it is: transformers does not know every type that is in the registry.
+    """
     from transformers import PreTrainedConfig
 
     if Path(source).exists() and not (Path(source) / "config.json").is_file():
@@ -60,7 +63,16 @@ def _model_type(source: str, revision: str, model_id: str) -> str:
         config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     except OSError as error:
         raise not_found("model", model_id, error) from error
-    return config.get("model_type", "")
+    model_type = config.get("model_type", "")
+    with_tower = f"{model_type}/{(config.get('vision_config') or {}).get('model_type')}"
+    return with_tower if with_tower in registry.LMM_FAMILIES else model_type
+
+
+def _family(model_type: str) -> "type[LMM]":
+    if model_type in registry.LMM_REFUSED:
+        raise ValueError(f"Models of type {model_type!r} are refused: {registry.LMM_REFUSED[model_type]}.")
+    families = {model_type: registry.LMM_FALLBACK} | registry.LMM_FAMILIES
+    return registry.load(families, model_type, "LMM family")
 
 
 def _dtype(name: str, device: str) -> "torch.dtype":
