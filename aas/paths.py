@@ -40,3 +40,19 @@ def not_found(what: str, model_id: str, error: Exception) -> FileNotFoundError:
         f"No {what} {model_id!r}: give `embedded`, a folder, or a Hugging Face id that is in the cache or can be "
         f"downloaded. ({reason})"
     )
+
+
+def model_type(source: str, revision: str, what: str, model_id: str) -> str:
+    """`model_type` of config.json as it is written there, empty if absent; `what` (model, segmenter) is for the errors.
+
+    Not through transformers' AutoConfig: it does not know every type that is in the registry.
+    """
+    from transformers import PreTrainedConfig
+
+    if Path(source).exists() and not (Path(source) / "config.json").is_file():
+        raise FileNotFoundError(f"{source} is no {what}: it has no config.json.")
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    except OSError as error:
+        raise not_found(what, model_id, error) from error
+    return config.get("model_type", "")

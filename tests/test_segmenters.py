@@ -10,7 +10,8 @@ from transformers import SamConfig, SamImageProcessorPil, SamModel, SamProcessor
 
 from aas.paths import embedded_dir
 from aas.segmenters import load_segmenter
-from aas.segmenters.sam import PROMPTS_PER_UPSCALE, SamSegmenter
+from aas.segmenters.base import PROMPTS_PER_DECODE
+from aas.segmenters.sam import SamSegmenter
 
 SIZES_HW = [(96, 144), (150, 70), (64, 64), (5, 3), (1, 40)]
 
@@ -65,7 +66,7 @@ def points_on(image: np.ndarray, n_prompts: int, n_points: int = 1) -> np.ndarra
 def test_computes_what_transformers_computes(
     sam: SamSegmenter, sam_folder: Path, image: np.ndarray, n_points: int
 ) -> None:
-    points = points_on(image, 2 * PROMPTS_PER_UPSCALE + 1, n_points)
+    points = points_on(image, PROMPTS_PER_DECODE + 3, n_points)
     labels = np.arange(points[..., 0].size).reshape(points.shape[:2]) % 2
     ours = sam.masks(sam.encode([image])[0], points, labels)
 

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aas import registry
-from aas.paths import model_source, not_found
+from aas.devices import torch_dtype
+from aas.paths import model_source, model_type
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from aas.lmms.base import LMM
-
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 def load_lmm(
@@ -37,40 +36,17 @@ def load_lmm(
     from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it too
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options: dict[str, Any] = {"dtype": _dtype("float32" if model_id == "embedded" else dtype, device)}
+    options: dict[str, Any] = {"dtype": torch_dtype("float32" if model_id == "embedded" else dtype, device)}
     if quantize is not None:
         if adapter is not None:
             raise ValueError("--adapter is merged into the weights, which --quantize rounds: give one of them.")
         options |= _quantization(quantize, device, options["dtype"])
     source, revision = model_source(model_id, "lmm")
-    family = registry.load(registry.LMM_FAMILIES, _model_type(source, revision, model_id), "LMM family")
+    family = registry.load(registry.LMM_FAMILIES, model_type(source, revision, "model", model_id), "LMM family")
     model, processor = family.load(source, revision, base, **options)
     if adapter is not None:
         model = _merged(model, adapter)
     return family(model if quantize else model.to(device), processor, model_id)
-
-
-def _model_type(source: str, revision: str, model_id: str) -> str:
-    """Read from config.json as it is: transformers does not know every type that is in the registry."""
-    from transformers import PreTrainedConfig
-
-    if Path(source).exists() and not (Path(source) / "config.json").is_file():
-        raise FileNotFoundError(f"{source} is no model: it has no config.json.")
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    except OSError as error:
-        raise not_found("model", model_id, error) from error
-    return config.get("model_type", "")
-
-
-def _dtype(name: str, device: str) -> "torch.dtype":
-    import torch
-
-    if name not in DTYPES:
-        raise ValueError(f"Unknown dtype {name!r}. Known: {', '.join(DTYPES)}.")
-    if name == "auto" and device.startswith("cuda"):
-        name = "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    return torch.float32 if name == "auto" else getattr(torch, name)
 
 
 def _quantization(quantize: str, device: str, dtype: "torch.dtype") -> dict[str, Any]:
