@@ -112,7 +112,6 @@ def _config(weights: dict[str, Tensor], path: Path) -> SamConfig:
             "image_size": grid * patch,
             "patch_size": patch,
             "mask_input_channels": prompts["mask_downscaling.3.weight"][0],
-            "num_point_embeddings": _count(prompts, r"point_embeddings\.(\d+)\."),
         },
         mask_decoder_config={
             "hidden_size": width,
