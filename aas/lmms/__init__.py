@@ -1,7 +1,6 @@
 """Large multimodal models, one file for each family."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aas import registry

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
-PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 40 MB per prompt
+PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 35 MB per prompt
 FLOATS_PER_UPSCALE = 1 << 22  # masks are made large a few at a time: they stay in the cache, and bounded when huge
 
 
@@ -198,9 +198,7 @@ class Segmenter(ABC):
         ]
         logits = torch.cat([part[0] for part in parts]) if parts else torch.zeros(0, 3, 1, 1)
         scores = torch.cat([part[1] for part in parts]) if parts else torch.zeros(0, 3)
-        return MaskCandidates(
-            logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding)
-        )
+        return MaskCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding))
 
     def _decoded(self, embedding: ImageEmbedding, prompts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         features = [feature[None] for feature in embedding.features]

@@ -139,8 +139,8 @@ def _decoder_heads(width: int, path: Path) -> int:
             return decoder["num_attention_heads"]
     if width != DECODER_WIDTH:
         warnings.warn(
-            f"{path}: taking {DECODER_HEADS} attention heads for its decoder, which is not of the usual width and whose "
-            "weights do not tell; if that is wrong, put the model's transformers config.json beside the file.",
+            f"{path}: taking {DECODER_HEADS} attention heads for its decoder, which is not of the usual width and "
+            "whose weights do not tell; if that is wrong, put the model's transformers config.json beside the file.",
             stacklevel=2,
         )
     return DECODER_HEADS

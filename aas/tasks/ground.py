@@ -24,7 +24,6 @@ from aas.store.keys import quoted
 from aas.view import overlay
 
 DEFAULT_QUESTION = "Describe the image in detail."
-MAX_MASK_PIXELS = 100_000_000  # of all candidate masks that exist at once
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -77,9 +76,9 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 class Grounder:
     """Loads the three models once, then grounds images one by one.
 
-    `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, or (phrases) the name of a
-    spaCy pipeline. `base`: the base LLM, where `model` is a LoRA in LLaVA's own format. `preset`: `paper`,
-    `reference-2024` or `reference-2025`.
+    `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, a checkpoint file of
+    segment-anything (segmenter), or the name of a spaCy pipeline (phrases). `base`: the base LLM, where `model` is a
+    LoRA in LLaVA's own format. `preset`: `paper`, `reference-2024` or `reference-2025`.
     """
 
     def __init__(
@@ -131,15 +130,9 @@ class Grounder:
         if not points:
             return []
         (embedding,) = self.segmenter.encode([pixels])
-        points_xy = np.asarray(points, np.float32)[:, None]
-        # One decoder batch for a photograph of usual size; a huge one goes in parts, since its masks are huge too.
-        part = max(1, MAX_MASK_PIXELS // (3 * pixels.shape[0] * pixels.shape[1]))
-        chosen = []
-        for start in range(0, len(points), part):
-            candidates = self.segmenter.masks(embedding, points_xy[start : start + part])
-            last = zip(candidates.masks[:, -1], candidates.scores[:, -1], strict=True)
-            chosen += [(mask.copy(), float(score)) for mask, score in last]
-        return chosen
+        candidates = self.segmenter.masks(embedding, np.asarray(points, np.float32)[:, None])
+        last = zip(candidates.chosen(-1), candidates.scores[:, -1], strict=True)
+        return [(mask, float(score)) for mask, score in last]
 
 
 def _as_pixels(image: ImageLike) -> tuple[str, np.ndarray]:

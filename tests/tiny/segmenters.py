@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     PreTrainedModel,
     Sam2Config,
@@ -11,6 +12,8 @@ from transformers import (
     Sam2VideoModel,
     Sam3TrackerConfig,
     Sam3TrackerModel,
+    Sam3VideoConfig,
+    Sam3VideoModel,
     SamConfig,
     SamHQConfig,
     SamHQModel,
@@ -61,6 +64,17 @@ SAM3 = {
     "fpn_hidden_size": 32,
     "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
 }
+MEMORY = {
+    "memory_attention_hidden_size": 32,
+    "memory_attention_feed_forward_hidden_size": 32,
+    "memory_attention_num_layers": 1,
+    "memory_attention_rope_feat_sizes": [4, 4],
+    "memory_encoder_hidden_size": 32,
+    "memory_encoder_output_channels": 16,
+    "mask_downsampler_embed_dim": 32,
+    "memory_fuser_embed_dim": 32,
+    "memory_fuser_intermediate_dim": 32,
+}
 
 
 def sam() -> SamModel:
@@ -78,20 +92,8 @@ def sam2() -> Sam2Model:
 
 def sam2_video() -> Sam2VideoModel:
     """The kind of folder that the hub has for SAM 2 and 2.1."""
-    sizes = {
-        "memory_attention_hidden_size": 32,
-        "memory_attention_feed_forward_hidden_size": 32,
-        "memory_attention_num_layers": 1,
-        "memory_attention_rope_feat_sizes": [4, 4],
-        "memory_encoder_hidden_size": 32,
-        "memory_encoder_output_channels": 16,
-        "mask_downsampler_embed_dim": 32,
-        "memory_fuser_embed_dim": 32,
-        "memory_fuser_intermediate_dim": 32,
-        "image_size": 64,
-    }
     parts = {"vision_config": HIERA, "prompt_encoder_config": PROMPTS, "mask_decoder_config": DECODER}
-    return Sam2VideoModel(Sam2VideoConfig(**parts, **sizes))
+    return Sam2VideoModel(Sam2VideoConfig(**parts, **MEMORY, image_size=64))
 
 
 def sam3_tracker() -> Sam3TrackerModel:
@@ -101,7 +103,32 @@ def sam3_tracker() -> Sam3TrackerModel:
     )
 
 
-FAMILIES = {"sam": sam, "sam_hq": sam_hq, "sam2": sam2, "sam2_video": sam2_video, "sam3_tracker": sam3_tracker}
+def sam3_video() -> Sam3VideoModel:
+    """The kind of folder that the hub has for SAM 3: its tracker, and a detector that shares the image encoder."""
+    small = {"hidden_size": 32, "num_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"vocab_size": 50, "projection_dim": 32, "bos_token_id": 1, "eos_token_id": 2}
+    detector = {
+        "vision_config": SAM3,
+        "text_config": {"model_type": "clip_text_model", **text, **special},
+        "geometry_encoder_config": small,
+        "detr_encoder_config": small,
+        "detr_decoder_config": small | {"num_queries": 4},
+        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2},
+    }
+    prompts = {"hidden_size": 32, "image_size": 56}
+    tracker = {"vision_config": SAM3, "prompt_encoder_config": prompts, "mask_decoder_config": DECODER, **MEMORY}
+    return Sam3VideoModel(Sam3VideoConfig(detector_config=detector, tracker_config=tracker | {"image_size": 56}))
+
+
+FAMILIES = {
+    "sam": sam,
+    "sam_hq": sam_hq,
+    "sam2": sam2,
+    "sam2_video": sam2_video,
+    "sam3_tracker": sam3_tracker,
+    "sam3_video": sam3_video,
+}
 
 
 def saved(name: str, folder: Path) -> Path:
@@ -115,7 +142,10 @@ def saved(name: str, folder: Path) -> Path:
         elif key.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
-    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if name == "sam3_tracker" else {}
+    if name == "sam3_video":  # as on the hub; save_pretrained writes tracker_model.tracker_model.…
+        weights = {key: weight.clone() for key, weight in model.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if "sam3" in name else {}
     SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, **statistics).save_pretrained(
         folder
     )
