@@ -296,6 +296,7 @@ class AttentionCapture(Watch):
             total[..., offset : offset + n, :] += kept[..., done : done + n, :].to(total.device)
             done += n
 
+    @torch.inference_mode()
     def maps(self) -> Tensor:
         """Float32 on the CPU: [B, rows, N], or [B, layers, rows, N], or [B, layers, heads, rows, N], as kept.
 
@@ -381,6 +382,8 @@ def _plain_attention(call: Call, value: Tensor) -> Tensor:
     log_sum = scores.logsumexp(-1, keepdim=True)
     if call.sinks is not None:
         log_sum = torch.logaddexp(log_sum, call.sinks.float()[:, None, None])
+    # A padding token that sees nothing brings nothing, as in sdpa; NaN would spread to those that do not see it.
+    log_sum = log_sum.masked_fill(log_sum == -torch.inf, 0.0)
     weights = (scores - log_sum).exp().to(value.dtype)
     batch, n_heads, n_queries, n_keys = weights.shape
     grouped = weights.reshape(batch, value.shape[1], -1, n_keys)
@@ -435,7 +438,8 @@ def prepare(model: PreTrainedModel, part: str = "text_config") -> None:
         return
     if base == "eager":  # which would hold the whole matrix; soft-capping is computed here
         base = "sdpa"
-    name = f"aas_{base}"
+    # Not "sdpa" in the name: transformers then refuses models whose layers soft-cap, or have sinks.
+    name = "aas_scaled_dot_product" if base == "sdpa" else f"aas_{base}"
     AttentionInterface.register(name, _capturing(base))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
     model.set_attn_implementation({part: name})

@@ -171,6 +171,101 @@ def infer_attn(
 
 
 @app.command(
+    epilog="Examples:\n\n"
+    "  aas segment gcg --attn run --images photos/ --out masks\n\n"
+    "  aas segment instance --attn run --images val2017/ --ref-anno instances_val2017.json --out instances\n\n"
+    "  aas segment gcg --attn reference_pth/ --images photos/ --out masks --tokenizer liuhaotian/llava-v1.5-7b"
+)
+def segment(
+    task: Annotated[str, typer.Argument(help="gcg: a mask for each phrase. instance: masks of COCO categories.")],
+    attn: Annotated[Path, typer.Option(help="Run folder of `aas infer-attn`, or a folder of the reference's .pth.")],
+    images: Annotated[Path, typer.Option(help="Folder of the photographs.")],
+    out: Annotated[Path, typer.Option(help="Run folder: one file per image. Started again, it goes on.")],
+    ref_anno: Annotated[Path | None, typer.Option(help="COCO or GranD-f annotation: its images, with its ids.")] = None,
+    segmenter: Annotated[str, typer.Option(help=SEGMENTER_HELP)] = "embedded",
+    phrases: Annotated[str, typer.Option(help=PHRASES_HELP)] = "embedded",
+    preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
+    tokenizer: Annotated[str | None, typer.Option(help="Of the reference's items (.pth), which hold ids only.")] = None,
+    fit: Annotated[str, typer.Option(help="Of those items: images were padded (pad) or stretched (stretch).")] = "pad",
+    mask_choice: Annotated[str, typer.Option(help="Of three masks: last, best-score, best-attention.")] = "last",
+    categories: Annotated[
+        str, typer.Option(help="Of instances: present in the ground truth (an oracle), all, or a file of names.")
+    ] = "present",
+    category_thresh: Annotated[float, typer.Option(help="Least cosine between a phrase and its category.")] = 0.5,
+    more_masks: Annotated[bool, typer.Option("--more-masks", help="Of instances: keep all three masks.")] = False,
+    num_chunks: Annotated[int, typer.Option(min=1, help="Split the images into so many parts …")] = 1,
+    chunk_idx: Annotated[int, typer.Option(min=0, help="… and do this one (from 0).")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 4,
+    device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images. Default: by cores.")] = None,
+) -> None:
+    """Turn stored attention into masks."""
+    from aas.tasks.segment import Segment, segment
+
+    with _usage_errors():
+        if task not in ("gcg", "instance"):
+            raise ValueError(f"Nothing to segment for {task!r}: give gcg or instance.")
+        arguments = Segment(
+            task=task,  # type: ignore[arg-type]
+            attn=attn,
+            images=images,
+            out=out,
+            ref_anno=ref_anno,
+            segmenter=segmenter,
+            phrases=phrases,
+            preset=preset,
+            tokenizer=tokenizer,
+            fit=fit,  # type: ignore[arg-type]
+            mask_choice=mask_choice,  # type: ignore[arg-type]
+            categories=categories,
+            category_thresh=category_thresh,
+            more_masks=more_masks,
+            num_chunks=num_chunks,
+            chunk_idx=chunk_idx,
+            batch_size=batch_size,
+            device=device,
+            workers=workers,
+        )
+        code = segment(arguments)
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Examples:\n\n  aas merge instances")
+def merge(folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment instance`.")]) -> None:
+    """Put the results of all images into one file, results.json."""
+    from aas.tasks.merge import merge as merge_folder
+
+    with _usage_errors():
+        typer.echo(merge_folder(folder))
+
+
+@app.command(epilog="Examples:\n\n  aas status run")
+def status(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how far a run is, and what failed."""
+    from aas.tasks import runs
+
+    with _usage_errors():
+        found = runs.status(folder)
+    typer.echo(json.dumps(found, indent=1) if as_json else runs.status_text(folder, found))
+
+
+@app.command(epilog="Examples:\n\n  aas verify run")
+def verify(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Read every item of a run and name those that are damaged."""
+    from aas.tasks import runs
+
+    with _usage_errors():
+        wrong = runs.verify(folder)
+    for line in wrong:
+        typer.echo(line)
+    typer.echo(f"{len(wrong)} damaged" + (": delete them and run the command again." if wrong else "."), err=True)
+    raise typer.Exit(1 if wrong else 0)
+
+
+@app.command(
     epilog="Examples:\n\n  aas doctor\n\n  aas doctor embedded\n\n  aas doctor Qwen/Qwen3-VL-8B-Instruct --json"
 )
 def doctor(
@@ -233,6 +328,27 @@ def show_attn(
 
     with _usage_errors():
         code = show_attn(items, out, images, tokenizer)
+    raise typer.Exit(code)
+
+
+@show.command(
+    "masks",
+    epilog="Examples:\n\n"
+    "  aas show masks masks/ --out pictures\n\n"
+    "  aas show masks instances/ --gt instances_val2017.json --only 139",
+)
+def show_masks(
+    folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment`.")],
+    out: Annotated[Path, typer.Option(help="Folder for one PNG per image, and a contact sheet.")] = Path("pictures"),
+    images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="COCO or GranD-f masks. Default: the run's --ref-anno.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Id of an image to show; may be repeated.")] = None,
+) -> None:
+    """Draw each image with its ground truth, its masks, and the answer."""
+    from aas.tasks.show_masks import show_masks
+
+    with _usage_errors():
+        code = show_masks(folder, out, images, gt, only)
     raise typer.Exit(code)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,6 +42,42 @@ def centre_crop_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], resize
     top, left = (resized_h - crop) // 2, (resized_w - crop) // 2
     scale_x, scale_y = width / resized_w, height / resized_h
     return View(grid_hw, (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y))
+
+
+def placed_view(
+    grid_hw: tuple[int, int],
+    image_hw: tuple[int, int],
+    resized_hw: tuple[int, int],
+    input_hw: tuple[int, int],
+    top_left: tuple[int, int] = (0, 0),
+) -> View:
+    """The image was resized to `resized_hw` and put at `top_left` (y, x) into an input of `input_hw` pixels."""
+    scale_y, scale_x = image_hw[0] / resized_hw[0], image_hw[1] / resized_hw[1]
+    y0, x0 = -top_left[0] * scale_y, -top_left[1] * scale_x
+    return View(grid_hw, (x0, y0, x0 + input_hw[1] * scale_x, y0 + input_hw[0] * scale_y))
+
+
+def long_side_padded_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], side: int, min_side: int) -> View:
+    """The long side was resized to `side`, the other in proportion, rounded, and no shorter than `min_side`; then the
+    image was padded to a square, centred. As DeepSeek-VL and Janus do it."""
+    scale = side / max(image_hw)
+    height, width = (max(round(length * scale), min_side) for length in image_hw)
+    square = max(height, width)
+    return placed_view(
+        grid_hw, image_hw, (height, width), (square, square), ((square - height) // 2, (square - width) // 2)
+    )
+
+
+def canvas_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], canvas_hw: tuple[int, int], tile: int) -> View:
+    """The image was shrunk in proportion to fit into the canvas, or enlarged to a tile of `tile` pixels, and put into
+    the canvas' top left corner. As Mllama does it, with its integer rounding."""
+    height, width = image_hw
+    target_h, target_w = (min(max(n, tile), most) for n, most in zip(image_hw, canvas_hw, strict=True))
+    if target_w / width < target_h / height:
+        resized_hw = (min(int(height * (target_w / width)) or 1, target_h), target_w)
+    else:
+        resized_hw = (target_h, min(int(width * (target_h / height)) or 1, target_w))
+    return placed_view(grid_hw, image_hw, resized_hw, canvas_hw)
 
 
 def letterboxed_view(
@@ -102,6 +139,31 @@ def without_newlines(positions: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     return positions.reshape(height, width + 1)[:, :-1].flatten()
 
 
+def pan_and_scan_views(
+    grid_hw: tuple[int, int], image_hw: tuple[int, int], min_crop: int, max_crops: int, min_ratio: float
+) -> list[View]:
+    """The crops that Gemma 3 makes of a long image along its long side, "crop 1" and so on; none of a shorter one.
+
+    All are equally long, rounded up to whole pixels, but for the last, which gets what is left. `min_crop`: the
+    shortest side of a crop in pixels; `min_ratio`: of long to short side, from which on there are crops.
+    """
+    height, width = image_hw
+    short, long = min(image_hw), max(image_hw)
+    if long / short < min_ratio:
+        return []
+    n_crops = min(math.floor(long / short + 0.5), long // min_crop)
+    n_crops = min(max(n_crops, 2), max_crops)
+    crop = math.ceil(long / n_crops)
+    if min(crop, short) < min_crop:
+        return []
+    views = []
+    for i in range(n_crops):
+        start, end = float(i * crop), float(min((i + 1) * crop, long))
+        box = (start, 0.0, end, float(height)) if width >= height else (0.0, start, float(width), end)
+        views.append(View(grid_hw, box, f"crop {i + 1}"))
+    return views
+
+
 def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, View]:
     """Several views of one image as one map on the grid of the finest of them, "combined".
 
@@ -149,6 +211,32 @@ def cell_coverage(view: View, box_xyxy: tuple[float, float, float, float]) -> np
     return overlap_y[:, None] * overlap_x
 
 
+def cells_of_mask(mask: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """How many pixels of each cell lie in `mask` bool [H, W], and how many outside of it, float [h, w] each.
+
+    Pixels that the view does not cover count nowhere; of a cell beyond the image only the part on the image counts.
+    """
+    height, width = mask.shape
+    rows, columns = view.size_hw
+    x0, y0, x1, y1 = view.box_xyxy
+    # A running sum, read at the cells' edges, which may lie between pixels.
+    total = np.zeros((height + 1, width + 1))
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=total[1:, 1:])
+    x = np.clip(np.linspace(x0, x1, columns + 1), 0, width)
+    y = np.clip(np.linspace(y0, y1, rows + 1), 0, height)
+    at_rows = _between(total, y)
+    at_edges = _between(at_rows.T, x).T
+    inside = np.diff(np.diff(at_edges, axis=0), axis=1)
+    return inside, np.diff(y)[:, None] * np.diff(x) - inside
+
+
+def _between(table: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows of `table` at fractional indices, linearly."""
+    low = np.minimum(at.astype(int), len(table) - 2)
+    share = (at - low)[:, None]
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
 def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:
     """Bicubic (align_corners=False) from the grid to the image's pixels, float32 [H, W].
 
@@ -165,6 +253,12 @@ def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) ->
     top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
     image_map[top:bottom, left:right] = covered[top - y0 : bottom - y0, left - x0 : right - x0]
     return image_map
+
+
+def deepest_xy(mask: np.ndarray) -> tuple[int, int]:
+    """The pixel of a bool mask [H, W] that is furthest from its outside (and from the image's border)."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return peak_xy(depth)
 
 
 def peak_xy(image_map: np.ndarray) -> tuple[int, int]:

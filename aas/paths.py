@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 
 def embedded_dir(name: str) -> Path:
@@ -42,10 +43,10 @@ def not_found(what: str, model_id: str, error: Exception) -> FileNotFoundError:
     )
 
 
-def model_type(source: str, revision: str, what: str, model_id: str) -> str:
-    """`model_type` of config.json as it is written there, empty if absent; `what` (model, segmenter) is for the errors.
+def model_config(source: str, revision: str, what: str, model_id: str) -> dict[str, Any]:
+    """config.json as it is: transformers does not know every type that is in the registry.
 
-    Not through transformers' AutoConfig: it does not know every type that is in the registry.
+    `what` (model, segmenter) is for the errors.
     """
     from transformers import PreTrainedConfig
 
@@ -55,4 +56,4 @@ def model_type(source: str, revision: str, what: str, model_id: str) -> str:
         config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     except OSError as error:
         raise not_found(what, model_id, error) from error
-    return config.get("model_type", "")
+    return config

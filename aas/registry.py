@@ -3,23 +3,58 @@
 from importlib import import_module
 from typing import Any
 
-# model_type of config.json -> class of the family
+# model_type of config.json -> class of the family; "model_type/tower's model_type" where the tower decides
 LMM_FAMILIES = {
+    "chameleon": "aas.lmms.chameleon:Chameleon",
+    "deepseek_vl": "aas.lmms.deepseek_vl:DeepseekVL",
+    "deepseek_vl_hybrid": "aas.lmms.deepseek_vl:DeepseekVL",
+    "florence2": "aas.lmms.florence2:Florence2",
+    "gemma3": "aas.lmms.gemma3:Gemma3",
+    "glm46v": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v": "aas.lmms.qwen_vl:QwenVL",
+    "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
+    "idefics3": "aas.lmms.idefics3:Idefics3",
     "internvl": "aas.lmms.internvl:InternVL",
+    "janus": "aas.lmms.deepseek_vl:Janus",
     "llava": "aas.lmms.llava:Llava",
+    "llava/pixtral": "aas.lmms.pixtral:Pixtral",
     "llava_llama": "aas.lmms.llava_original:LlavaOriginal",
     "llava_next": "aas.lmms.llava_next:LlavaNext",
     "llava_onevision": "aas.lmms.llava_next:LlavaOnevision",
-    "vipllava": "aas.lmms.llava:Llava",
-    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
+    "mistral3": "aas.lmms.pixtral:Pixtral",
+    "mllama": "aas.lmms.mllama:Mllama",
+    "paligemma": "aas.lmms.paligemma:PaliGemma",
     "qwen2_5_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen2_vl": "aas.lmms.qwen_vl:QwenVL",
+    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl": "aas.lmms.qwen_vl:QwenVL",
     "qwen3_vl_moe": "aas.lmms.qwen_vl:QwenVL",
-    "qwen3_5": "aas.lmms.qwen_vl:QwenVL",
-    "glm4v": "aas.lmms.qwen_vl:QwenVL",
-    "glm4v_moe": "aas.lmms.qwen_vl:QwenVL",
-    "glm46v": "aas.lmms.qwen_vl:QwenVL",
+    "smolvlm": "aas.lmms.idefics3:Idefics3",
+    "vipllava": "aas.lmms.llava:Llava",
 }
+# every other model type, if its processor declares the grid
+LMM_FALLBACK = "aas.lmms.declared_grid:DeclaredGrid"
+_QUERIES = "its image tokens are answers to learned queries, and none of them belongs to a place in the image"
+# transformers' model_type -> why its attention cannot be shown on the image
+LMM_REFUSED = {
+    "aria": _QUERIES,
+    "blip-2": _QUERIES,
+    "deepseek_ocr2": _QUERIES,
+    "idefics2": _QUERIES,
+    "instructblip": _QUERIES,
+    "instructblipvideo": _QUERIES,
+    "kosmos-2": _QUERIES,
+    "kosmos-2.5": _QUERIES,
+}
+
+
+def unknown_lmm(model_type: str, reason: str) -> ValueError:
+    """What to raise for a model type that has no family; `reason`: why it does not run without one."""
+    return ValueError(
+        f"No family of LMMs for the model type {model_type!r}: {reason}. Families: {', '.join(sorted(LMM_FAMILIES))}. "
+        "How to add one: docs/adding-a-model.md."
+    )
+
 
 # model_type of config.json -> class of the segmenter; the hub's SAM 2 and SAM 3 folders are those of the video models
 SEGMENTERS = {

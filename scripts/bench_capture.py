@@ -5,7 +5,7 @@
 
 Ways: `sdpa`, plain generation, the floor; `ours`, the same with capture; `replay`, the answer given, one pass;
 `eager`, output_attentions=True, what is done elsewhere. Weights are random, answers have a fixed length. Times are
-medians of ratios to the `sdpa` of the same round; memory is the peak above the loaded model.
+medians of ratios to the `sdpa` of the same round; memory is the median peak above the loaded model.
 """
 
 import argparse
@@ -176,23 +176,23 @@ def main() -> None:
     print(f"{args.shape} on {args.device}, {dtype}, {args.new_tokens} new tokens, {torch.get_num_threads()} threads")
     for batch_size in map(int, args.batch_sizes.split(",")):
         ways = Ways(lmm, batch_size, args.new_tokens)
-        memory = {}
+        times: dict[str, list[float]] = {name: [] for name in names}
+        memory: dict[str, list[int]] = {name: [] for name in names}
         for name in names:
             getattr(ways, name)()  # warm up
-            with PeakMemory(args.device) as peak:
-                getattr(ways, name)()
-            memory[name] = peak.bytes
-        times = {name: [] for name in names}  # type: dict[str, list[float]]
         for turn in range(args.rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                times[name].append(seconds(getattr(ways, name), args.device))
+                with PeakMemory(args.device) as peak:
+                    times[name].append(seconds(getattr(ways, name), args.device))
+                memory[name].append(peak.bytes)
         print(f"batch {batch_size}")
         for name in names:
             ratio = statistics.median(t / floor for t, floor in zip(times[name], times["sdpa"], strict=True))
             each = statistics.median(times[name])
+            peak_bytes, floor_bytes = statistics.median(memory[name]), statistics.median(memory["sdpa"])
             print(
                 f"  {name:7s} {each:8.3f} s  {ratio:5.2f} x sdpa  {batch_size / each:7.2f} images/s  "
-                f"{memory[name] / MEBIBYTE:8.1f} MiB above the model, {memory[name] / memory['sdpa']:5.2f} x sdpa"
+                f"{peak_bytes / MEBIBYTE:8.1f} MiB above the model, {peak_bytes / floor_bytes:5.2f} x sdpa"
             )
         if args.device.startswith("cuda"):
             floor = args.new_tokens * weights / bandwidth(args.device)

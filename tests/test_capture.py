@@ -93,6 +93,17 @@ def test_rows_under_a_padding_mask(boolean):
     torch.testing.assert_close(ours, scores.masked_fill(~visible, -torch.inf).softmax(-1))
 
 
+def test_own_attention_is_sdpa_where_there_is_no_cap():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 4, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)
+    visible = torch.ones(5, 5, dtype=torch.bool).tril()[None, None].clone()
+    visible[..., :2] = False  # left padding: the first two see nothing
+    ours = capture._plain_attention(capture.Call(query, key, visible, 0.3), value)
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    expected = sdpa(query, key, value, visible, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(ours, expected.transpose(1, 2))
+
+
 def test_infinite_attention_names_the_layer():
     model, processor = llava()
     with torch.no_grad():

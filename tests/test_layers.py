@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"records", "registry", "paths", "devices", "mobilenet", "images"},
     {"geometry", "capture", "reduce", "store"},
-    {"phrases", "prompts", "view"},
+    {"phrases", "prompts", "mask_choice", "view"},
     {"lmms", "segmenters", "datasets", "metrics"},
     {"tasks"},
     {"cli", "cluster", "__init__"},

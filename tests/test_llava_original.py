@@ -386,7 +386,7 @@ def test_missing_weights_are_not_made_up(plain):
     with pytest.raises(ValueError, match=r"lacks 1 of the model's weights, the first is lm_head.weight"):
         load_lmm(str(plain))
     change_json(plain / "config.json", model_type="unheard_of")
-    with pytest.raises(ValueError, match=r"Unknown LMM family 'unheard_of'. Known: .*llava_llama"):
+    with pytest.raises(ValueError, match=r"'unheard_of': .*Families: .*llava_llama"):
         load_lmm(str(plain))
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aas import registry
 from aas.devices import torch_dtype
-from aas.paths import model_source, model_type
+from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +41,26 @@ def load_lmm(
             raise ValueError("--adapter is merged into the weights, which --quantize rounds: give one of them.")
         options |= _quantization(quantize, device, options["dtype"])
     source, revision = model_source(model_id, "lmm")
-    family = registry.load(registry.LMM_FAMILIES, model_type(source, revision, "model", model_id), "LMM family")
+    family = _family(_registered_type(source, revision, model_id))
     model, processor = family.load(source, revision, base, **options)
     if adapter is not None:
         model = _merged(model, adapter)
     return family(model if quantize else model.to(device), processor, model_id)
+
+
+def _registered_type(source: str, revision: str, model_id: str) -> str:
+    """The model's type, and that of its tower where the registry asks for it."""
+    config = model_config(source, revision, "model", model_id)
+    model_type = config.get("model_type", "")
+    with_tower = f"{model_type}/{(config.get('vision_config') or {}).get('model_type')}"
+    return with_tower if with_tower in registry.LMM_FAMILIES else model_type
+
+
+def _family(model_type: str) -> "type[LMM]":
+    if model_type in registry.LMM_REFUSED:
+        raise ValueError(f"Models of type {model_type!r} are refused: {registry.LMM_REFUSED[model_type]}.")
+    families = {model_type: registry.LMM_FALLBACK} | registry.LMM_FAMILIES
+    return registry.load(families, model_type, "LMM family")
 
 
 def _quantization(quantize: str, device: str, dtype: "torch.dtype") -> dict[str, Any]:

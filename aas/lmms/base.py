@@ -68,9 +68,14 @@ class Prepared:
     answer_ids: Tensor | None = None  # int64 [T]: given, not to be generated
 
     @property
+    def n_answer(self) -> int:
+        """Tokens of the given answer."""
+        return 0 if self.answer_ids is None else len(self.answer_ids)
+
+    @property
     def length(self) -> int:
         """Tokens of the prompt and the given answer."""
-        return self.inputs["input_ids"].shape[1] + (0 if self.answer_ids is None else len(self.answer_ids))
+        return self.inputs["input_ids"].shape[1] + self.n_answer
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class LMM(ABC):
 
     text_part = "text_config"  # the key of the language model in config.sub_configs; empty if it is the config itself
     cross_attention = False  # the image is not in the prompt: grids count the keys of the cross-attention
+    pads_left = True  # sequences of a batch, so that generation goes on at their end; an encoder's on the right
     # What answer tokens get in the inputs that run along the sequence, when an answer is given; 0 if not named here.
     answer_fill = {"attention_mask": 1}
 
@@ -114,6 +120,7 @@ class LMM(ABC):
         """The model and what makes its inputs. `options` are those of `from_pretrained`; see `aas.lmms.load_lmm`."""
         if base is not None:
             raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
+        processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
         if Path(source).is_dir():
             weight_files(Path(source))
         try:
@@ -125,7 +132,7 @@ class LMM(ABC):
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the model's weights, the first is {names[0]}.")
-        return model, cls.load_processor(source, revision)
+        return model, processor
 
     @classmethod
     def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
@@ -218,9 +225,12 @@ class LMM(ABC):
 
     def _check_length(self, prepared: Prepared) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
-        if longest and prepared.length >= longest:
+        length = prepared.length
+        if self.model.config.is_encoder_decoder:  # the answer is a sequence of its own
+            length = max(length - prepared.n_answer, prepared.n_answer)
+        if longest and length >= longest:
             raise CaptureError(
-                f"The image and the question take {prepared.length} tokens, the model's context holds {longest}: "
+                f"The image and the question take {length} tokens, the model's context holds {longest}: "
                 "shrink the image or shorten the question."
             )
 
@@ -251,8 +261,8 @@ class LMM(ABC):
         inputs, columns = self._collate([p.inputs for p in batch], [_positions(p.grids, options.view) for p in batch])
         watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
         with torch.inference_mode(), watch:
-            sequences = self.model.generate(
-                **inputs,
+            sequences = self.generate(
+                inputs,
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -265,6 +275,10 @@ class LMM(ABC):
         assert maps.shape[-2] == token_ids.shape[1], "one forward pass per generated token"
         answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
         return answers, [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+
+    def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
+        """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
+        return self.model.generate(**inputs, **options)
 
     def _answer_length(self, token_ids: list[int]) -> int:
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
@@ -321,8 +335,8 @@ class LMM(ABC):
     def _collate(
         self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """A batch on the model's device, padded on the left, and the columns [B, n] of its image tokens."""
-        inputs = collate(samples, {"input_ids": self.pad_id})
+        """A batch on the model's device, padded, and the columns [B, n] of its image tokens."""
+        inputs = collate(samples, {"input_ids": self.pad_id}, self.pads_left)
         longest = inputs["input_ids"].shape[1]
         shifts = [0 if self.cross_attention else longest - sample["input_ids"].shape[1] for sample in samples]
         columns = nn.utils.rnn.pad_sequence(
@@ -398,9 +412,11 @@ def sequence_keys(inputs: dict[str, Tensor]) -> list[str]:
     return [k for k, v in inputs.items() if v.ndim >= 2 and v.shape[1] == length and k.endswith(along)]
 
 
-def collate(samples: Sequence[dict[str, Tensor]], pad_values: dict[str, int]) -> dict[str, Tensor]:
-    """One batch of several batches of one: sequences padded on the left, images concatenated (padded at the end
-    where their sizes differ), all with zeros unless `pad_values` says otherwise."""
+def collate(
+    samples: Sequence[dict[str, Tensor]], pad_values: dict[str, int], pads_left: bool = True
+) -> dict[str, Tensor]:
+    """One batch of several batches of one: sequences padded on the left (or right), images concatenated (padded at the
+    end where their sizes differ), all with zeros unless `pad_values` says otherwise."""
     along = {key for sample in samples for key in sequence_keys(sample)}
     batch = {}
     for key in samples[0]:
@@ -411,7 +427,7 @@ def collate(samples: Sequence[dict[str, Tensor]], pad_values: dict[str, int]) ->
             amounts: list[int] = []  # of the last dimension first, as F.pad wants them
             for d in range(value.ndim - 1, 0, -1):
                 missing = sizes[d - 1] - value.shape[d]
-                amounts += [missing, 0] if d == 1 and key in along else [0, missing]
+                amounts += [missing, 0] if d == 1 and key in along and pads_left else [0, missing]
             padded.append(F.pad(value, amounts, value=pad_values.get(key, 0)))
         batch[key] = torch.cat(padded)
     return batch

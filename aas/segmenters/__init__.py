@@ -4,7 +4,7 @@ from pathlib import Path
 
 from aas import registry
 from aas.devices import torch_dtype
-from aas.paths import model_source, model_type, not_found
+from aas.paths import model_config, model_source, not_found
 from aas.segmenters.base import Segmenter
 
 
@@ -21,8 +21,8 @@ def load_segmenter(segmenter_id: str, device: str = "cpu", dtype: str = "auto") 
 
         return load_sam_checkpoint(Path(segmenter_id), device, chosen)
     source, revision = model_source(segmenter_id, "segmenter")
-    name = model_type(source, revision, "segmenter", segmenter_id)
-    family = registry.load(registry.SEGMENTERS, name, "type of segmenter")
+    config = model_config(source, revision, "segmenter", segmenter_id)
+    family = registry.load(registry.SEGMENTERS, config.get("model_type", ""), "type of segmenter")
     try:
         return family.from_pretrained(source, revision, device, chosen)
     except OSError as error:

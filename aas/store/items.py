@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from aas.records import Answer, AttentionMaps, View
 from aas.store.atomic import write_bytes
+from aas.store.keys import unquoted
 
 SCHEMA = "1"
 SUFFIX = ".safetensors"
@@ -101,6 +102,11 @@ def read_item(path: Path) -> AttentionItem:
         raise
     except (SafetensorError, KeyError, ValueError, AssertionError, OSError) as error:
         raise ItemError(f"{path}: not an attention item, or damaged ({error})") from error
+
+
+def safetensors_image(path: Path) -> str:
+    """The image that an item is about, from its file's name alone."""
+    return unquoted(path.name.removesuffix(SUFFIX))
 
 
 def read_reference_item(path: Path) -> tuple[str, list[int], np.ndarray]:

@@ -2,15 +2,20 @@
 
 import fcntl
 import json
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from aas.store.atomic import write_text
-from aas.store.keys import quoted
+from aas.store.keys import quoted, unquoted
 
 SCHEMA = 1
+MERGED = "results.json"
+OWN_FILES = {"run.json", MERGED}
 
 
 class RunFolder:
@@ -25,7 +30,16 @@ class RunFolder:
         self.failed_path = path / "failed.jsonl"
 
     def item_path(self, key: str) -> Path:
-        return self.path / f"{quoted(key)}{self.suffix}"
+        name = f"{quoted(key)}{self.suffix}"
+        if name in OWN_FILES:  # an image may be called "run"
+            name = f"%{ord(name[0]):02X}{name[1:]}"
+        return self.path / name
+
+    def items(self) -> dict[str, Path]:
+        """Key -> file of every item that is done, by key."""
+        found = {p.name: p for p in self.path.iterdir() if p.suffix == self.suffix and p.name not in OWN_FILES}
+        named = {unquoted(name.removesuffix(self.suffix)): path for name, path in found.items() if name[0] != "."}
+        return dict(sorted(named.items()))
 
     def is_done(self, key: str) -> bool:
         return self.item_path(key).exists()
@@ -65,9 +79,17 @@ class RunFolder:
             raise ValueError(f"{self.description_path} is damaged ({error}); delete it to begin anew.") from error
 
     def fail(self, key: str, error: str) -> None:
-        """Add a line to failed.jsonl."""
+        """Add a line to failed.jsonl, and say so on stderr."""
+        tqdm.write(f"failed: {error}", file=sys.stderr)
         with self._locked(), self.failed_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"image": key, "error": error}, ensure_ascii=False) + "\n")
+
+    def failures(self) -> dict[str, str]:
+        """The images that are not done, and why not; of each the last reason."""
+        if not self.failed_path.exists():
+            return {}
+        lines = (json.loads(line) for line in self._failure_lines())
+        return {line["image"]: line["error"] for line in lines if not self.is_done(line["image"])}
 
     def forget_failures(self, keys: Collection[str]) -> None:
         """Take the lines of `keys` out of failed.jsonl: they are tried again, or done."""

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from aas.capture import Selection
 from aas.images import read_image, upright_rgb
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
-from aas.phrases.parser import load_pipeline, noun_phrases
-from aas.prompts import point_prompt
+from aas.phrases.parser import load_pipeline
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
-from aas.reduce import PRESETS, Preset, phrase_map, without_token_mean
+from aas.reduce import PRESETS, Preset
 from aas.segmenters import load_segmenter
 from aas.store.atomic import write_text, written
 from aas.store.keys import quoted
+from aas.tasks.phrase_masks import phrase_masks, point_phrases, run_lengths
 from aas.view import overlay
 
 DEFAULT_QUESTION = "Describe the image in detail."
@@ -67,12 +66,6 @@ class Grounding:
         return json_path, png_path
 
 
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO run lengths of a bool mask [H, W], the counts as text."""
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
-
-
 class Grounder:
     """Loads the three models once, then grounds images one by one.
 
@@ -113,26 +106,13 @@ class Grounder:
 
     def ground(self, name: str, pixels: np.ndarray, answer: Answer, maps: AttentionMaps) -> Grounding:
         """The second half: from an answer and its maps to masks."""
-        image_hw = pixels.shape[:2]
-        phrases = noun_phrases(self.pipeline, answer)
-        residual = without_token_mean(maps.maps)
-        merged = [phrase_map(residual, phrase.token_indices, self.preset.merge) for phrase in phrases]
-        points = [point_prompt(grid_map, maps.view, image_hw) for grid_map in merged]
-        masks = self.segment(pixels, points)
+        pointed = point_phrases(self.pipeline, answer, maps, self.preset, pixels.shape[:2])
+        found = phrase_masks(self.segmenter, self.segmenter.encode([pixels])[0], pointed, "last") if pointed else []
         grounded = tuple(
-            GroundedPhrase(phrase, grid_map, point, mask, score)
-            for phrase, grid_map, point, (mask, score) in zip(phrases, merged, points, masks, strict=True)
+            GroundedPhrase(one.phrase, one.map, one.point_xy, masks.masks[0], float(masks.scores[0]))
+            for one, masks in zip(pointed, found, strict=True)
         )
         return Grounding(name, pixels, answer, grounded, maps.view)
-
-    def segment(self, pixels: np.ndarray, points: list[tuple[int, int]]) -> list[tuple[np.ndarray, float]]:
-        """One mask for each point: the last of the segmenter's three, as the reference chooses."""
-        if not points:
-            return []
-        (embedding,) = self.segmenter.encode([pixels])
-        candidates = self.segmenter.masks(embedding, np.asarray(points, np.float32)[:, None])
-        last = zip(candidates.chosen(-1), candidates.scores[:, -1], strict=True)
-        return [(mask, float(score)) for mask, score in last]
 
 
 def _as_pixels(image: ImageLike) -> tuple[str, np.ndarray]:

@@ -76,9 +76,7 @@ class InferAttn:
                 "no attention of the answer. Take --num-beams 1, or write the answers elsewhere and pass --answers."
             )
         if not 0 <= self.chunk_idx < self.num_chunks:
-            raise ValueError(
-                f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
-            )
+            raise ValueError(f"--chunk-idx {self.chunk_idx} must be below --num-chunks {self.num_chunks}.")
         if self.temperature < 0:
             raise ValueError("--temperature must not be negative; 0 is greedy.")
         if not self.question.strip():
@@ -129,7 +127,7 @@ def infer_attn(arguments: InferAttn) -> int:
     Raises ValueError or OSError, before anything is written, where the arguments cannot work.
     """
     run = RunFolder(arguments.out, SUFFIX)
-    requests, unmatched = _requests(arguments)
+    requests, unmatched, n_images = _requests(arguments)
     if run.description_path.exists():
         run.begin("infer-attn", arguments.that_decide(), {})  # a folder of another run is refused before a model loads
     waiting = [request for request in requests if not run.is_done(request.source.key)]
@@ -144,7 +142,7 @@ def infer_attn(arguments: InferAttn) -> int:
             quantize=arguments.quantize,
         )
         lmm.resolved(arguments.options().selection)  # complains about layers and heads that the model does not have
-        run.begin("infer-attn", arguments.that_decide(), _facts(arguments, lmm))
+        run.begin("infer-attn", arguments.that_decide(), _facts(arguments, lmm) | {"n_images": n_images})
     run.forget_failures({request.source.key for request in requests} | set(unmatched))
     for name in unmatched:
         run.fail(name, f"{name}: in {arguments.answers}, but not among the images")
@@ -162,8 +160,9 @@ def infer_attn(arguments: InferAttn) -> int:
     return 3 if n_failed else 0
 
 
-def _requests(arguments: InferAttn) -> tuple[list[Request], list[str]]:
-    """This chunk's images and what to ask of them; names in --answers that are no image (told by the first chunk)."""
+def _requests(arguments: InferAttn) -> tuple[list[Request], list[str], int]:
+    """This chunk's images and what to ask of them; names in --answers that are no image (told by the first chunk); and
+    how many images all chunks have together."""
     sources = find_sources(arguments.images, arguments.ref_anno, outside=arguments.out)
     unmatched: list[str] = []
     if arguments.answers is None:
@@ -172,7 +171,7 @@ def _requests(arguments: InferAttn) -> tuple[list[Request], list[str]]:
         matched, unmatched = match_answers(sources, read_answers(arguments.answers))
         requests = [Request(source, given.question or arguments.question, given) for source, given in matched]
     chunk = requests[arguments.chunk_idx :: arguments.num_chunks]
-    return chunk, unmatched if arguments.chunk_idx == 0 else []
+    return chunk, unmatched if arguments.chunk_idx == 0 else [], len(requests) + len(unmatched)
 
 
 def _facts(arguments: InferAttn, lmm: LMM) -> dict[str, Any]:
@@ -363,6 +362,5 @@ class _Runner:
 
     def _fail(self, request: Request, error: str) -> None:
         self.n_failed += 1
-        self.run.fail(request.source.key, error)
-        tqdm.write(f"failed: {harmless(error)}", file=sys.stderr)
+        self.run.fail(request.source.key, harmless(error))
         self.progress.update()

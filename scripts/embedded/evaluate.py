@@ -13,26 +13,26 @@ over photographs.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from pycocotools.coco import COCO
-from spacy.language import Language
-from spacy.tokens import Doc
 from split import default_data_dir, kept_out
 from tqdm import tqdm
 
 from aas import Grounder
+from aas.geometry import deepest_xy
 from aas.images import read_image
+from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import noun_phrases
 from aas.prompts import point_prompt
-from aas.records import Answer, AttentionMaps
+from aas.records import Answer, AttentionMaps, Phrase
 from aas.reduce import phrase_map, without_token_mean
+from aas.tasks.phrase_masks import Pointed, phrase_masks
 
 METHODS = {
     "attention": "attention minus token mean (the method)",
@@ -55,12 +55,6 @@ class Thing:
         candidates = [self.union, *self.instances]
         return max((mask & c).sum() / max((mask | c).sum(), 1) for c in candidates)
 
-    def deepest_xy(self) -> tuple[int, int]:
-        """The pixel farthest from the outline of the union."""
-        depth = cv2.distanceTransform(np.pad(self.union, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-        y, x = np.unravel_index(depth.argmax(), depth.shape)
-        return int(x), int(y)
-
 
 def things_in(coco: COCO, image_id: int) -> list[Thing]:
     things = []
@@ -71,23 +65,6 @@ def things_in(coco: COCO, image_id: int) -> list[Thing]:
         if union.any():
             things.append(Thing(coco.cats[category_id]["name"], [m for m, crowd in masks if not crowd], union))
     return things
-
-
-class Categories:
-    """Cosine between a word's vector and the categories' names."""
-
-    def __init__(self, pipeline: Language, names: list[str], threshold: float):
-        self.pipeline, self.threshold = pipeline, threshold
-        self.vectors = {name: self._unit(pipeline.make_doc(name)) for name in names}
-
-    def _unit(self, doc: Doc) -> np.ndarray:
-        return doc.vector / max(float(np.linalg.norm(doc.vector)), 1e-9)
-
-    def nearest(self, word: str, candidates: list[str]) -> str | None:
-        vector = self._unit(self.pipeline.make_doc(word.lower()))
-        scores = {name: float(self.vectors[name] @ vector) for name in candidates}
-        best = max(scores, key=scores.__getitem__, default=None)
-        return best if best is not None and scores[best] >= self.threshold else None
 
 
 @dataclass
@@ -103,17 +80,23 @@ class Case:
 
 
 class Evaluation:
-    def __init__(self, grounder: Grounder, categories: Categories, seed: int):
-        self.grounder, self.categories = grounder, categories
+    def __init__(self, grounder: Grounder, matcher: CategoryMatcher, threshold: float, seed: int):
+        self.grounder, self.matcher, self.threshold = grounder, matcher, threshold
         self.rng = np.random.default_rng(seed)
         self.cases: list[Case] = []
+
+    def category_of(self, answer: Answer, phrase: Phrase, among: Collection[str]) -> str | None:
+        """The category that a phrase's root word names, if one is near enough."""
+        indices = [i for i, name in enumerate(self.matcher.names) if name in among]
+        best = self.matcher.best(answer.text[slice(*phrase.root_span)], indices)
+        return self.matcher.names[best[0]] if best and best[1] >= self.threshold else None
 
     def add(self, image_id: int, pixels: np.ndarray, answer: Answer, maps: AttentionMaps, things: list[Thing]) -> None:
         by_name = {thing.name: thing for thing in things}
         matched = []
         for phrase in noun_phrases(self.grounder.pipeline, answer):
-            name = self.categories.nearest(answer.text[slice(*phrase.root_span)], list(by_name))
-            if name:
+            name = self.category_of(answer, phrase, by_name)
+            if name is not None:
                 matched.append((phrase, by_name[name]))
         if not matched:
             return
@@ -125,12 +108,16 @@ class Evaluation:
                 merged = phrase_map(source, phrase.token_indices, self.grounder.preset.merge)
                 points.append(point_prompt(merged, maps.view, (height, width)))
             random_xy = (int(self.rng.integers(width)), int(self.rng.integers(height)))
-            points += [(width // 2, height // 2), random_xy, thing.deepest_xy()]
-        masks = self.grounder.segment(pixels, points)
+            points += [(width // 2, height // 2), random_xy, deepest_xy(thing.union)]
+        (embedding,) = self.grounder.segmenter.encode([pixels])
+        prompts = [
+            Pointed(matched[i // len(METHODS)][0], residual[0], maps.view, point) for i, point in enumerate(points)
+        ]
+        masks = [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, prompts, "last")]
         for i, (phrase, thing) in enumerate(matched):
             mine = slice(i * len(METHODS), (i + 1) * len(METHODS))
             hit = {m: bool(thing.union[y, x]) for m, (x, y) in zip(METHODS, points[mine], strict=True)}
-            iou = {m: thing.iou(mask) for m, (mask, _) in zip(METHODS, masks[mine], strict=True)}
+            iou = {m: thing.iou(mask) for m, mask in zip(METHODS, masks[mine], strict=True)}
             self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou))
 
     def mean(
@@ -209,8 +196,8 @@ def main() -> None:
     ids = kept_out(args.data)[args.split == "figures"]
     grounder = Grounder(args.model, args.segmenter, args.phrases)
     names = [category["name"] for category in coco.dataset["categories"]]
-    categories = Categories(grounder.pipeline, names, args.category_thresh)
-    own, given = Evaluation(grounder, categories, args.seed), Evaluation(grounder, categories, args.seed)
+    matcher = CategoryMatcher(grounder.pipeline, names)
+    own, given = (Evaluation(grounder, matcher, args.category_thresh, args.seed) for _ in range(2))
     named, seconds = [], 0.0
     for image_id, pixels, things in tqdm(photographs(coco, args.data, ids), total=len(ids), unit="photo"):
         started = time.perf_counter()
@@ -218,7 +205,7 @@ def main() -> None:
         seconds += time.perf_counter() - started
         own.add(image_id, pixels, answer, maps, things)
         for phrase in noun_phrases(grounder.pipeline, answer):
-            category = categories.nearest(answer.text[slice(*phrase.root_span)], names)
+            category = own.category_of(answer, phrase, names)
             if category:
                 named.append(category in {thing.name for thing in things})
         for caption in captions.imgToAnns[image_id]:
