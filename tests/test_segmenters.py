@@ -212,6 +212,13 @@ def test_half_precision_is_near(folder: Path, segmenter: Segmenter) -> None:
     assert (rounded.masks == exact.masks).mean() > 0.97
 
 
+def test_overflow_is_an_error(sam: Segmenter) -> None:
+    (embedding,) = sam.encode(photographs()[:1])
+    broken = replace(embedding, features=(embedding.features[0] * torch.inf,))
+    with pytest.raises(ValueError, match="not finite"):
+        sam.masks(broken, np.zeros((2, 1, 2)))
+
+
 def test_nothing_asked_nothing_answered(segmenter: Segmenter) -> None:
     (embedding,) = segmenter.encode(photographs()[:1])
     none = segmenter.masks(embedding, np.zeros((0, 1, 2)))
@@ -452,7 +459,7 @@ def test_checkpoints_that_are_refused(original: tuple[Any, Path], tmp_path: Path
     torch.save([1, 2], path)
     refused("holds list")
     torch.save({"code": subprocess.Popen}, path)
-    refused("more than weights")
+    refused("Python objects, which are never loaded")
     path.write_bytes(b"not a checkpoint")
     refused("damaged")
     path.write_bytes(b"")

@@ -174,7 +174,8 @@ class Segmenter(ABC):
         frame of the square input (where the photograph covers `input_size_hw` of S x S), at the segmenter's mask
         resolution. At least one kind of prompt must be given; several are combined. N = 0 gives empty arrays.
 
-        All prompts go through the decoder together, in parts of `PROMPTS_PER_DECODE`.
+        All prompts go through the decoder together, in parts of `PROMPTS_PER_DECODE`. Raises ValueError for prompts
+        that do not fit each other, and where the model overflows.
         """
         prompts: dict[str, Tensor] = {}  # each [N, ...]
         if points_xy is not None:
@@ -198,6 +199,8 @@ class Segmenter(ABC):
         ]
         logits = torch.cat([part[0] for part in parts]) if parts else torch.zeros(0, 3, 1, 1)
         scores = torch.cat([part[1] for part in parts]) if parts else torch.zeros(0, 3)
+        if not scores.isfinite().all():
+            raise ValueError(f"The segmenter's scores are not finite: {self.dtype} may not hold them, try float32.")
         return MaskCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding))
 
     def _decoded(self, embedding: ImageEmbedding, prompts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

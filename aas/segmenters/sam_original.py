@@ -4,6 +4,7 @@ Such a file holds weights and nothing else: the architecture's sizes are read fr
 """
 
 import json
+import pickle
 import re
 import warnings
 from contextlib import suppress
@@ -67,11 +68,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch's own, zipfile's, pickle's, EOFError: by where the file is damaged
+    except pickle.UnpicklingError as error:  # torch's message advises to load it all the same
+        raise ValueError(f"{path} is damaged, or holds Python objects, which are never loaded: get weights.") from error
+    except Exception as error:  # torch's own, zipfile's, EOFError: by where the file ends
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{path} is damaged, cut off, or holds more than weights ({reason}): get the file again."
-        ) from error
+        raise ValueError(f"{path} is damaged or cut off ({reason}): get the file again.") from error
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         found = ", ".join(map(str, weights)) if isinstance(weights, dict) else type(weights).__name__
         raise ValueError(
