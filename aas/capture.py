@@ -88,9 +88,17 @@ def attention_rows(
     """
     batch, n_heads, n_rows, _ = query.shape
     n_keys = key.shape[2]
-    # Float32 copies of scores (twice: masked, exponentials) and keys; samples go in parts when they are many.
-    per_sample = 4 * (2 * n_heads * n_rows * n_keys + key[0].numel())
-    part = max(1, TRANSIENT_BYTES // per_sample)
+    # Float32 copies of scores (twice: masked, exponentials) and keys exist at once: many rows or samples go in parts.
+    per_key, per_row = 4 * key[0].numel(), 8 * n_heads * n_keys
+    row_part = max(1, (TRANSIENT_BYTES - per_key) // per_row)
+    if row_part < n_rows:
+        parts = [slice(start, start + row_part) for start in range(0, n_rows, row_part)]
+        masks = [mask if mask is None else mask[:, :, part] for part in parts]
+        some = (query[:, :, part] for part in parts)
+        return torch.cat(
+            [attention_rows(q, key, m, scaling, columns, softcap, sinks) for q, m in zip(some, masks, strict=True)], 2
+        )
+    part = max(1, TRANSIENT_BYTES // (per_key + per_row * n_rows))
     rows = []
     for start in range(0, batch, part):
         here = slice(start, start + part)
@@ -120,7 +128,7 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, sof
 
 @dataclass
 class _Layer:
-    """What a layer has stashed: the queries of `n_stashed` steps and the mask row of each."""
+    """What a layer has stashed: the queries of some steps, and for each its row of the mask and the keys it saw."""
 
     n_seen: int = 0  # keys so far, those that the cache has dropped included
     call: Call | None = None  # the newest: its keys are those of the cache

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from aas.records import View
 
+PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, half-open
+
 
 def stretched_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], name: str = "image") -> View:
     """The whole image was resized to the model's input, its aspect ratio not kept."""
@@ -243,16 +245,33 @@ def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) ->
     Pixels that the view does not cover get the map's minimum: nothing is known there. A padded view is upsampled to
     the padded square and cropped, exactly as the reference does.
     """
-    height, width = image_hw
-    x0, y0, x1, y1 = (round(v) for v in view.box_xyxy)
-    grid = torch.from_numpy(np.ascontiguousarray(grid_map, dtype=np.float32))[None, None]
-    covered = F.interpolate(grid, size=(y1 - y0, x1 - x0), mode="bicubic", align_corners=False)[0, 0].numpy()
-    if (x0, y0, x1, y1) == (0, 0, width, height):
-        return covered
+    x0, y0, x1, y1 = _whole_pixels(view)
+    covered = _bicubic(grid_map, (y1 - y0, x1 - x0))
+    left, top, right, bottom = _covered_part(view, image_hw)
+    inside = covered[top - y0 : bottom - y0, left - x0 : right - x0]
+    if inside.shape == image_hw:
+        return inside
     image_map = np.full(image_hw, covered.min(), np.float32)
-    top, left, bottom, right = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
-    image_map[top:bottom, left:right] = covered[top - y0 : bottom - y0, left - x0 : right - x0]
+    image_map[top:bottom, left:right] = inside
     return image_map
+
+
+def _bicubic(grid_map: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    grid = torch.from_numpy(np.ascontiguousarray(grid_map, dtype=np.float32))[None, None]
+    return F.interpolate(grid, size=size_hw, mode="bicubic", align_corners=False)[0, 0].numpy()
+
+
+def _whole_pixels(view: View) -> PixelBox:
+    x0, y0, x1, y1 = view.box_xyxy
+    return round(x0), round(y0), round(x1), round(y1)
+
+
+def _covered_part(view: View, image_hw: tuple[int, int], within_xyxy: PixelBox | None = None) -> PixelBox:
+    """The pixels of the image, or of a rectangle of it, that the view covers; (x, y, x, y) where there are none."""
+    x0, y0, x1, y1 = _whole_pixels(view)
+    left, top, right, bottom = within_xyxy or (0, 0, image_hw[1], image_hw[0])
+    left, top = max(left, x0, 0), max(top, y0, 0)
+    return left, top, max(left, min(right, x1, image_hw[1])), max(top, min(bottom, y1, image_hw[0]))
 
 
 def deepest_xy(mask: np.ndarray) -> tuple[int, int]:
@@ -265,3 +284,118 @@ def peak_xy(image_map: np.ndarray) -> tuple[int, int]:
     """The pixel of the largest value, the first one in row-major order on ties."""
     y, x = divmod(int(image_map.argmax()), image_map.shape[1])
     return x, y
+
+
+def largest_pixel_xy(
+    grid_map: np.ndarray, view: View, image_hw: tuple[int, int], within_xyxy: PixelBox | None = None
+) -> tuple[int, int]:
+    """The pixel where `map_on_image` is largest, the first one in row-major order on ties, by computing few of them.
+
+    Only pixels that the view covers count, and of these, where `within_xyxy` is given, only those of that rectangle.
+
+    Bicubic interpolation goes along the rows, then along the columns, and where a side keeps its size its weights are
+    exactly 0 and 1. So it is done here in the same two steps, bit by bit the same, the second one only for the columns
+    that may hold the largest pixel. Between two cells a column is a cubic, which stays below the largest of its
+    four Bézier coefficients: where this lies below a value that is known to occur, no pixel can be the largest.
+
+    Raises ValueError when the view does not reach the rectangle, or the map is not finite.
+    """
+    if not np.isfinite(grid_map).all():
+        raise ValueError("The attention map holds NaN or infinite values: the model overflowed. Try another dtype.")
+    x0, y0, x1, y1 = _whole_pixels(view)
+    left, top, right, bottom = _covered_part(view, image_hw, within_xyxy)
+    if left == right or top == bottom:
+        raise ValueError(f"The view {view.box_xyxy} covers no pixel of {within_xyxy or image_hw}.")
+
+    def interpolated(columns: np.ndarray) -> np.ndarray:
+        return _bicubic(columns, (y1 - y0, columns.shape[1]))[top - y0 : bottom - y0]
+
+    columns = _bicubic(grid_map, (view.size_hw[0], x1 - x0))[:, left - x0 : right - x0]
+    curves = _bezier_curves(columns, y1 - y0, (top - y0, bottom - y0))
+    highest = int(curves.max(axis=(0, 1)).argmax())
+    known = interpolated(columns[:, highest : highest + 1]).max()
+    # float32: the weights of a pixel (at most 1.375 in all) are wrong by less than 1e-6, and so are their sums.
+    rounding = 2e-5 * np.abs(columns).max() + np.finfo(np.float32).tiny
+    candidates = _columns_reaching(known - rounding, curves)
+    row, i = divmod(int(interpolated(columns[:, candidates]).argmax()), len(candidates))
+    return left + int(candidates[i]), top + row
+
+
+def _bezier_curves(columns: np.ndarray, height: int, rows: tuple[int, int]) -> np.ndarray:
+    """Bézier coefficients [4, intervals, n] of the curves that bicubic interpolation of `columns` [h, n] to `height`
+    pixels follows between the pixel rows `rows`, half-open: one cubic from each cell to the next.
+
+    Keys' cubic convolution with a = -0.75, as torch has it: from cell value b to c, with their neighbours a and d, it
+    is the cubic with the slopes 0.75 (c - a) and 0.75 (d - b) at its ends; its inner Bézier coefficients lie a third of
+    a slope away from b and c.
+    """
+    cells = len(columns)
+
+    def interval(row: float) -> int:  # -1 before the first cell's centre
+        return min(max(math.floor((row + 0.5) * cells / height - 0.5), -1), cells - 1)
+
+    margin = 1e-3 * height / cells  # torch finds the interval in float32
+    first, end = interval(rows[0] - margin), interval(rows[1] - 1 + margin) + 1
+    padded = np.pad(columns, ((2, 2), (0, 0)), mode="edge")
+    a, b, c, d = (padded[first + k : end + k] for k in (1, 2, 3, 4))
+    return np.stack([b, b + (c - a) / 4, c - (d - b) / 4, c])
+
+
+def _columns_reaching(value: float, curves: np.ndarray, halvings: int = 3) -> np.ndarray:
+    """The columns of which a curve may reach `value`, ascending.
+
+    Of each half of a curve (de Casteljau) the coefficients lie closer to it.
+    """
+    may = (curves >= value).any(axis=0)
+    _, column = np.nonzero(may)
+    p, q, r, s = curves[:, may]
+    for _ in range(halvings):
+        pq, qr, rs = (p + q) / 2, (q + r) / 2, (r + s) / 2
+        pqr, qrs = (pq + qr) / 2, (qr + rs) / 2
+        middle = (pqr + qrs) / 2
+        halves = np.hstack([[p, pq, pqr, middle], [middle, qrs, rs, s]])
+        keep = (halves >= value).any(axis=0)
+        column, (p, q, r, s) = np.tile(column, 2)[keep], halves[:, keep]
+    return np.unique(column)
+
+
+def peaks_xy(
+    grid_map: np.ndarray, view: View, image_hw: tuple[int, int], count: int, *, apart: float = 2.0, share: float = 0.5
+) -> list[tuple[int, int]]:
+    """Up to `count` peaks of the map on the image, the largest pixel first.
+
+    The others are the largest pixels of cells that no neighbouring cell exceeds, from high to low, at least `apart`
+    cells from each peak before them (non-maximum suppression), and no lower than `share` of the way from the
+    smallest to the largest cell on the image.
+    """
+    peaks = [largest_pixel_xy(grid_map, view, image_hw)]
+    x0, y0, x1, y1 = view.box_xyxy
+    rows, columns = view.size_hw
+    cell_wh = np.array([(x1 - x0) / columns, (y1 - y0) / rows])
+    on_image = np.where(cell_coverage(view, (0, 0, image_hw[1], image_hw[0])) > 0, grid_map, -np.inf)
+    smallest, largest = on_image[np.isfinite(on_image)].min(), on_image.max()
+    for row, column in _local_maxima(on_image):
+        if len(peaks) >= count or on_image[row, column] < smallest + share * (largest - smallest):
+            break
+        left, top = np.floor((x0, y0) + cell_wh * (column, row)).astype(int).tolist()
+        right, bottom = np.ceil((x0, y0) + cell_wh * (column + 1, row + 1)).astype(int).tolist()
+        within = _covered_part(view, image_hw, (left, top, right, bottom))
+        if within[0] < within[2] and within[1] < within[3]:
+            peak = largest_pixel_xy(grid_map, view, image_hw, within)
+            if (np.hypot(*((np.subtract(peak, peaks) / cell_wh).T)) >= apart).all():
+                peaks.append(peak)
+    return peaks[:count]
+
+
+def _local_maxima(grid: np.ndarray) -> list[tuple[int, int]]:
+    """The finite cells (row, column) that none of their eight neighbours exceeds, from high to low; of equal
+    neighbours the first."""
+    height, width = grid.shape
+    padded = np.pad(grid, 1, constant_values=-np.inf)
+    keep = np.isfinite(grid)
+    for dy, dx in [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]:
+        neighbour = padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+        keep &= (grid > neighbour) if (dy, dx) < (0, 0) else (grid >= neighbour)
+    cells = np.argwhere(keep)
+    order = np.argsort(-grid[keep], kind="stable")
+    return [(int(row), int(column)) for row, column in cells[order]]

@@ -61,6 +61,29 @@ class Phrase:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What a segmenter is shown of one thing; at least one of points, box and mask.
+
+    `points_xy` float32 [P, 2] in pixels and their `labels` int64 [P], 1 = on the thing, 0 = not on it; `box_xyxy`
+    float32 [4] in pixels; `mask_logits` float32 [s, s], a coarse mask of the image padded to a square at the right or
+    the bottom.
+    """
+
+    points_xy: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    box_xyxy: np.ndarray | None = None
+    mask_logits: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.points_xy, self.box_xyxy, self.mask_logits)
+        assert any(part is not None for part in given)
+        assert (self.points_xy is None) == (self.labels is None)
+        assert self.points_xy is None or self.points_xy.shape == (len(self.labels), 2)  # type: ignore[arg-type]
+        assert self.box_xyxy is None or self.box_xyxy.shape == (4,)
+        assert self.mask_logits is None or self.mask_logits.ndim == 2
+
+
+@dataclass(frozen=True)
 class GroundedPhrase:
     """A phrase and where it is.
 

@@ -5,20 +5,21 @@
 
 Ways: `sdpa`, plain generation, the floor; `ours`, the same with capture; `replay`, the answer given, one pass;
 `eager`, output_attentions=True, what is done elsewhere. Weights are random, answers have a fixed length. Times are
-medians of ratios to the `sdpa` of the same round; memory is the median peak above the loaded model.
+medians of ratios to the `sdpa` of the same round; memory is the peak of
+torch's allocations above the loaded model.
 """
 
 import argparse
-import ctypes
-import gc
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
@@ -76,7 +77,7 @@ def new_lmm(shape: str, device: str, dtype: torch.dtype) -> Llava:
 class Ways:
     """One model, one batch, four ways to get (or not to get) its attention."""
 
-    def __init__(self, lmm: Llava, batch_size: int, n_new: int):
+    def __init__(self, lmm: Llava, captures: str, batch_size: int, n_new: int):
         self.lmm, self.n_new = lmm, n_new
         photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
         question = "Describe the image in detail, and say what every one of the people in it is doing."
@@ -86,7 +87,7 @@ class Ways:
         self.inputs, self.columns = lmm._collate([one.inputs] * batch_size, [one.grids[0].positions] * batch_size)
         answer = torch.randint(5, 300, (n_new,), generator=torch.Generator().manual_seed(1))
         self.given = [replace(one, answer_ids=answer)] * batch_size
-        self.captures = lmm.model.config.text_config._attn_implementation
+        self.captures = captures
 
     def use(self, implementation: str) -> None:
         self.lmm.model.set_attn_implementation({"text_config": implementation})
@@ -115,32 +116,17 @@ class Ways:
         return self.lmm.model.generate(**self.inputs, max_new_tokens=self.n_new, do_sample=False, **arguments)
 
 
-class PeakMemory:
-    """Peak bytes above what was in use before: of the GPU's allocator, or of the process."""
-
-    def __init__(self, device: str):
-        self.cuda = device.startswith("cuda")
-
-    def __enter__(self) -> "PeakMemory":
-        gc.collect()
-        if self.cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
-        else:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            self.before = _of_process("VmRSS")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        peak = torch.cuda.max_memory_allocated() if self.cuda else _of_process("VmHWM")
-        self.bytes = peak - self.before
-
-
-def _of_process(field: str) -> int:
-    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) * 1024
+def peak_bytes(way: Callable[[], None], device: str) -> int:
+    """The most that torch held at once for `way`, above what it held before."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        way()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
 def seconds(way: Callable[[], None], device: str) -> float:
@@ -172,27 +158,26 @@ def main() -> None:
     dtype = getattr(torch, args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32"))
     lmm = new_lmm(args.shape, args.device, dtype)
     weights = sum(p.numel() * p.element_size() for p in lmm.model.model.language_model.parameters())
+    captures = lmm.text_config._attn_implementation
     names = ["sdpa", "ours", "replay"] + ["eager"] * (not args.no_eager)
     print(f"{args.shape} on {args.device}, {dtype}, {args.new_tokens} new tokens, {torch.get_num_threads()} threads")
     for batch_size in map(int, args.batch_sizes.split(",")):
-        ways = Ways(lmm, batch_size, args.new_tokens)
+        ways = Ways(lmm, captures, batch_size, args.new_tokens)
         times: dict[str, list[float]] = {name: [] for name in names}
-        memory: dict[str, list[int]] = {name: [] for name in names}
+        memory = {}
         for name in names:
             getattr(ways, name)()  # warm up
+            memory[name] = peak_bytes(getattr(ways, name), args.device)
         for turn in range(args.rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                with PeakMemory(args.device) as peak:
-                    times[name].append(seconds(getattr(ways, name), args.device))
-                memory[name].append(peak.bytes)
+                times[name].append(seconds(getattr(ways, name), args.device))
         print(f"batch {batch_size}")
         for name in names:
             ratio = statistics.median(t / floor for t, floor in zip(times[name], times["sdpa"], strict=True))
             each = statistics.median(times[name])
-            peak_bytes, floor_bytes = statistics.median(memory[name]), statistics.median(memory["sdpa"])
             print(
                 f"  {name:7s} {each:8.3f} s  {ratio:5.2f} x sdpa  {batch_size / each:7.2f} images/s  "
-                f"{peak_bytes / MEBIBYTE:8.1f} MiB above the model, {peak_bytes / floor_bytes:5.2f} x sdpa"
+                f"{memory[name] / MEBIBYTE:8.1f} MiB above the model, {memory[name] / memory['sdpa']:5.2f} x sdpa"
             )
         if args.device.startswith("cuda"):
             floor = args.new_tokens * weights / bandwidth(args.device)

@@ -7,8 +7,18 @@ import torch
 pytest.importorskip("tflite")
 from caption_data import Photo, augmented, clean_caption, concept_of, find_concepts, load_photos, mirrored, word_target
 from lmm_batches import IGNORE, PhotoBatches, Words, collate, pack, prompt_ids
-from lmm_losses import attention_loss, by_quarter, cells_of, quarter_mask, text_forward, word_loss
+from lmm_losses import (
+    attention_loss,
+    by_quarter,
+    cells_of,
+    keeping_loss,
+    quarter_mask,
+    smoothed,
+    text_forward,
+    word_loss,
+)
 from lmm_model import GRID, N_CELLS, QUESTIONS, SIDE, build_model, build_processor, train_tokenizer
+from lmm_own_answers import OwnBatches
 from split import kept_out
 
 from aas.lmms.llava import Llava
@@ -108,6 +118,43 @@ def test_losses_prefer_the_right_place(words):
     there[..., :20] = 1 / 20
     elsewhere = there.flip(2)
     assert attention_loss(there, lens, batch, 2.0) < attention_loss(elsewhere, lens, batch, 2.0)
+
+
+def test_smoothing_prefers_a_patch_to_a_lone_cell():
+    lens = torch.zeros(1, GRID, GRID, 2)
+    lens[0, 1, 1, 0] = 1.2
+    lens[0, 8:11, 9:12, 0] = 1
+    smooth = smoothed(lens.flatten(1, 2))
+    assert divmod(int(smooth[0, :, 0].argmax()), GRID) == (9, 10)
+    assert smooth[..., 1].eq(0).all()
+    assert torch.allclose(smoothed(torch.ones(1, N_CELLS, 2)), torch.ones(1, N_CELLS, 2))
+
+
+def test_own_answers_point_but_are_not_imitated(words):
+    """The decoder learns to write from captions alone; words of its own answer have a place and no label."""
+    photos = [photo(i, "A dog.") for i in range(4)]
+    batch = OwnBatches(photos, ["Two cats on a bench."] * 4, words, n_photos=2, seed=0)()
+    own, cat = batch.segment == 2, words.index["cat"]
+    assert batch.labels[own].eq(IGNORE).all() and (batch.labels[batch.segment == 1] != IGNORE).all()
+    assert (batch.concepts[own] == cat).any() and not (batch.concepts[~own] == cat).any()
+    maps = torch.full((*batch.ids.shape, N_CELLS), 1 / N_CELLS, requires_grad=True)
+    lens = torch.zeros(2, N_CELLS, 3)
+    lens[:, :20, cat] = 1
+    attention_loss(maps, smoothed(lens), batch, 2.0).backward()
+    rows = maps.grad[batch.concepts == cat]
+    assert (rows[:, :20].mean() < rows[:, 60:].mean()).all()  # descent moves the words' attention there
+
+
+def test_language_is_kept_where_the_answers_are(words, model):
+    photos = [photo(i, "A dog.") for i in range(4)]
+    batch = OwnBatches(photos, ["Two cats on a bench."] * 4, words, n_photos=2, seed=0)()
+    hidden = torch.randn(*batch.ids.shape, 64)
+    before = model.lm_head(hidden[batch.segment > 0]).log_softmax(-1)
+    assert abs(keeping_loss(model, hidden, before, batch)) < 1e-5
+    assert keeping_loss(model, hidden.flip(-1), before, batch) > 0.1
+    prompt_only = hidden.clone()
+    prompt_only[batch.segment <= 0] = 0
+    assert abs(keeping_loss(model, prompt_only, before, batch)) < 1e-5
 
 
 def test_augmented_pictures_stay_pictures():

@@ -1,33 +1,66 @@
 """Noun phrases of a text, by any spaCy pipeline with a parser."""
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 import spacy
 from spacy.language import Language
+from spacy.tokens import Doc, Span
 
 from aas.paths import embedded_dir
+from aas.phrases import universal
 from aas.phrases.alignment import overlapping
+from aas.phrases.visible import TESTS, Kind
 from aas.records import Answer, Phrase
+
+Words = Literal["root", "chunk"]
 
 
 def load_pipeline(name: str) -> Language:
-    """`embedded`, the name of an installed spaCy package, or a folder."""
+    """`embedded`, the name of an installed spaCy package, or a folder.
+
+    Raises FileNotFoundError when there is none, ValueError when it has no parser or no tagger.
+    """
     if name == "embedded":
         return spacy.load(embedded_dir("phrases"))
     try:
-        return spacy.load(Path(name) if Path(name).is_dir() else name)
+        pipeline = spacy.load(Path(name) if Path(name).is_dir() else name)
     except OSError as error:
         raise FileNotFoundError(
             f"No spaCy pipeline {name!r}: give `embedded`, a folder, or install it (python -m spacy download {name})."
         ) from error
+    doc = pipeline("A dog.")
+    missing = [what for what, attribute in (("parser", "DEP"), ("tagger", "POS")) if not doc.has_annotation(attribute)]
+    if missing:
+        raise ValueError(
+            f"The spaCy pipeline {name!r} finds no noun phrases: it has no {' and no '.join(missing)} "
+            f"(its parts: {', '.join(pipeline.pipe_names) or 'none'}). Give one that has."
+        )
+    return pipeline
 
 
-def noun_phrases(pipeline: Language, answer: Answer) -> tuple[Phrase, ...]:
-    """The noun chunks of the answer in reading order, with the answer tokens that overlap each root word."""
+def noun_chunks(doc: Doc) -> list[Span]:
+    """spaCy's own noun chunks; where spaCy has none for the language, those of Universal Dependencies."""
+    return universal.noun_chunks(doc) if doc.noun_chunks_iterator is None else list(doc.noun_chunks)
+
+
+def noun_phrases(
+    pipeline: Language, answer: Answer, *, words: Words = "root", drop: Collection[Kind] = ()
+) -> tuple[Phrase, ...]:
+    """The noun chunks of the answer in reading order, with the answer tokens that overlap each root word, or, with
+    `words="chunk"`, the whole chunk.
+
+    `drop`: leave out `pronouns`, and the `unseen` (`the image`, `the background`; English).
+    """
     phrases = []
-    for chunk in pipeline(answer.text).noun_chunks:
+    for chunk in noun_chunks(pipeline(answer.text)):
+        if any(TESTS[kind](chunk) for kind in drop):
+            continue
+        span = (chunk.start_char, chunk.end_char)
         root_span = (chunk.root.idx, chunk.root.idx + len(chunk.root))
-        tokens = overlapping(answer.token_spans, root_span)
-        if tokens:
-            phrases.append(Phrase(chunk.text, (chunk.start_char, chunk.end_char), root_span, tokens))
+        tokens = overlapping(answer.token_spans, root_span if words == "root" else span)
+        if not tokens:
+            raise ValueError(f"No token writes {chunk.text!r}: the answer's token spans do not belong to its text.")
+        phrases.append(Phrase(chunk.text, span, root_span, tokens))
     return tuple(phrases)

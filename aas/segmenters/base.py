@@ -170,7 +170,7 @@ class Segmenter(ABC):
         """Three masks for each of N prompts on one photograph.
 
         `points_xy` float [N, P, 2]; `labels` int [N, P]: 1 = on the thing (the default), 0 = not on it, -10 = no point
-        (fills up rows of unequal length); `boxes_xyxy` float [N, 4]; `mask_logits` float [N, h, w], coarse masks in the
+        (fills up rows, but is attended to); `boxes_xyxy` float [N, 4]; `mask_logits` float [N, h, w], coarse masks in the
         frame of the square input (where the photograph covers `input_size_hw` of S x S), at the segmenter's mask
         resolution. At least one kind of prompt must be given; several are combined. N = 0 gives empty arrays.
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from split import kept_out
 
-SIDE = 320  # photographs are held in memory stretched to a square of this side, in pixels
+SIDE = 448  # photographs are held in memory stretched to a square of this side, in pixels
 WORD = re.compile(r"[A-Za-z]+")
 PLURALS = {"men": "man", "women": "woman", "people": "person", "children": "child", "persons": "person",
            "knives": "knife", "sheep": "sheep", "skis": "ski", "buses": "bus", "sandwiches": "sandwich",

@@ -18,7 +18,7 @@ from transformers import (
 
 from aas.lmms.embedded import STRIDE, MobileTowerConfig
 
-SIDE = 384  # pixels of the tower's input
+SIDE = 512  # pixels of the tower's input
 GRID = SIDE // STRIDE
 N_CELLS = GRID * GRID
 QUESTIONS = (

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from caption_data import Photo, concept_of
 from lmm_batches import Words, collate, pack, prompt_ids
-from lmm_losses import cells_of, lens_of, text_forward, token_loss
+from lmm_losses import cells_of, lens_of, smoothed, text_forward, token_loss
 from lmm_model import GRID, QUESTIONS, SIDE, to_pixels
 from pycocotools.coco import COCO
 from torch import Tensor
@@ -44,11 +44,12 @@ class Probe:
     def __call__(self, model: LlavaForConditionalGeneration, language: bool = True) -> dict[str, float]:
         model.eval()
         table = model.get_input_embeddings().weight
-        hits: dict[str, list[bool]] = {"lens": [], "attention": [], "minus_mean": [], "centre": []}
+        hits: dict[str, list[bool]] = {"lens": [], "smooth_lens": [], "attention": [], "minus_mean": [], "centre": []}
         losses, small = [], []
         for batch, masks in zip(self.batches, self.masks, strict=True):
             cells = cells_of(model, batch.pixels)
-            lens = lens_of(cells, self.words, table)[0]
+            lens = lens_of(cells, self.words, table)
+            smooth = smoothed(lens)[0]
             maps = residual = None
             if language:
                 hidden, all_maps = text_forward(model, batch, cells)
@@ -65,7 +66,8 @@ class Probe:
                     continue
                 seen.add((batch.segment[0, t].item(), concept))
                 mask = masks[concept]
-                hits["lens"].append(_hit(lens[:, concept], mask))
+                hits["lens"].append(_hit(lens[0, :, concept], mask))
+                hits["smooth_lens"].append(_hit(smooth[:, concept], mask))
                 hits["centre"].append(bool(mask[mask.shape[0] // 2, mask.shape[1] // 2]))
                 small.append(mask.mean() < 0.3)
                 if maps is not None and residual is not None:
