@@ -23,7 +23,7 @@ ADAPTER_HELP = "LoRA adapter (peft) to merge into the model."
 DEVICE_HELP = "cpu, cuda, cuda:1, ... Default: cuda if there is one."
 DTYPE_HELP = "auto, bfloat16, float32 or float16."
 QUANTIZE_HELP = "4bit or 8bit, with bitsandbytes."
-SEGMENTER_HELP = "Segmenter: `embedded`, a Hugging Face id of a SAM or a folder."
+SEGMENTER_HELP = "Segmenter: `embedded`, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth."
 PHRASES_HELP = "spaCy pipeline: `embedded`, a package name or a folder."
 
 

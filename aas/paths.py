@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 
 def embedded_dir(name: str) -> Path:
@@ -40,3 +41,19 @@ def not_found(what: str, model_id: str, error: Exception) -> FileNotFoundError:
         f"No {what} {model_id!r}: give `embedded`, a folder, or a Hugging Face id that is in the cache or can be "
         f"downloaded. ({reason})"
     )
+
+
+def model_config(source: str, revision: str, what: str, model_id: str) -> dict[str, Any]:
+    """config.json as it is: transformers does not know every type that is in the registry.
+
+    `what` (model, segmenter) is for the errors.
+    """
+    from transformers import PreTrainedConfig
+
+    if Path(source).exists() and not (Path(source) / "config.json").is_file():
+        raise FileNotFoundError(f"{source} is no {what}: it has no config.json.")
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    except OSError as error:
+        raise not_found(what, model_id, error) from error
+    return config

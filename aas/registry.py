@@ -56,6 +56,18 @@ def unknown_lmm(model_type: str, reason: str) -> ValueError:
     )
 
 
+# model_type of config.json -> class of the segmenter; the hub's SAM 2 and SAM 3 folders are those of the video models
+SEGMENTERS = {
+    "embedded_sam": "aas.segmenters.sam:SamSegmenter",
+    "sam": "aas.segmenters.sam:SamSegmenter",
+    "sam_hq": "aas.segmenters.sam_hq:SamHQSegmenter",
+    "sam2": "aas.segmenters.sam2:Sam2Segmenter",
+    "sam2_video": "aas.segmenters.sam2:Sam2Segmenter",
+    "sam3_tracker": "aas.segmenters.sam2:Sam2Segmenter",
+    "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
+}
+
+
 def load(table: dict[str, str], name: str, what: str) -> Any:
     """The object behind `name`; an unknown name is a ValueError that lists the known ones."""
     if name not in table:

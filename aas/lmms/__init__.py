@@ -1,19 +1,17 @@
 """Large multimodal models, one file for each family."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aas import registry
-from aas.paths import model_source, not_found
+from aas.devices import torch_dtype
+from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from aas.lmms.base import LMM
-
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 def load_lmm(
@@ -37,7 +35,7 @@ def load_lmm(
     from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it too
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options: dict[str, Any] = {"dtype": _dtype("float32" if model_id == "embedded" else dtype, device)}
+    options: dict[str, Any] = {"dtype": torch_dtype("float32" if model_id == "embedded" else dtype, device)}
     if quantize is not None:
         if adapter is not None:
             raise ValueError("--adapter is merged into the weights, which --quantize rounds: give one of them.")
@@ -51,18 +49,8 @@ def load_lmm(
 
 
 def _registered_type(source: str, revision: str, model_id: str) -> str:
-    """The model's type, and that of its tower where the registry asks for it.
-
-    Read from config.json as it is: transformers does not know every type that is in the registry.
-    """
-    from transformers import PreTrainedConfig
-
-    if Path(source).exists() and not (Path(source) / "config.json").is_file():
-        raise FileNotFoundError(f"{source} is no model: it has no config.json.")
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    except OSError as error:
-        raise not_found("model", model_id, error) from error
+    """The model's type, and that of its tower where the registry asks for it."""
+    config = model_config(source, revision, "model", model_id)
     model_type = config.get("model_type", "")
     with_tower = f"{model_type}/{(config.get('vision_config') or {}).get('model_type')}"
     return with_tower if with_tower in registry.LMM_FAMILIES else model_type
@@ -73,16 +61,6 @@ def _family(model_type: str) -> "type[LMM]":
         raise ValueError(f"Models of type {model_type!r} are refused: {registry.LMM_REFUSED[model_type]}.")
     families = {model_type: registry.LMM_FALLBACK} | registry.LMM_FAMILIES
     return registry.load(families, model_type, "LMM family")
-
-
-def _dtype(name: str, device: str) -> "torch.dtype":
-    import torch
-
-    if name not in DTYPES:
-        raise ValueError(f"Unknown dtype {name!r}. Known: {', '.join(DTYPES)}.")
-    if name == "auto" and device.startswith("cuda"):
-        name = "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    return torch.float32 if name == "auto" else getattr(torch, name)
 
 
 def _quantization(quantize: str, device: str, dtype: "torch.dtype") -> dict[str, Any]:

@@ -69,9 +69,9 @@ class Grounding:
 class Grounder:
     """Loads the three models once, then grounds images one by one.
 
-    `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, or (phrases) the name of a
-    spaCy pipeline. `base`: the base LLM, where `model` is a LoRA in LLaVA's own format. `preset`: `paper`,
-    `reference-2024` or `reference-2025`.
+    `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, a checkpoint file of
+    segment-anything (segmenter), or the name of a spaCy pipeline (phrases). `base`: the base LLM, where `model` is a
+    LoRA in LLaVA's own format. `preset`: `paper`, `reference-2024` or `reference-2025`.
     """
 
     def __init__(

@@ -58,12 +58,15 @@ def phrase_masks(
     found = []
     for start in range(0, len(pointed), part):
         candidates = segmenter.masks(embedding, points_xy[start : start + part])
-        for one, masks, scores in zip(pointed[start:], candidates.masks, candidates.scores, strict=False):
-            if choice is None:
-                found.append(PhraseMasks(masks.copy(), scores))
-            else:
-                i = choose(choice, masks, scores, one.map, one.view)
-                found.append(PhraseMasks(masks[i : i + 1].copy(), scores[i : i + 1]))
+        if choice is None:
+            found += [PhraseMasks(*both) for both in zip(candidates.masks, candidates.scores, strict=True)]
+            continue
+        # To make masks large is dear: all of them only for the choice that looks at them.
+        seen = candidates.masks if choice == "best-attention" else candidates.logits
+        rows = zip(seen, candidates.scores, pointed[start : start + part], strict=True)
+        which = np.array([choose(choice, masks, scores, one.map, one.view) for masks, scores, one in rows])
+        for mask, scores, i in zip(candidates.chosen(which), candidates.scores, which, strict=True):
+            found.append(PhraseMasks(mask[None], scores[i : i + 1]))
     return found
 
 

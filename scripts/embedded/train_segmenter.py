@@ -51,6 +51,7 @@ BACKBONE_RATE, WEIGHT_DECAY, WARMUP_STEPS = 1 / 3, 0.05, 100  # the first: times
 EMA_DECAY = 0.998
 DICE, FOCAL, SEMANTIC = 1.0, 10.0, 1.0
 LAST, GROUP = 2, 1
+PIXEL_MEAN = PIXEL_STD = [0.5] * 3
 
 
 def new_model(width: int) -> EmbeddedSamModel:
@@ -95,8 +96,8 @@ def new_image_processor() -> SamImageProcessorPil:
         pad_size=square,
         mask_size={"longest_edge": SIZE // 4},
         mask_pad_size=quarter,
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
+        image_mean=PIXEL_MEAN,
+        image_std=PIXEL_STD,
     )
 
 
@@ -436,7 +437,7 @@ def train(
         log.add(step, epochs, minutes, loss.item(), last_iou.item(), norm.item())
         if time.time() - last_saved > 60 * args.save_minutes:
             save(average, args.out)
-            print("choose", json.dumps(measure(SamSegmenter(average, new_image_processor()), choose)), flush=True)
+            print("choose", json.dumps(measure(SamSegmenter(average, PIXEL_MEAN, PIXEL_STD), choose)), flush=True)
             last_saved = time.time()
     return average, step
 
