@@ -187,6 +187,14 @@ def segment(
     preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
     tokenizer: Annotated[str | None, typer.Option(help="Of the reference's items (.pth), which hold ids only.")] = None,
     fit: Annotated[str, typer.Option(help="Of those items: images were padded (pad) or stretched (stretch).")] = "pad",
+    merge: Annotated[str | None, typer.Option(help="Tokens of a phrase: mean, max, first.")] = None,
+    words: Annotated[str, typer.Option(help="Tokens of the root word (root), or of all (chunk).")] = "root",
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Leave out pronouns, or the unseen (the image, the background).")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="point: at the map's peak. mask: the map as a coarse mask.")] = "point",
+    points: Annotated[int, typer.Option(min=1, help="Peaks that become points, at most.")] = 1,
+    negative_points: Annotated[int, typer.Option(min=0, help="Troughs that become negative points, at most.")] = 0,
     mask_choice: Annotated[str, typer.Option(help="Of three masks: last, best-score, best-attention.")] = "last",
     categories: Annotated[
         str, typer.Option(help="Of instances: present in the ground truth (an oracle), all, or a file of names.")
@@ -197,6 +205,7 @@ def segment(
     chunk_idx: Annotated[int, typer.Option(min=0, help="… and do this one (from 0).")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 4,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
+    dtype: Annotated[str, typer.Option(help="Of the image encoder: auto, bfloat16, float32 or float16.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images. Default: by cores.")] = None,
 ) -> None:
     """Turn stored attention into masks."""
@@ -216,6 +225,12 @@ def segment(
             preset=preset,
             tokenizer=tokenizer,
             fit=fit,  # type: ignore[arg-type]
+            merge=merge,  # type: ignore[arg-type]
+            words=words,  # type: ignore[arg-type]
+            drop=tuple(drop or ()),  # type: ignore[arg-type]
+            prompt=prompt,  # type: ignore[arg-type]
+            points=points,
+            negative_points=negative_points,
             mask_choice=mask_choice,  # type: ignore[arg-type]
             categories=categories,
             category_thresh=category_thresh,
@@ -224,6 +239,7 @@ def segment(
             chunk_idx=chunk_idx,
             batch_size=batch_size,
             device=device,
+            dtype=dtype,
             workers=workers,
         )
         code = segment(arguments)

@@ -19,7 +19,7 @@ from aas.reduce import PRESETS, Preset
 from aas.segmenters import load_segmenter
 from aas.store.atomic import write_text, written
 from aas.store.keys import quoted
-from aas.tasks.phrase_masks import phrase_masks, point_phrases, run_lengths
+from aas.tasks.phrase_masks import PointingOptions, phrase_masks, point_phrases, run_lengths
 from aas.view import overlay
 
 DEFAULT_QUESTION = "Describe the image in detail."
@@ -106,7 +106,7 @@ class Grounder:
 
     def ground(self, name: str, pixels: np.ndarray, answer: Answer, maps: AttentionMaps) -> Grounding:
         """The second half: from an answer and its maps to masks."""
-        pointed = point_phrases(self.pipeline, answer, maps, self.preset, pixels.shape[:2])
+        pointed = point_phrases(self.pipeline, answer, maps, PointingOptions(self.preset.merge), pixels.shape[:2])
         found = phrase_masks(self.segmenter, self.segmenter.encode([pixels])[0], pointed, "last") if pointed else []
         grounded = tuple(
             GroundedPhrase(one.phrase, one.map, one.point_xy, masks.masks[0], float(masks.scores[0]))

@@ -26,15 +26,24 @@ from aas.images import ImageError, read_image
 from aas.mask_choice import CHOICES, MaskChoice
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.categories import CategoryMatcher
-from aas.phrases.parser import load_pipeline
+from aas.phrases.parser import Words, load_pipeline
+from aas.phrases.visible import TESTS, Kind
 from aas.records import Answer, AttentionMaps, Phrase
-from aas.reduce import PRESETS
+from aas.reduce import PRESETS, Merge
 from aas.segmenters import load_segmenter
 from aas.store.atomic import write_text
 from aas.store.items import REFERENCE_SUFFIX, read_item, read_reference_item
 from aas.store.runs import RunFolder
 from aas.tasks.merge import merge_instances
-from aas.tasks.phrase_masks import Pointed, packed_masks, phrase_masks, point_phrases, run_lengths_of
+from aas.tasks.phrase_masks import (
+    Pointed,
+    PointingOptions,
+    PromptKind,
+    packed_masks,
+    phrase_masks,
+    point_phrases,
+    run_lengths_of,
+)
 from aas.tasks.segment_jobs import Annotation, SegmentJob, find_jobs, image_of, read_annotation
 from aas.view.text import harmless
 
@@ -57,6 +66,12 @@ class Segment:
     preset: str = "paper"
     tokenizer: str | None = None
     fit: Fit = "pad"
+    merge: Merge | None = None
+    words: Words = "root"
+    drop: tuple[Kind, ...] = ()
+    prompt: PromptKind = "point"
+    points: int = 1
+    negative_points: int = 0
     mask_choice: MaskChoice = "last"
     categories: str = "present"
     category_thresh: float = 0.5
@@ -65,15 +80,22 @@ class Segment:
     chunk_idx: int = 0
     batch_size: int = 4
     device: str | None = None
+    dtype: str = "auto"
     workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"Unknown preset {self.preset!r}. Known: {', '.join(PRESETS)}.")
-        if self.mask_choice not in CHOICES:
-            raise ValueError(f"--mask-choice {self.mask_choice!r}: give {', '.join(CHOICES)}.")
-        if self.fit not in ("pad", "stretch"):
-            raise ValueError(f"--fit {self.fit!r}: give pad or stretch.")
+        for option, value, known in (
+            ("--mask-choice", self.mask_choice, CHOICES),
+            ("--fit", self.fit, ("pad", "stretch")),
+            ("--merge", self.merge or "mean", ("mean", "max", "first")),
+            ("--words", self.words, ("root", "chunk")),
+            ("--prompt", self.prompt, ("point", "mask")),
+            *(("--drop", kind, tuple(TESTS)) for kind in self.drop),
+        ):
+            if value not in known:
+                raise ValueError(f"{option} {value!r}: give {', '.join(known)}.")
         if not 0 <= self.chunk_idx < self.num_chunks:
             raise ValueError(
                 f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
@@ -81,9 +103,15 @@ class Segment:
         if self.task == "instance" and self.ref_anno is None:
             raise ValueError("`aas segment instance` needs --ref-anno, a COCO annotation: it gives ids and categories.")
 
+    def pointing(self, mask_side: int) -> PointingOptions:
+        merge = self.merge or PRESETS[self.preset].merge
+        points = (self.points, self.negative_points)
+        return PointingOptions(merge, self.words, self.drop, self.prompt, *points, mask_side)
+
     def that_decide(self) -> dict[str, Any]:
         """Those that decide what the results are; the others decide only when and where they are made."""
-        decide = ["segmenter", "phrases", "preset", "tokenizer", "fit", "mask_choice"]
+        decide = ["segmenter", "phrases", "preset", "merge", "words", "drop", "prompt", "points", "negative_points"]
+        decide += ["mask_choice", "dtype", "tokenizer", "fit"]
         if self.task == "instance":
             decide += ["categories", "category_thresh", "more_masks"]
         return {name: getattr(self, name) for name in decide}
@@ -107,7 +135,8 @@ def segment(arguments: Segment) -> int:
     writer = _Writer(n_items=len(waiting))
     if waiting:
         maker = _Maker(arguments, annotation)
-        segmenter = load_segmenter(arguments.segmenter, arguments.device or _default_device())
+        segmenter = load_segmenter(arguments.segmenter, arguments.device or _default_device(), arguments.dtype)
+        maker.options = arguments.pointing(segmenter.mask_side)
         run.begin(command, arguments.that_decide(), _facts(arguments) | {"n_images": n_images})
     run.forget_failures({job.key for job in chunk} | {name for name, _ in missing})
     for name, reason in missing:
@@ -141,7 +170,7 @@ def _facts(arguments: Segment) -> dict[str, Any]:
     preset = PRESETS[arguments.preset]
     facts: dict[str, Any] = {
         "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
-        "preset": {"name": arguments.preset, "heads": preset.heads, "merge": preset.merge},
+        "preset": {"name": arguments.preset, "heads": preset.heads, "merge": arguments.merge or preset.merge},
     }
     if arguments.task == "instance" and arguments.categories == "present":
         facts["oracle"] = ORACLE
@@ -175,7 +204,7 @@ class _Maker(Dataset):
 
     def __init__(self, arguments: Segment, annotation: Annotation | None):
         self.arguments, self.annotation = arguments, annotation
-        self.preset = PRESETS[arguments.preset]
+        self.options = arguments.pointing(mask_side=256)  # which the segmenter decides
         self.pipeline = load_pipeline(arguments.phrases)
         self.jobs: Sequence[SegmentJob] = ()
         self.tokenizer = None
@@ -221,7 +250,7 @@ class _Maker(Dataset):
     def make(self, job: SegmentJob) -> Made:
         image = read_image(image_of(job))
         answer, attention = self._read(job.item, image.shape[:2])
-        pointed = point_phrases(self.pipeline, answer, attention, self.preset, image.shape[:2])
+        pointed = point_phrases(self.pipeline, answer, attention, self.options, image.shape[:2])
         made = Made(job, image, answer.text, answer.question, tuple(pointed))
         return made if self.matcher is None else self._categorized(made)
 

@@ -30,7 +30,7 @@ from aas.images import read_image
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import noun_phrases
 from aas.prompts import point_prompt
-from aas.records import Answer, AttentionMaps, Phrase
+from aas.records import Answer, AttentionMaps, Phrase, Prompt
 from aas.reduce import phrase_map, without_token_mean
 from aas.tasks.phrase_masks import Pointed, phrase_masks
 
@@ -111,7 +111,14 @@ class Evaluation:
             points += [(width // 2, height // 2), random_xy, deepest_xy(thing.union)]
         (embedding,) = self.grounder.segmenter.encode([pixels])
         prompts = [
-            Pointed(matched[i // len(METHODS)][0], residual[0], maps.view, point) for i, point in enumerate(points)
+            Pointed(
+                matched[i // len(METHODS)][0],
+                residual[0],
+                maps.view,
+                point,
+                Prompt(np.array([point], np.float32), np.ones(1, np.int64)),
+            )
+            for i, point in enumerate(points)
         ]
         masks = [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, prompts, "last")]
         for i, (phrase, thing) in enumerate(matched):
