@@ -80,6 +80,10 @@ def assert_same(ours: MaskCandidates, logits: np.ndarray, scores: np.ndarray, to
     np.testing.assert_allclose(ours.scores, scores, atol=tolerance)
 
 
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
 # --------------------------------------------------------------------------- against transformers' own calls
 
 
@@ -191,6 +195,28 @@ def test_boxes_and_coarse_masks(segmenter: Segmenter) -> None:
     assert np.abs(by_box.scores - by_both.scores).max() > 1e-4
     second = segmenter.masks(embedding, boxes_xyxy=boxes[1:], mask_logits=coarse[1:])
     np.testing.assert_allclose(second.scores[0], by_both.scores[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("size_hw", [(60, 60), (40, 80), (120, 30)])
+def test_coarse_masks_lie_on_the_photograph(folder: Path, segmenter: Segmenter, size_hw: tuple[int, int]) -> None:
+    """Given on the photograph padded to a square; checked against transformers' call with the mask made by hand."""
+    (embedding,) = segmenter.encode(photographs([size_hw]))
+    height, width = (round(16 * side / max(size_hw)) for side in size_hw)
+    covered = np.random.default_rng(0).normal(size=(height, width)).astype(np.float32)
+    coarse = np.pad(covered, ((0, 16 - height), (0, 16 - width)))
+    ours = segmenter.masks(embedding, mask_logits=coarse[None])
+
+    by_hand = torch.from_numpy(coarse)[None, None]
+    if "sam2" in folder.name or "sam3" in folder.name:  # the photograph fills the square: each cell covers more of it
+        by_hand = F.interpolate(torch.from_numpy(covered)[None, None], (16, 16), mode="bilinear", align_corners=False)
+    features = segmenter.decoder_features([feature[None] for feature in embedding.features])
+    with torch.no_grad():
+        theirs = segmenter.model(**features, input_masks=by_hand)
+    logits = theirs.pred_masks[0, 0, theirs.iou_scores[0, 0].argsort()]
+    torch.testing.assert_close(ours.logits[0, ours.scores[0].argsort()], logits, atol=1e-5, rtol=1e-4)
+
+    finer = np.kron(coarse, np.ones((3, 3), np.float32))
+    assert segmenter.masks(embedding, mask_logits=finer[None]).logits.shape == ours.logits.shape
 
 
 def test_one_mask_of_each_prompt(segmenter: Segmenter) -> None:
@@ -385,6 +411,23 @@ def test_a_checkpoint_agrees_with_its_own_predictor(original: tuple[Any, Path], 
 
 
 @pytest.mark.filterwarnings("ignore:.*attention heads")
+def test_boxes_and_coarse_masks_agree_with_the_predictor(original: tuple[Any, Path]) -> None:
+    model, path = original
+    segmenter, image = load_segmenter(str(path)), photographs()[0]
+    box, coarse = np.array([20.0, 10.0, 90.0, 80.0]), np.random.default_rng(0).normal(size=(1, 32, 32))
+    assert segmenter.mask_side == 32
+    predictor = segment_anything().SamPredictor(model)
+    predictor.set_image(image)
+    (embedding,) = segmenter.encode([image])
+    for given in ({"box": box}, {"mask_input": coarse}, {"box": box, "mask_input": coarse}):
+        masks, scores, _ = predictor.predict(**given)
+        both = {"boxes_xyxy": box[None] if "box" in given else None, "mask_logits": given.get("mask_input")}
+        ours = segmenter.masks(embedding, **both)
+        assert iou(ours.masks[0], masks) >= 0.999
+        assert np.abs(ours.scores[0] - scores).max() < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:.*attention heads")
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -539,10 +582,6 @@ def disc_picture(size_hw: tuple[int, int], centre_xy: tuple[int, int], radius: i
         0, 4, (*size_hw, 3)
     )
     return image.clip(0, 255).astype(np.uint8), disc
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / (a | b).sum())
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,11 @@ class Segmenter(ABC):
         """Those tensors as arguments of the model's call."""
 
     @abstractmethod
+    def in_mask_frame(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """Logits [n, 1, s, s] of a photograph of `size_hw` pixels, padded to a square at the right or the bottom ->
+        [n, 1, m, m] of the square input, m = `mask_side`."""
+
+    @abstractmethod
     def at_original_size(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
         """Logits [n, 1, h, w] of the square input -> [n, 1, H, W] of the photograph."""
 
@@ -137,6 +142,11 @@ class Segmenter(ABC):
     def input_side(self) -> int:
         """Pixels of the model's square input."""
         return self.model.prompt_encoder.input_image_size
+
+    @property
+    def mask_side(self) -> int:
+        """Cells of the square of a coarse mask: the prompt encoder halves it twice on its way to the embedding's."""
+        return 4 * self.model.prompt_encoder.image_embedding_size[0]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> list[ImageEmbedding]:
@@ -170,9 +180,10 @@ class Segmenter(ABC):
         """Three masks for each of N prompts on one photograph.
 
         `points_xy` float [N, P, 2]; `labels` int [N, P]: 1 = on the thing (the default), 0 = not on it, -10 = no point
-        (fills up rows, but is attended to); `boxes_xyxy` float [N, 4]; `mask_logits` float [N, h, w], coarse masks in the
-        frame of the square input (where the photograph covers `input_size_hw` of S x S), at the segmenter's mask
-        resolution. At least one kind of prompt must be given; several are combined. N = 0 gives empty arrays.
+        (fills up rows, but is attended to); `boxes_xyxy` float [N, 4]; `mask_logits` float [N, s, s], coarse masks of
+        the photograph padded to a square at the right or the bottom, as SAM takes them; any s, the segmenter's own
+        (`mask_side`) is exact. At least one kind of prompt must be given; several are combined. N = 0 gives empty
+        arrays.
 
         All prompts go through the decoder together, in parts of `PROMPTS_PER_DECODE`. Raises ValueError for prompts
         that do not fit each other, and where the model overflows.
@@ -185,7 +196,8 @@ class Segmenter(ABC):
         if boxes_xyxy is not None:
             prompts["input_boxes"] = self._to_input_frame(np.reshape(boxes_xyxy, (-1, 2, 2)), embedding).flatten(1)
         if mask_logits is not None:
-            prompts["input_masks"] = torch.as_tensor(mask_logits, dtype=torch.float32, device=self.device)
+            coarse = torch.as_tensor(mask_logits, dtype=torch.float32, device=self.device)
+            prompts["input_masks"] = self.in_mask_frame(coarse[:, None], embedding.size_hw)[:, 0]
         if not prompts:
             raise ValueError("masks() needs points_xy, boxes_xyxy or mask_logits.")
         counts = {len(prompt) for prompt in prompts.values()}
@@ -231,5 +243,5 @@ class Segmenter(ABC):
 
 
 def bilinear(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """[n, 1, h, w] -> [n, 1, H, W], half-pixel centres."""
+    """[n, 1, h, w] -> [n, 1, H, W], half-pixel centres; the same where the size is the same."""
     return F.interpolate(logits, size_hw, mode="bilinear", align_corners=False)

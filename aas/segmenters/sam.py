@@ -35,6 +35,9 @@ class SamSegmenter(Segmenter):
     def decoder_features(self, features: Sequence[Tensor]) -> dict[str, Any]:
         return {"image_embeddings": features[0]}
 
+    def in_mask_frame(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        return bilinear(logits, (self.mask_side, self.mask_side))
+
     def at_original_size(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
         height, width = embedding.input_size_hw
         square = bilinear(logits, (self.input_side, self.input_side))

@@ -33,5 +33,11 @@ class Sam2Segmenter(Segmenter):
     def decoder_features(self, features: Sequence[Tensor]) -> dict[str, Any]:
         return {"image_embeddings": list(features)}
 
+    def in_mask_frame(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """See `Segmenter`: the padding is cut off, the rest stretched as the photograph is."""
+        scale = logits.shape[-1] / max(size_hw)
+        height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
+        return bilinear(logits[..., :height, :width], (self.mask_side, self.mask_side))
+
     def at_original_size(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
         return bilinear(logits, embedding.size_hw)
