@@ -270,3 +270,38 @@ def test_the_mask_with_most_attention_inside():
     assert inside.sum() == 900 and inside.sum() + outside.sum() == 3600
     assert attention_contrast(masks[0], grid_map, view) == pytest.approx(1.0)
     assert attention_contrast(np.zeros((60, 60), bool), grid_map, view) == -np.inf
+
+
+def test_words_drop_and_merge(attn, tmp_path):
+    assert segmented(attn, tmp_path / "chunk", "--words", "chunk", "--merge", "max")[0] == 0
+    assert segmented(attn, tmp_path / "root")[0] == 0
+    chunk, root = (json.loads((tmp_path / f"{name}/%72un.json").read_text()) for name in ("chunk", "root"))
+    assert chunk["phrases"] == root["phrases"]
+    assert all(set(r) < set(c) for c, r in zip(chunk["token_indices"], root["token_indices"], strict=True))
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"image": "tree.png", "answer": "The image shows a tree. It is in the background."}))
+    run("infer-attn", "--images", attn / "photos", "--model", attn / "model", "--answers", answers, "--out",
+        tmp_path / "attn")  # fmt: skip
+    where = ("--attn", tmp_path / "attn", "--images", attn / "photos")
+    assert run("segment", "gcg", *where, "--out", tmp_path / "all")[0] == 0
+    assert run("segment", "gcg", *where, "--out", tmp_path / "few", "--drop", "pronouns", "--drop", "unseen")[0] == 0
+    everything, few = (json.loads((tmp_path / f"{name}/tree.json").read_text()) for name in ("all", "few"))
+    assert everything["phrases"] == ["The image", "a tree", "It", "the background"] and few["phrases"] == ["a tree"]
+
+
+@pytest.mark.parametrize("prompt", [["--prompt", "mask"], ["--points", 3, "--negative-points", 2]])
+def test_other_prompts(attn, tmp_path, prompt):
+    """The masks differ from those of one point, the points told do not: they are the maps' peaks."""
+    assert segmented(attn, tmp_path / "point")[0] == 0 and segmented(attn, tmp_path / "other", *prompt)[0] == 0
+    one, other = (json.loads((tmp_path / f"{name}/%72un.json").read_text()) for name in ("point", "other"))
+    assert one["points"] == other["points"] and one["pred_masks"] != other["pred_masks"]
+    assert segmented(attn, tmp_path / "single", *prompt, "--batch-size", 1)[0] == 0
+    single = json.loads((tmp_path / "single/%72un.json").read_text())
+    assert all(iou(a, b) > 0.99 for a, b in zip(single["pred_masks"], other["pred_masks"], strict=True))
+
+
+def test_masks_say_whether_they_cover_their_point(attn, tmp_path):
+    assert segmented(attn, tmp_path)[0] == 0
+    for item in map(json.loads, contents(tmp_path).values()):
+        for (x, y), mask, covered in zip(item["points"], item["pred_masks"], item["covers_point"], strict=True):
+            assert bool(coco_mask.decode(mask)[y, x]) == covered

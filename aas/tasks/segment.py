@@ -411,7 +411,14 @@ class Unwritten:
             "scores": [score[0] for score in self.scores],
             "spans": [list(phrase.span) for phrase in self.phrases],
             "token_indices": [list(phrase.token_indices) for phrase in self.phrases],
+            "covers_point": [self._covers_point(i) for i in range(len(self.phrases))],
         }
+
+    def _covers_point(self, i: int) -> bool:
+        """Whether the mask of phrase `i` holds the point that was asked about: a segmenter may miss it."""
+        x, y = self.points_xy[i]
+        byte, bit = divmod(y * self.size_hw[1] + x, 8)
+        return bool(self.packed[i][0, byte] >> (7 - bit) & 1)
 
     def instances(self) -> dict[str, Any]:
         """Without ids, which are given when all images are merged. Empty masks are dropped, as in the reference."""
