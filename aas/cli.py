@@ -203,7 +203,9 @@ def segment(
     more_masks: Annotated[bool, typer.Option("--more-masks", help="Of instances: keep all three masks.")] = False,
     num_chunks: Annotated[int, typer.Option(min=1, help="Split the images into so many parts …")] = 1,
     chunk_idx: Annotated[int, typer.Option(min=0, help="… and do this one (from 0).")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 4,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images encoded at once. Default: 8 on a GPU, 1 on a CPU.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     dtype: Annotated[str, typer.Option(help="Of the image encoder: auto, bfloat16, float32 or float16.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images. Default: by cores.")] = None,

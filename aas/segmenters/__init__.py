@@ -12,10 +12,10 @@ def load_segmenter(segmenter_id: str, device: str = "cpu", dtype: str = "auto") 
     """Load `embedded`, a local folder, a Hugging Face id or `id@revision`, or a checkpoint file of segment-anything.
 
     `dtype`: what the image encoder computes in: bfloat16, float16, float32, or auto: bfloat16 on a GPU that has it,
-    float16 on an older one, float32 on a CPU; the embedded segmenter always runs in float32. Raises ValueError or
+    float16 on an older one, float32 on a CPU, as the embedded segmenter anywhere. Raises ValueError or
     FileNotFoundError for what cannot be loaded as a whole.
     """
-    chosen = torch_dtype("float32" if segmenter_id == "embedded" else dtype, device)
+    chosen = torch_dtype("float32" if (segmenter_id, dtype) == ("embedded", "auto") else dtype, device)
     if Path(segmenter_id).is_file():
         from aas.segmenters.sam_original import load_sam_checkpoint
 

@@ -98,7 +98,8 @@ class Segmenter(ABC):
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the segmenter's weights, the first is {names[0]}.")
-        return cls(model.to(device), processor["image_mean"], processor["image_std"], dtype)
+        model = model.to(device).to(memory_format=torch.channels_last)  # in which convolutions run, without a copy
+        return cls(model, processor["image_mean"], processor["image_std"], dtype)
 
     # ---------------------------------------------------------------------------------- what a family says
 
