@@ -15,4 +15,9 @@ def families() -> list[dict[str, str]]:
 
 def as_text(rows: list[dict[str, str]]) -> str:
     width = max(len(row["model_type"]) for row in rows) + 2
-    return "\n".join(f"{row['model_type']:<{width}}{row['image_tokens']}" for row in rows)
+    lines = [f"{row['model_type']:<{width}}{row['image_tokens']}" for row in rows]
+    others = "Any other model type runs if its processor declares one grid of image tokens; `aas doctor MODEL` tells."
+    refused = (
+        f"Refused, since their image tokens have no place in the image: {', '.join(sorted(registry.LMM_REFUSED))}."
+    )
+    return "\n".join([*lines, "", others, refused])
