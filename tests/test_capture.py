@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, LlamaConfig
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 from aas import capture
 from aas.capture import Selection
+from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
 from aas.lmms.llava import Llava
 from aas.lmms.sampling import Sampling
@@ -139,3 +140,22 @@ def test_beside_a_flash_kernel(lmm):
         for ours, expected in zip(flash.run(items, options), lmm.run(items, options), strict=True):
             assert ours[0] == expected[0]
             assert_same(ours[1].maps, expected[1].maps)
+
+
+def test_a_prompt_longer_than_the_context(lmm):
+    with pytest.raises(capture.CaptureError, match=r"\d{3,} tokens, the model's context holds 512: shrink the image"):
+        lmm.prepare(IMAGE, "What is it? " * 300)
+
+
+def test_a_model_that_sees_nothing(tmp_path):
+    LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'llama'.*adding-a-model"):
+        load_lmm(str(tmp_path))
+
+
+def test_a_prompt_without_its_image(lmm):
+    """As a broken chat template makes it."""
+    inputs = lmm.inputs(IMAGE, "What is it?")
+    without = {key: value[:, -5:] if value.ndim == 2 else value for key, value in inputs.items()}
+    with pytest.raises(capture.CaptureError, match="0 image tokens where a grid of 4 x 4"):
+        lmm.grids(without, IMAGE.shape[:2])
