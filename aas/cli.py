@@ -1,5 +1,6 @@
 """The `aas` command: arguments only. Heavy imports happen inside the commands, so that `aas --help` is quick."""
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +30,18 @@ PHRASES_HELP = "spaCy pipeline: `embedded`, a package name or a folder."
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """A user's mistake is one line and exit code 2."""
+    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1."""
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            typer.echo("aas: no space left on the device: free some, then run the same command again.", err=True)
+            raise typer.Exit(1) from error
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)):
+            raise
+        typer.echo(f"aas: {error}", err=True)
+        raise typer.Exit(2) from error
+    except ValueError as error:
         typer.echo(f"aas: {error}", err=True)
         raise typer.Exit(2) from error
 

@@ -4,7 +4,6 @@ Images are decoded and made into inputs by worker processes, put into batches of
 has its own file, and its own failure.
 """
 
-import errno
 import os
 import platform
 import sys
@@ -148,13 +147,7 @@ def infer_attn(arguments: InferAttn) -> int:
         run.fail(name, f"{name}: in {arguments.answers}, but not among the images")
     n_failed = len(unmatched)
     if waiting:
-        try:
-            n_failed += _Runner(arguments, run, lmm, len(waiting)).fill(waiting)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            print(f"aas: no space left in {run.path}: free some, then run the same command to go on.", file=sys.stderr)
-            return 1
+        n_failed += _Runner(arguments, run, lmm, len(waiting)).fill(waiting)
     n_new = len(requests) + len(unmatched) - n_done - n_failed
     print(f"{n_new} done, {n_done} were there, {n_failed} failed: {run.path}", file=sys.stderr)
     return 3 if n_failed else 0

@@ -4,7 +4,6 @@ Worker processes read the photographs and the items, find the phrases and their 
 photographs at once and decodes all phrases of one in a batch; another process makes run lengths and writes.
 """
 
-import errno
 import json
 import os
 import sys
@@ -144,14 +143,8 @@ def segment(arguments: Segment) -> int:
         run.fail(name, reason)
     n_failed = len(missing)
     if waiting:
-        try:
-            with writer:
-                n_failed += _fill(arguments, run, maker, segmenter, waiting, writer)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            print(f"aas: no space left in {run.path}: free some, then run the same command to go on.", file=sys.stderr)
-            return 1
+        with writer:
+            n_failed += _fill(arguments, run, maker, segmenter, waiting, writer)
     n_new = len(waiting) + len(missing) - n_failed
     print(f"{n_new} done, {len(chunk) - len(waiting)} were there, {n_failed} failed: {run.path}", file=sys.stderr)
     if arguments.task == "instance" and all(run.is_done(job.key) for job in jobs):
