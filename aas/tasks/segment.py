@@ -30,6 +30,7 @@ from aas.phrases.visible import TESTS, Kind
 from aas.records import Answer, AttentionMaps, Phrase
 from aas.reduce import PRESETS, Merge
 from aas.segmenters import load_segmenter
+from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.store.atomic import write_text
 from aas.store.items import REFERENCE_SUFFIX, read_item, read_reference_item
 from aas.store.runs import RunFolder
@@ -306,7 +307,12 @@ def _unchanged(made: Made) -> Made:
 
 
 def _fill(
-    arguments: Segment, run: RunFolder, maker: _Maker, segmenter: Any, jobs: Sequence[SegmentJob], writer: "_Writer"
+    arguments: Segment,
+    run: RunFolder,
+    maker: _Maker,
+    segmenter: Segmenter,
+    jobs: Sequence[SegmentJob],
+    writer: "_Writer",
 ) -> int:
     """Returns the number of images that failed."""
     n_workers = arguments.workers
@@ -325,11 +331,12 @@ def _fill(
             for made in batch:
                 if made.image is None:
                     fail(made, made.error)
-            with_phrases = [made.image for made in usable if made.pointed and made.image is not None]
-            embeddings = iter(segmenter.encode(with_phrases))
+            embeddings = iter(_encoded(segmenter, [made.image for made in usable if made.pointed]))
             for made in usable:
+                embedding = next(embeddings) if made.pointed else None
                 try:
-                    embedding = next(embeddings) if made.pointed else None
+                    if isinstance(embedding, Exception):
+                        raise embedding
                     _segment_one(arguments, run, segmenter, made, embedding, writer)
                 except OSError:
                     raise
@@ -337,6 +344,14 @@ def _fill(
                     fail(made, f"{made.job.image}: {type(error).__name__}: {error}")
             progress.update(len(batch))
     return len(failures)
+
+
+def _encoded(segmenter: Segmenter, images: Sequence[Any]) -> list[ImageEmbedding | Exception]:
+    """Embeddings of uint8 [H, W, 3] images; where all at once fail (for want of memory, say), one by one."""
+    try:
+        return list(segmenter.encode(images))
+    except Exception as error:
+        return [error] if len(images) == 1 else [one for image in images for one in _encoded(segmenter, [image])]
 
 
 def _batches(made: Iterable[Made], size: int) -> Iterator[list[Made]]:
@@ -351,11 +366,16 @@ def _batches(made: Iterable[Made], size: int) -> Iterator[list[Made]]:
 
 
 def _segment_one(
-    arguments: Segment, run: RunFolder, segmenter: Any, made: Made, embedding: Any, writer: "_Writer"
+    arguments: Segment,
+    run: RunFolder,
+    segmenter: Segmenter,
+    made: Made,
+    embedding: ImageEmbedding | None,
+    writer: "_Writer",
 ) -> None:
     assert made.image is not None
     choice = None if arguments.more_masks else arguments.mask_choice
-    masks = phrase_masks(segmenter, embedding, made.pointed, choice) if made.pointed else []
+    masks = phrase_masks(segmenter, embedding, made.pointed, choice) if embedding is not None else []
     result = Unwritten(
         arguments.task,
         run.item_path(made.job.key),
