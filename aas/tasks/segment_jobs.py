@@ -53,13 +53,13 @@ def find_jobs(
     items = _items(attn)
     folder = images if images.is_dir() else images.parent
     if annotation is None:
-        names = result_names([(folder / image, folder) for image in items])
+        names = result_names([(folder / _with_extension(image, item), folder) for image, item in items.items()])
         jobs = [
             SegmentJob(unquoted(name), unquoted(name), item, folder / image)
             for name, (image, item) in zip(names, items.items(), strict=True)
         ]
         return sorted(jobs, key=lambda job: job.key), []
-    by_stem = {str(Path(image).with_suffix("")): image for image in items}
+    by_stem = {str(Path(_with_extension(image, item)).with_suffix("")): image for image, item in items.items()}
     jobs, missing = [], []
     for entry in annotation.images:
         file_name = str(entry.get("file_name") or f"{entry['id']}.jpg")
@@ -84,6 +84,11 @@ def _items(attn: Path) -> dict[str, Path]:
     if not items:
         raise ValueError(f"--attn {attn}: no attention items (*{SUFFIX}, *{REFERENCE_SUFFIX}) in this folder.")
     return items
+
+
+def _with_extension(image: str, item: Path) -> str:
+    """An image as `_items` names it, with an extension: the reference's items name none."""
+    return image if item.suffix == SUFFIX else f"{image}{item.suffix}"
 
 
 def image_of(job: SegmentJob) -> Path:
