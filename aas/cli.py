@@ -217,10 +217,13 @@ def segment(
     ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     dtype: Annotated[str, typer.Option(help="Of the image encoder: auto, bfloat16, float32 or float16.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images. Default: by cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read images, or do them. Default: by cores.")
+    ] = None,
 ) -> None:
     """Turn stored attention into masks."""
-    from aas.tasks.segment import Segment, segment
+    from aas.tasks.segment import segment
+    from aas.tasks.segment_arguments import Segment
 
     with _usage_errors():
         if task not in ("gcg", "instance"):

@@ -19,15 +19,18 @@ class ConvReLU6(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, linear: bool = False):
         super().__init__()
-        # On an even input TensorFlow pads a strided 3x3 convolution at the bottom and right only.
-        self.pad_end = kernel == 3 and stride == 2
-        padding = kernel // 2 if not self.pad_end else 0
+        # On an even input TensorFlow pads a strided 3x3 convolution at the bottom and right only. Two rows of zeros on
+        # each side give the same outputs and one row and column before them, without a copy of the input.
+        self.pads_end = kernel == 3 and stride == 2
+        padding = 2 if self.pads_end else kernel // 2
         self.conv = nn.Conv2d(n_in, n_out, kernel, stride, padding, groups=groups)
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(F.pad(x, (0, 1, 0, 1)) if self.pad_end else x)
-        return x if self.linear else F.relu6(x)
+        x = self.conv(x)
+        if self.pads_end:
+            x = x[:, :, 1:, 1:]
+        return x if self.linear else F.relu6(x, inplace=True)
 
 
 class InvertedResidual(nn.Module):

@@ -35,7 +35,8 @@ from aas.reduce import phrase_map, without_token_mean
 from aas.segmenters import embedded, load_segmenter
 from aas.store.items import AttentionItem, read_item, write_item
 from aas.tasks.phrase_masks import run_lengths
-from aas.tasks.segment import Segment, segment
+from aas.tasks.segment import segment
+from aas.tasks.segment_arguments import Segment
 
 ANSWER = "A man and a woman with a dog on a bench next to a tree, a red car, an old bicycle and a white house."
 # width, layers, heads, layers with global attention
