@@ -69,6 +69,10 @@ def ground(
     segmenter: Annotated[str, typer.Option(help=SEGMENTER_HELP)] = "embedded",
     phrases: Annotated[str, typer.Option(help=PHRASES_HELP)] = "embedded",
     preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
+    points: Annotated[
+        int | None,
+        typer.Option(min=1, help="Peaks that become points. Default: 1; embedded segmenter: 3."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer, in tokens. Default: the model's own limit, or 512.")
@@ -88,6 +92,7 @@ def ground(
             segmenter=segmenter,
             phrases=phrases,
             preset=preset,
+            n_points=points,
             device=device,
             max_new_tokens=max_new_tokens,
             as_json=as_json,

@@ -22,6 +22,10 @@ from aas.store.keys import quoted
 from aas.tasks.phrase_masks import PointingOptions, phrase_masks, point_phrases, run_lengths
 from aas.view import overlay
 
+# Peaks that become points. The method takes one; the embedded models, whose maps and masks are both rough, draw better
+# from three (mean IoU of phrases 0.29 -> 0.31 on the photographs for choosing, 0.39 -> 0.41 on those for the figures).
+N_POINTS = 1
+N_POINTS_EMBEDDED = 3
 DEFAULT_QUESTION = "Describe the image in detail."
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -71,7 +75,8 @@ class Grounder:
 
     `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, a checkpoint file of
     segment-anything (segmenter), or the name of a spaCy pipeline (phrases). `base`: the base LLM, where `model` is a
-    LoRA in LLaVA's own format. `preset`: `paper`, `reference-2024` or `reference-2025`.
+    LoRA in LLaVA's own format. `preset`: `paper`, `reference-2024` or `reference-2025`. `n_points`: peaks of a phrase's
+    map that become points for the segmenter, at most; by default one, and three with the embedded segmenter.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Grounder:
         *,
         base: str | None = None,
         preset: str = "paper",
+        n_points: int | None = None,
         device: str | None = None,
         max_new_tokens: int | None = None,
     ):
@@ -89,6 +95,8 @@ class Grounder:
             raise ValueError(f"Unknown preset {preset!r}. Known: {', '.join(PRESETS)}.")
         self.preset: Preset = PRESETS[preset]
         self.max_new_tokens = max_new_tokens
+        default = N_POINTS_EMBEDDED if segmenter == "embedded" else N_POINTS
+        self.options = PointingOptions(self.preset.merge, n_positive=default if n_points is None else n_points)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.pipeline = load_pipeline(phrases)
         self.segmenter = load_segmenter(segmenter, device)
@@ -106,7 +114,7 @@ class Grounder:
 
     def ground(self, name: str, pixels: np.ndarray, answer: Answer, maps: AttentionMaps) -> Grounding:
         """The second half: from an answer and its maps to masks."""
-        pointed = point_phrases(self.pipeline, answer, maps, PointingOptions(self.preset.merge), pixels.shape[:2])
+        pointed = point_phrases(self.pipeline, answer, maps, self.options, pixels.shape[:2])
         found = phrase_masks(self.segmenter, self.segmenter.encode([pixels])[0], pointed, "last") if pointed else []
         grounded = tuple(
             GroundedPhrase(one.phrase, one.map, one.point_xy, masks.masks[0], float(masks.scores[0]))

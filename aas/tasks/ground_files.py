@@ -74,6 +74,7 @@ def ground_files(
     segmenter: str = "embedded",
     phrases: str = "embedded",
     preset: str = "paper",
+    n_points: int | None = None,
     device: str | None = None,
     max_new_tokens: int | None = None,
     as_json: bool = False,
@@ -94,7 +95,14 @@ def ground_files(
             print(EMBEDDED_NOTICE, file=sys.stderr)
             logging.disable_progress_bar()  # of loading, which takes a second
         grounder = Grounder(
-            model, segmenter, phrases, base=base, preset=preset, device=device, max_new_tokens=max_new_tokens
+            model,
+            segmenter,
+            phrases,
+            base=base,
+            preset=preset,
+            n_points=n_points,
+            device=device,
+            max_new_tokens=max_new_tokens,
         )
         progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
         for (path, _), name in zip(progress, names, strict=True):

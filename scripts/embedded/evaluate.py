@@ -29,14 +29,16 @@ from aas.geometry import deepest_xy
 from aas.images import read_image
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import noun_phrases
-from aas.prompts import point_prompt
-from aas.records import Answer, AttentionMaps, Phrase, Prompt
+from aas.prompts import point_prompt, points_prompt
+from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
 from aas.reduce import phrase_map, without_token_mean
+from aas.tasks.ground import N_POINTS_EMBEDDED
 from aas.tasks.phrase_masks import Pointed, phrase_masks
 
 METHODS = {
-    "attention": "attention minus token mean (the method)",
-    "raw": "raw attention",
+    "attention": "attention minus token mean: its peak (the method)",
+    "peaks": "… its three highest peaks (what `aas ground` does with these models)",
+    "raw": "raw attention: its peak",
     "centre": "image centre",
     "random": "random point",
     "ground truth": "ground-truth point (the segmenter's limit)",
@@ -101,31 +103,37 @@ class Evaluation:
         if not matched:
             return
         residual = without_token_mean(maps.maps)
-        height, width = pixels.shape[:2]
-        points: list[tuple[int, int]] = []
+        pointed = []
         for phrase, thing in matched:
-            for source in (residual, maps.maps):
-                merged = phrase_map(source, phrase.token_indices, self.grounder.preset.merge)
-                points.append(point_prompt(merged, maps.view, (height, width)))
-            random_xy = (int(self.rng.integers(width)), int(self.rng.integers(height)))
-            points += [(width // 2, height // 2), random_xy, deepest_xy(thing.union)]
-        (embedding,) = self.grounder.segmenter.encode([pixels])
-        prompts = [
-            Pointed(
-                matched[i // len(METHODS)][0],
-                residual[0],
-                maps.view,
-                point,
-                Prompt(np.array([point], np.float32), np.ones(1, np.int64)),
+            method, raw = (
+                phrase_map(source, phrase.token_indices, self.grounder.preset.merge) for source in (residual, maps.maps)
             )
-            for i, point in enumerate(points)
-        ]
-        masks = [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, prompts, "last")]
+            for prompt in self.prompts(method, raw, maps.view, pixels.shape[:2], thing).values():
+                point_xy = int(prompt[0, 0]), int(prompt[0, 1])
+                pointed.append(Pointed(phrase, method, maps.view, point_xy, _positive(prompt)))
+        (embedding,) = self.grounder.segmenter.encode([pixels])
+        masks = [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, pointed, "last")]
+        points = [one.point_xy for one in pointed]
         for i, (phrase, thing) in enumerate(matched):
             mine = slice(i * len(METHODS), (i + 1) * len(METHODS))
             hit = {m: bool(thing.union[y, x]) for m, (x, y) in zip(METHODS, points[mine], strict=True)}
             iou = {m: thing.iou(mask) for m, mask in zip(METHODS, masks[mine], strict=True)}
             self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou))
+
+    def prompts(
+        self, method: np.ndarray, raw: np.ndarray, view: View, image_hw: tuple[int, int], thing: Thing
+    ) -> dict[str, np.ndarray]:
+        """Positive points [P, 2] of each method, the first of them the one that is right or not."""
+        height, width = image_hw
+        points = {
+            "attention": [point_prompt(method, view, image_hw)],
+            "peaks": points_prompt(method, view, image_hw, positive=N_POINTS_EMBEDDED).points_xy,
+            "raw": [point_prompt(raw, view, image_hw)],
+            "centre": [(width // 2, height // 2)],
+            "random": [(int(self.rng.integers(width)), int(self.rng.integers(height)))],
+            "ground truth": [deepest_xy(thing.union)],
+        }
+        return {name: np.asarray(points[name], np.float32) for name in METHODS}
 
     def mean(
         self, value: Callable[[Case], float], keep: Callable[[Case], bool] = lambda case: True
@@ -156,6 +164,10 @@ class Evaluation:
                 "iou_small": self.mean(iou, small),
             }
         return figures
+
+
+def _positive(points_xy: np.ndarray) -> Prompt:
+    return Prompt(points_xy, np.ones(len(points_xy), np.int64))
 
 
 def _hit_of(method: str, case: Case) -> float:
