@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from aas import cli_expressions
+
 app = typer.Typer(
     help="Ask a multimodal model about images and ground every noun phrase of its answer to a mask.",
     no_args_is_help=True,
@@ -117,7 +119,8 @@ def infer_attn(
     ref_anno: Annotated[Path | None, typer.Option(help="COCO or GranD-f annotation: take its images only.")] = None,
     question: Annotated[str, typer.Option(help="What to ask about each image.")] = "Describe the image in detail.",
     answers: Annotated[
-        Path | None, typer.Option(help='Given answers: JSON lines {"image": …, "answer": …}; nothing is generated.')
+        Path | None,
+        typer.Option(help='Given answers: JSON lines {"image": …, "answer": …}. With "question" only, asked.'),
     ] = None,
     batch_size: Annotated[str, typer.Option(help="Images at once, or `auto`.")] = "auto",
     num_chunks: Annotated[int, typer.Option(min=1, help="Split the images into so many parts …")] = 1,
@@ -188,20 +191,28 @@ def infer_attn(
     epilog="Examples:\n\n"
     "  aas segment gcg --attn run --images photos/ --out masks\n\n"
     "  aas segment instance --attn run --images val2017/ --ref-anno instances_val2017.json --out instances\n\n"
+    "  aas segment expressions --attn run --images val2017/ --answers refcoco.jsonl --out masks\n\n"
     "  aas segment gcg --attn reference_pth/ --images photos/ --out masks --tokenizer liuhaotian/llava-v1.5-7b"
 )
 def segment(
-    task: Annotated[str, typer.Argument(help="gcg: a mask for each phrase. instance: masks of COCO categories.")],
+    task: Annotated[
+        str,
+        typer.Argument(help="gcg: a mask for each phrase. instance: of COCO categories. expressions: of --answers."),
+    ],
     attn: Annotated[Path, typer.Option(help="Run folder of `aas infer-attn`, or a folder of the reference's .pth.")],
     images: Annotated[Path, typer.Option(help="Folder of the photographs.")],
     out: Annotated[Path, typer.Option(help="Run folder: one file per image. Started again, it goes on.")],
     ref_anno: Annotated[Path | None, typer.Option(help="COCO or GranD-f annotation: its images, with its ids.")] = None,
+    answers: Annotated[Path | None, typer.Option(help="Of expressions: the file that infer-attn was given.")] = None,
     segmenter: Annotated[str, typer.Option(help=SEGMENTER_HELP)] = "embedded",
     phrases: Annotated[str, typer.Option(help=PHRASES_HELP)] = "embedded",
     preset: Annotated[str, typer.Option(help="paper, reference-2024 or reference-2025.")] = "paper",
     tokenizer: Annotated[str | None, typer.Option(help="Of the reference's items (.pth), which hold ids only.")] = None,
     fit: Annotated[str, typer.Option(help="Of those items: images were padded (pad) or stretched (stretch).")] = "pad",
-    merge: Annotated[str | None, typer.Option(help="Tokens of a phrase: mean, max, first.")] = None,
+    merge: Annotated[
+        str | None,
+        typer.Option(help="Tokens of a phrase: mean, max, first. Default: the preset's, of expressions max."),
+    ] = None,
     words: Annotated[str, typer.Option(help="Tokens of the root word (root), or of all (chunk).")] = "root",
     drop: Annotated[
         list[str] | None, typer.Option(help="Leave out pronouns, or the unseen (the image, the background).")
@@ -231,14 +242,15 @@ def segment(
     from aas.tasks.segment_arguments import Segment
 
     with _usage_errors():
-        if task not in ("gcg", "instance"):
-            raise ValueError(f"Nothing to segment for {task!r}: give gcg or instance.")
+        if task not in ("gcg", "instance", "expressions"):
+            raise ValueError(f"Nothing to segment for {task!r}: give gcg, instance or expressions.")
         arguments = Segment(
             task=task,  # type: ignore[arg-type]
             attn=attn,
             images=images,
             out=out,
             ref_anno=ref_anno,
+            answers=answers,
             segmenter=segmenter,
             phrases=phrases,
             preset=preset,
@@ -385,6 +397,11 @@ def show_masks(
     with _usage_errors():
         code = show_masks(folder, out, images, gt, only)
     raise typer.Exit(code)
+
+
+eval_app = typer.Typer(help="Figures: results against ground truth.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(eval_app, name="eval")
+cli_expressions.register(app, eval_app, _usage_errors)
 
 
 if __name__ == "__main__":

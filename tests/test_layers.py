@@ -14,6 +14,7 @@ LAYERS = [
     {"phrases", "prompts", "mask_choice", "view"},
     {"lmms", "segmenters", "datasets", "metrics"},
     {"tasks"},
+    {"cli_expressions"},
     {"cli", "cluster", "__init__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,27 +1,49 @@
-"""Answers that are given, one JSON line each: `{"image": …, "answer": …}`."""
+"""Answers that are given, and questions of single images, one JSON line each: `{"image": …, "answer": …}`."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aas.datasets.sources import ImageSource
+
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class GivenAnswer:
-    """`token_ids`, where another engine wrote the answer, are taken as they are; otherwise `text` is tokenized.
+    """One line: what is said, or asked, about an image.
 
-    `question` is None where the run's own question holds.
+    `token_ids`, where another engine wrote the answer, are taken as they are; otherwise `text` is tokenized; where both
+    are missing, the model answers. `question` is None where the run's own holds. `id` tells the lines of one image
+    apart and names their items. `spans` are the characters of `text` that `aas segment expressions` finds masks for;
+    None: what the answer is about.
     """
 
-    text: str
+    image: str
+    text: str = ""
     token_ids: tuple[int, ...] | None = None
     question: str | None = None
+    id: str | None = None
+    spans: tuple[Span, ...] | None = None
+
+    @property
+    def key(self) -> str:
+        """What no other line of the file has."""
+        return self.id or self.image
+
+    @property
+    def is_asked(self) -> bool:
+        return not self.text.strip() and self.token_ids is None
 
 
-def read_answers(path: Path) -> dict[str, GivenAnswer]:
-    """By the image's path as written. Raises ValueError with the line's number for what cannot be used."""
-    answers: dict[str, GivenAnswer] = {}
+def read_answers(path: Path) -> list[GivenAnswer]:
+    """In the order of the file. Raises ValueError with the line's number for what cannot be used.
+
+    Either every line has an answer or none, since a batch is generated or replayed as a whole.
+    """
+    rows: dict[str, GivenAnswer] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
@@ -30,33 +52,71 @@ def read_answers(path: Path) -> dict[str, GivenAnswer]:
             entry = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{where} is not valid JSON ({error}).") from error
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-            raise ValueError(f'{where}: an object with "image" and "answer" is needed.')
-        text, token_ids = entry.get("answer", ""), entry.get("token_ids")
-        if not isinstance(text, str) or not (text.strip() or token_ids):
-            raise ValueError(f"{where}: the answer is empty.")
-        if token_ids is not None and not all(isinstance(i, int) and i >= 0 for i in token_ids):
-            raise ValueError(f"{where}: token_ids must be a list of token numbers.")
-        if entry["image"] in answers:
-            raise ValueError(f"{where}: {entry['image']} has two answers; one run holds one for each image.")
-        answers[entry["image"]] = GivenAnswer(text, tuple(token_ids) if token_ids else None, entry.get("question"))
-    if not answers:
+        row = _row(entry, where)
+        if row.key in rows:
+            several = "" if row.id else "; give each line of an image an id of its own"
+            raise ValueError(f"{where}: {row.key} is there twice{several}.")
+        rows[row.key] = row
+    if not rows:
         raise ValueError(f"{path} holds no answers.")
-    return answers
+    if len({row.is_asked for row in rows.values()}) > 1:
+        raise ValueError(f"{path}: some lines have an answer, some only a question; make two files of them.")
+    return list(rows.values())
+
+
+def _row(entry: Any, where: str) -> GivenAnswer:
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        raise ValueError(f'{where}: an object with "image" and "answer" is needed.')
+    text, token_ids, question = entry.get("answer"), entry.get("token_ids"), entry.get("question")
+    if question is not None and not (isinstance(question, str) and question.strip()):
+        raise ValueError(f"{where}: the question is empty.")
+    if text is None and not token_ids and question is None:
+        raise ValueError(f"{where}: the answer is missing, and there is no question to answer.")
+    if text is not None and not (isinstance(text, str) and (text.strip() or token_ids)):
+        raise ValueError(f"{where}: the answer is empty.")
+    if token_ids is not None and not all(isinstance(i, int) and i >= 0 for i in token_ids):
+        raise ValueError(f"{where}: token_ids must be a list of token numbers.")
+    name = entry.get("id")
+    if name is not None and not (isinstance(name, str | int) and str(name)):
+        raise ValueError(f"{where}: the id must be a word or a number.")
+    return GivenAnswer(
+        entry["image"],
+        text or "",
+        tuple(token_ids) if token_ids else None,
+        question,
+        None if name is None else str(name),
+        _spans(entry.get("spans"), text or "", where),
+    )
+
+
+def _spans(spans: Any, text: str, where: str) -> tuple[Span, ...] | None:
+    if spans is None:
+        return None
+    if not text.strip():
+        raise ValueError(f'{where}: "spans" are characters of the answer, and there is none.')
+    try:
+        pairs = tuple((int(start), int(end)) for start, end in spans)
+    except (TypeError, ValueError):
+        pairs = ((0, 0),)
+    if not pairs or not all(0 <= start < end <= len(text) and text[start:end].strip() for start, end in pairs):
+        raise ValueError(f'{where}: "spans" must be a list of [start, end], characters of the answer.')
+    return pairs
 
 
 def match_answers(
-    sources: list[ImageSource], answers: dict[str, GivenAnswer]
-) -> tuple[list[tuple[ImageSource, GivenAnswer]], list[str]]:
-    """The images that have an answer, with it; and the names in `answers` that are no image of the run.
+    sources: Sequence[ImageSource], rows: Sequence[GivenAnswer]
+) -> tuple[list[tuple[ImageSource, GivenAnswer]], list[GivenAnswer]]:
+    """The images that have an answer, with each of theirs; and the lines about no image of the run.
 
-    An answer names its image by its key or its path.
+    A line names its image by its key or its path.
     """
+    by_image: dict[str, list[GivenAnswer]] = {}
+    for row in rows:
+        by_image.setdefault(row.image, []).append(row)
     matched, used = [], set()
     for source in sources:
-        for name in (source.key, source.path.as_posix(), str(source.path.resolve())):
-            if name in answers:
-                matched.append((source, answers[name]))
-                used.add(name)
-                break
-    return matched, [name for name in answers if name not in used]
+        names = dict.fromkeys((source.key, source.path.as_posix(), str(source.path.resolve())))
+        mine = [row for name in names for row in by_image.get(name, ())]
+        matched += [(source, row) for row in mine]
+        used |= {row.key for row in mine}
+    return matched, [row for row in rows if row.key not in used]

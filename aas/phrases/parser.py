@@ -57,10 +57,15 @@ def noun_phrases(
     for chunk in noun_chunks(pipeline(answer.text)):
         if any(TESTS[kind](chunk) for kind in drop):
             continue
-        span = (chunk.start_char, chunk.end_char)
-        root_span = (chunk.root.idx, chunk.root.idx + len(chunk.root))
-        tokens = overlapping(answer.token_spans, root_span if words == "root" else span)
-        if not tokens:
-            raise ValueError(f"No token writes {chunk.text!r}: the answer's token spans do not belong to its text.")
-        phrases.append(Phrase(chunk.text, span, root_span, tokens))
+        phrases.append(phrase_of(chunk, answer, words))
     return tuple(phrases)
+
+
+def phrase_of(chunk: Span, answer: Answer, words: Words) -> Phrase:
+    """A noun chunk with the answer's tokens that write its root word, or all of it."""
+    span = (chunk.start_char, chunk.end_char)
+    root_span = (chunk.root.idx, chunk.root.idx + len(chunk.root))
+    tokens = overlapping(answer.token_spans, root_span if words == "root" else span)
+    if not tokens:
+        raise ValueError(f"No token writes {chunk.text!r}: the answer's token spans do not belong to its text.")
+    return Phrase(chunk.text, span, root_span, tokens)

@@ -7,6 +7,7 @@ has its own file, and its own failure.
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -119,6 +120,11 @@ class Request:
     question: str
     given: GivenAnswer | None = None
 
+    @property
+    def key(self) -> str:
+        """The name of its item: the image's, or, of several lines about one image, the line's own."""
+        return (self.given and self.given.id) or self.source.key
+
 
 def infer_attn(arguments: InferAttn) -> int:
     """Fill the run folder; returns the exit code.
@@ -129,7 +135,7 @@ def infer_attn(arguments: InferAttn) -> int:
     requests, unmatched, n_images = _requests(arguments)
     if run.description_path.exists():
         run.begin("infer-attn", arguments.that_decide(), {})  # a folder of another run is refused before a model loads
-    waiting = [request for request in requests if not run.is_done(request.source.key)]
+    waiting = [request for request in requests if not run.is_done(request.key)]
     n_done = len(requests) - len(waiting)
     if waiting:
         lmm = load_lmm(
@@ -142,9 +148,9 @@ def infer_attn(arguments: InferAttn) -> int:
         )
         lmm.resolved(arguments.options().selection)  # complains about layers and heads that the model does not have
         run.begin("infer-attn", arguments.that_decide(), _facts(arguments, lmm) | {"n_images": n_images})
-    run.forget_failures({request.source.key for request in requests} | set(unmatched))
-    for name in unmatched:
-        run.fail(name, f"{name}: in {arguments.answers}, but not among the images")
+    run.forget_failures({request.key for request in requests} | {row.key for row in unmatched})
+    for row in unmatched:
+        run.fail(row.key, f"{row.image}: in {arguments.answers}, but not among the images")
     n_failed = len(unmatched)
     if waiting:
         n_failed += _Runner(arguments, run, lmm, len(waiting)).fill(waiting)
@@ -153,18 +159,26 @@ def infer_attn(arguments: InferAttn) -> int:
     return 3 if n_failed else 0
 
 
-def _requests(arguments: InferAttn) -> tuple[list[Request], list[str], int]:
-    """This chunk's images and what to ask of them; names in --answers that are no image (told by the first chunk); and
-    how many images all chunks have together."""
+def _requests(arguments: InferAttn) -> tuple[list[Request], list[GivenAnswer], int]:
+    """This chunk's images and what to ask of them; lines of --answers about no image (told by the first chunk); and
+    how many items all chunks have together."""
     sources = find_sources(arguments.images, arguments.ref_anno, outside=arguments.out)
-    unmatched: list[str] = []
+    unmatched: list[GivenAnswer] = []
     if arguments.answers is None:
         requests = [Request(source, arguments.question) for source in sources]
     else:
         matched, unmatched = match_answers(sources, read_answers(arguments.answers))
-        requests = [Request(source, given.question or arguments.question, given) for source, given in matched]
+        requests = [Request(source, row.question or arguments.question, row) for source, row in matched]
+        _check_keys(requests)
     chunk = requests[arguments.chunk_idx :: arguments.num_chunks]
     return chunk, unmatched if arguments.chunk_idx == 0 else [], len(requests) + len(unmatched)
+
+
+def _check_keys(requests: Sequence[Request]) -> None:
+    """Two lines may name one image in two ways, by its key and by its path."""
+    twice = [key for key, count in Counter(request.key for request in requests).items() if count > 1]
+    if twice:
+        raise ValueError(f"--answers: {twice[0]} has two answers; give each line of an image an id of its own.")
 
 
 def _facts(arguments: InferAttn, lmm: LMM) -> dict[str, Any]:
@@ -205,7 +219,7 @@ class _Requests(Dataset):
 
     def __getitem__(self, index: int) -> _Made:
         request = self.requests[index]
-        given = request.given or GivenAnswer("")
+        given = request.given or GivenAnswer("")  # of no words: the model answers
         try:
             image = read_image(request.source.path)
             prepared = self.lmm.prepare(image, request.question, given.text or None, given.token_ids)
@@ -350,10 +364,10 @@ class _Runner:
             tokenizer=self.lmm.name,
             reduction={"keep": selection.keep, "layers": selection.layers, "heads": selection.heads},
         )
-        write_item(self.run.item_path(request.source.key), item)
+        write_item(self.run.item_path(request.key), item)
         self.progress.update()
 
     def _fail(self, request: Request, error: str) -> None:
         self.n_failed += 1
-        self.run.fail(request.source.key, harmless(error))
+        self.run.fail(request.key, harmless(error))
         self.progress.update()

@@ -61,10 +61,20 @@ def point_phrases(
     pipeline: Language, answer: Answer, attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
 ) -> list[Pointed]:
     """The answer's noun phrases in reading order, each with its prompt."""
+    phrases = noun_phrases(pipeline, answer, words=options.words, drop=options.drop)
+    return prompted(phrases, attention, options, image_hw)
+
+
+def prompted(
+    phrases: Sequence[Phrase], attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
+) -> list[Pointed]:
+    """Each phrase with its map and its prompt."""
     residual = without_token_mean(attention.maps)
     pointed = []
-    for phrase in noun_phrases(pipeline, answer, words=options.words, drop=options.drop):
-        grid_map = phrase_map(residual, phrase.token_indices, options.merge)
+    for phrase in phrases:
+        # Of a phrase that is the whole answer nothing specific would remain, as of a single token.
+        maps = attention.maps if len(phrase.token_indices) == len(residual) else residual
+        grid_map = phrase_map(maps, phrase.token_indices, options.merge)
         point_xy = point_prompt(grid_map, attention.view, image_hw)
         if options.prompt == "mask":
             prompt = mask_prompt(grid_map, attention.view, image_hw, options.mask_side)

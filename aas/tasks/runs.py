@@ -45,6 +45,7 @@ def verify(folder: Path) -> list[str]:
     checks: dict[str, Callable[[Path], object]] = {
         "infer-attn": read_item,
         "segment gcg": _check_gcg,
+        "segment expressions": _check_gcg,
         "segment instance": _check_instances,
     }
     wrong = []

@@ -1,4 +1,4 @@
-"""`aas segment gcg|instance`: from stored attention to masks.
+"""`aas segment gcg|instance|expressions`: from stored attention to masks.
 
 Two ways through the images. On a GPU, and with a large segmenter on a CPU, worker processes read the photographs and
 the items and find the prompts, the main process encodes several photographs at once and decodes all phrases of one in
@@ -9,21 +9,24 @@ each worker process does all of that for its own images, on one core.
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from aas.datasets.answers import read_answers
 from aas.reduce import PRESETS
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.store.runs import RunFolder
+from aas.tasks.expressions import find_rows
 from aas.tasks.merge import merge_instances
 from aas.tasks.phrase_masks import packed_masks, phrase_masks
 from aas.tasks.segment_arguments import Segment
-from aas.tasks.segment_jobs import find_jobs, read_annotation
+from aas.tasks.segment_jobs import SegmentJob, find_jobs, read_annotation
 from aas.tasks.segment_making import Made, Maker
 from aas.tasks.segment_results import SegmentResult, Writer
 from aas.view.text import harmless
@@ -41,10 +44,13 @@ def segment(arguments: Segment) -> int:
     run = RunFolder(arguments.out, ".json")
     command = f"segment {arguments.task}"
     annotation = read_annotation(arguments.ref_anno) if arguments.ref_anno else None
-    jobs, missing = find_jobs(arguments.attn, arguments.images, annotation)
+    if arguments.answers is None:
+        jobs, missing = find_jobs(arguments.attn, arguments.images, annotation)
+    else:
+        jobs, missing = find_rows(arguments.attn, arguments.images, read_answers(arguments.answers))
     if run.description_path.exists():
         run.begin(command, arguments.that_decide(), {})
-    chunk = jobs[arguments.chunk_idx :: arguments.num_chunks]
+    chunk = _chunk(jobs, arguments.num_chunks, arguments.chunk_idx)
     n_images = len(jobs) + len(missing)
     missing = missing if arguments.chunk_idx == 0 else []
     waiting = [job for job in chunk if not run.is_done(job.key)]
@@ -67,17 +73,23 @@ def segment(arguments: Segment) -> int:
     return 3 if n_failed else 0
 
 
+def _chunk(jobs: Sequence[SegmentJob], num_chunks: int, chunk_idx: int) -> list[SegmentJob]:
+    """Jobs of one image stay together: it is encoded once for all of them."""
+    numbers = {image: i for i, image in enumerate(dict.fromkeys(job.image for job in jobs))}
+    return [job for job in jobs if numbers[job.image] % num_chunks == chunk_idx]
+
+
 def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _facts(arguments: Segment) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
-    inputs = {name: getattr(arguments, name) for name in ("attn", "images", "ref_anno")}
+    inputs = {name: getattr(arguments, name) for name in ("attn", "images", "ref_anno", "answers")}
     preset = PRESETS[arguments.preset]
     facts: dict[str, Any] = {
         "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
-        "preset": {"name": arguments.preset, "heads": preset.heads, "merge": arguments.merge or preset.merge},
+        "preset": {"name": arguments.preset, "heads": preset.heads, "merge": arguments.merge_used},
     }
     if arguments.task == "instance" and arguments.categories == "present":
         facts["oracle"] = ORACLE
@@ -92,26 +104,34 @@ ORACLE = (
 
 @dataclass(frozen=True)
 class _Segmenting:
-    """From prompts to masks."""
+    """From prompts to masks. `embeddings`: of the last batch, by photograph."""
 
     arguments: Segment
     run: RunFolder
     segmenter: Segmenter
+    embeddings: dict[Path, ImageEmbedding | Exception] = field(default_factory=dict)
 
     def results(self, batch: Sequence[Made]) -> Iterator[tuple[str, SegmentResult | str]]:
         """Of each image its key, and its result or the reason why there is none."""
-        embeddings = iter(self._encoded([made.image for made in batch if made.pointed]))
+        self._encode({made.job.image: made.image for made in batch if made.pointed})
         for made in batch:
             if made.image is None:
                 yield made.job.key, made.error
                 continue
-            embedding = next(embeddings) if made.pointed else None
+            embedding = self.embeddings[made.job.image] if made.pointed else None
             try:
                 if isinstance(embedding, Exception):
                     raise embedding
                 yield made.job.key, self._result(made, embedding)
             except Exception as error:  # whatever one image's trouble is, it costs nobody else's result
                 yield made.job.key, f"{made.job.image}: {type(error).__name__}: {error}"
+
+    def _encode(self, images: dict[Path, Any]) -> None:
+        """Each photograph once: the expression before may have been about the same."""
+        for path in self.embeddings.keys() - images.keys():
+            del self.embeddings[path]
+        new = [path for path in images if path not in self.embeddings]
+        self.embeddings.update(zip(new, self._encoded([images[path] for path in new]), strict=True))
 
     def _encoded(self, images: Sequence[Any]) -> list[ImageEmbedding | Exception]:
         """Embeddings of uint8 [H, W, 3] images; where all at once fail (for want of memory, say), one by one."""
@@ -128,6 +148,7 @@ class _Segmenting:
             self.arguments.task,
             self.run.item_path(made.job.key),
             made.job.image_id,
+            None if made.job.row is None else made.job.row.image,
             made.caption,
             made.question,
             made.image.shape[:2],

@@ -10,7 +10,7 @@ from aas.phrases.visible import TESTS, Kind
 from aas.reduce import PRESETS, Merge
 from aas.tasks.phrase_masks import PointingOptions, PromptKind
 
-Task = Literal["gcg", "instance"]
+Task = Literal["gcg", "instance", "expressions"]
 Fit = Literal["pad", "stretch"]
 
 
@@ -23,6 +23,7 @@ class Segment:
     images: Path
     out: Path
     ref_anno: Path | None = None
+    answers: Path | None = None
     segmenter: str = "embedded"
     phrases: str = "embedded"
     preset: str = "paper"
@@ -64,11 +65,20 @@ class Segment:
             )
         if self.task == "instance" and self.ref_anno is None:
             raise ValueError("`aas segment instance` needs --ref-anno, a COCO annotation: it gives ids and categories.")
+        if (self.task == "expressions") != (self.answers is not None):
+            raise ValueError(
+                "`aas segment expressions` needs --answers, the file that `aas infer-attn` was given; no other task "
+                "takes it."
+            )
+
+    @property
+    def merge_used(self) -> Merge:
+        """A given expression is many words, any of which may be the one that is looked for: the largest counts."""
+        return self.merge or ("max" if self.task == "expressions" else PRESETS[self.preset].merge)
 
     def pointing(self, mask_side: int) -> PointingOptions:
-        merge = self.merge or PRESETS[self.preset].merge
         points = (self.points, self.negative_points)
-        return PointingOptions(merge, self.words, self.drop, self.prompt, *points, mask_side)
+        return PointingOptions(self.merge_used, self.words, self.drop, self.prompt, *points, mask_side)
 
     def that_decide(self) -> dict[str, Any]:
         """Those that decide what the results are; the others decide only when and where they are made."""

@@ -5,6 +5,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from aas.datasets.answers import GivenAnswer
 from aas.datasets.sources import read_json
 from aas.store.items import REFERENCE_SUFFIX, SUFFIX, safetensors_image
 from aas.store.keys import result_names, unquoted
@@ -13,12 +14,13 @@ from aas.store.keys import result_names, unquoted
 @dataclass(frozen=True)
 class SegmentJob:
     """`image_id` as the annotation has it (a string without one); `key` that its result is
-    stored under; `item` the attention."""
+    stored under; `item` the attention; `row` the expression that is to be found, if one is given."""
 
     image_id: str | int
     key: str
     item: Path
     image: Path
+    row: GivenAnswer | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline
 from aas.records import Answer, AttentionMaps, Phrase
 from aas.store.items import REFERENCE_SUFFIX, read_item, read_reference_item
-from aas.tasks.phrase_masks import Pointed, point_phrases
+from aas.tasks.expressions import phrases_of
+from aas.tasks.phrase_masks import Pointed, point_phrases, prompted
 from aas.tasks.segment_arguments import Segment
 from aas.tasks.segment_jobs import Annotation, SegmentJob, image_of
 
@@ -83,7 +84,11 @@ class Maker(Dataset):
     def make(self, job: SegmentJob) -> Made:
         image = read_image(image_of(job))
         answer, attention = self._read(job.item, image.shape[:2])
-        pointed = point_phrases(self.pipeline, answer, attention, self.options, image.shape[:2])
+        if job.row is None:
+            pointed = point_phrases(self.pipeline, answer, attention, self.options, image.shape[:2])
+        else:
+            phrases = phrases_of(job.row, self.pipeline, answer, self.options.words)
+            pointed = prompted(phrases, attention, self.options, image.shape[:2])
         made = Made(job, image, answer.text, answer.question, tuple(pointed))
         return made if self.matcher is None else self._categorized(made)
 

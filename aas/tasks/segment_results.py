@@ -26,6 +26,7 @@ class SegmentResult:
     task: Task
     path: Path
     image_id: str | int
+    image: str | None  # the photograph, where image_id is an expression's
     caption: str
     question: str
     size_hw: tuple[int, int]
@@ -36,12 +37,13 @@ class SegmentResult:
     scores: list[list[float]]
 
     def write(self) -> None:
-        content = self.gcg() if self.task == "gcg" else self.instances()
+        content = self.instances() if self.task == "instance" else self.gcg()
         write_text(self.path, json.dumps(content, ensure_ascii=False) + "\n")
 
     def gcg(self) -> dict[str, Any]:
         return {
             "image_id": self.image_id,
+            **({} if self.image is None else {"image": self.image}),
             "question": self.question,
             "caption": self.caption,
             "phrases": [phrase.text for phrase in self.phrases],

@@ -108,7 +108,7 @@ def _pictures(
     run: RunFolder, key: str, path: Path, photographs: Path, truths: Truths
 ) -> tuple[Image.Image, Image.Image]:
     item = json.loads(path.read_text(encoding="utf-8"))
-    image = read_image(image_file(photographs, key, truths.file_names.get(item["image_id"])))
+    image = read_image(image_file(photographs, key, item.get("image") or truths.file_names.get(item["image_id"])))
     answer = Answer(item.get("question", ""), item["caption"], (), ())
     predicted = _predicted(item)
     if predicted and predicted[0].mask.shape != image.shape[:2]:

@@ -1,0 +1,112 @@
+"""Panoptic narrative grounding (arXiv 2109.04988): captions whose noun phrases stand for panoptic segments of COCO.
+
+`png_coco_val2017.json` is a list of narratives: `image_id`, `caption`, and `segments`, the caption cut into
+utterances, each with the ids of the panoptic segments it stands for, if any. The segments are COCO's
+`panoptic_val2017.json` and its folder of PNG files, where a pixel's segment is R + 256 G + 256² B.
+"""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from aas.datasets.expressions import Expression, Expressions, Span, Target, run_lengths
+from aas.datasets.sources import read_json
+from aas.phrases.alignment import carried_over
+
+
+class Panoptic:
+    """COCO's panoptic annotation and its folder of PNG files."""
+
+    def __init__(self, annotation: Path, folder: Path | None = None):
+        """`folder`: by default the one beside `annotation` that has its name without extension."""
+        content: Any = read_json(annotation)
+        parts = {"images", "annotations", "categories"}
+        if not isinstance(content, dict) or not parts <= set(content):
+            raise ValueError(f"{annotation} is no panoptic annotation of COCO: it lacks one of {', '.join(parts)}.")
+        self.folder = folder or annotation.with_suffix("")
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: no such folder; name that of the panoptic PNG files.")
+        self.image_names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
+        self.annotations = {int(entry["image_id"]): entry for entry in content["annotations"]}
+        self.is_thing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def things(self, image_id: int) -> dict[int, bool]:
+        """Segment id -> whether it is a thing; empty for an image that is not annotated."""
+        entry = self.annotations.get(image_id, {"segments_info": []})
+        return {int(part["id"]): self.is_thing[part["category_id"]] for part in entry["segments_info"]}
+
+    def segment_ids(self, image_id: int) -> np.ndarray:
+        """The segment of each pixel, int32 [H, W]; that of the last image is kept."""
+        if self._last is None or self._last[0] != image_id:
+            with Image.open(self.folder / self.annotations[image_id]["file_name"]) as image:
+                red_green_blue = np.asarray(image.convert("RGB"), np.int32)
+            self._last = image_id, red_green_blue @ np.array([1, 256, 256**2], np.int32)
+        return self._last[1]
+
+
+def read_png(narratives: Path, panoptic: Path, masks: Path | None = None) -> Expressions:
+    """One `Expression` for each narrative, in the order of the file; narratives without grounded phrases are left out.
+
+    A phrase is plural when it stands for several segments, as the published evaluation counts it.
+    """
+    content: Any = read_json(narratives)
+    if not isinstance(content, list) or not all(
+        isinstance(one, dict) and {"image_id", "caption", "segments"} <= set(one) for one in content
+    ):
+        raise ValueError(f"{narratives} is no list of narratives with image_id, caption and segments.")
+    segments = Panoptic(panoptic, masks)
+    items: list[Expression] = []
+    problems: list[str] = []
+    seen: Counter[int] = Counter()
+    for narrative in content:
+        image_id = int(narrative["image_id"])
+        name = f"{image_id}_{seen[image_id]}"
+        seen[image_id] += 1
+        text, phrases = _grounded(narrative)
+        things = segments.things(image_id)
+        unknown = [part for _, ids in phrases for part in ids if part not in things]
+        if image_id not in segments.image_names or unknown:
+            what = f"segment {unknown[0]}" if image_id in segments.image_names else "the image"
+            problems.append(f"narrative {name}: {what} is not in {panoptic}")
+        elif phrases:
+            read = partial(_targets, segments, image_id, [ids for _, ids in phrases])
+            spans = tuple(span for span, _ in phrases)
+            items.append(Expression(name, segments.image_names[image_id], text, read, spans))
+    return Expressions(items, problems)
+
+
+def _grounded(narrative: dict[str, Any]) -> tuple[str, list[tuple[Span, list[int]]]]:
+    """The caption, and the characters and segment ids of each phrase that is grounded.
+
+    Where the caption and its utterances differ in more than white space, the utterances are the caption.
+    """
+    utterances = [part["utterance"].strip() for part in narrative["segments"]]
+    text, caption = " ".join(utterances), narrative["caption"].strip()
+    spans, start = [], 0
+    for utterance in utterances:
+        spans.append((start, start + len(utterance)))
+        start += len(utterance) + 1
+    segments = [
+        [int(i) for i in part["segment_ids"]] if part.get("noun", True) and utterance else []
+        for part, utterance in zip(narrative["segments"], utterances, strict=True)
+    ]
+    grounded = [(span, ids) for span, ids in zip(spans, segments, strict=True) if ids]
+    carried = carried_over([span for span, _ in grounded], text, caption)
+    if carried is None:
+        return text, grounded
+    return caption, [(span, ids) for span, (_, ids) in zip(carried, grounded, strict=True)]
+
+
+def _targets(panoptic: Panoptic, image_id: int, phrases: list[list[int]]) -> list[Target]:
+    pixels, things = panoptic.segment_ids(image_id), panoptic.things(image_id)
+    targets = []
+    for ids in phrases:
+        # Of a phrase that stands for both, the last segment decides, as in the published evaluation.
+        kinds = {"things" if things[ids[-1]] else "stuff", "plural" if len(ids) > 1 else "singular"}
+        targets.append(Target(run_lengths(np.isin(pixels, ids)), kinds=frozenset(kinds)))
+    return targets

@@ -1,0 +1,96 @@
+"""ReasonSeg (arXiv 2308.00692): beside each photograph a JSON file with questions and the polygons of the answer.
+
+`text` is a list of questions, or of phrases where `is_sentence` is false; `shapes` a list of polygons with the label
+`target`, `ignore` (does not count) or `flag` (means nothing). https://github.com/dvlab-research/LISA
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from aas.datasets.expressions import Expression, Expressions, Target, chosen_sentences, run_lengths
+from aas.images import SUFFIXES, read_image
+
+IGNORED = 255
+
+
+def read_reasonseg(folder: Path, sentences: str = "first") -> Expressions:
+    """Sorted by name. `sentences`: of each photograph the `first`, which is all that is published, or `all`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    photographs = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    items: list[Expression] = []
+    problems = [f"{path.name}: no JSON file" for name, path in photographs.items() if not _json(path).is_file()]
+    for path in sorted(folder.glob("*.json")):
+        photograph = photographs.get(path.stem)
+        if photograph is None:
+            problems.append(f"{path.name}: no photograph of that name")
+            continue
+        try:
+            annotation = _annotation(path)
+            for number, text in chosen_sentences(annotation["text"], sentences):
+                read = partial(_targets, photograph, annotation["shapes"])
+                is_question = annotation["is_sentence"]
+                name = f"{path.stem}_{number}"
+                items.append(Expression(name, photograph.name, text.strip(), read, is_question=is_question))
+        except _Unusable as error:
+            problems.append(f"{path.name}: {error}")
+    if not items:
+        raise ValueError(f"{folder} holds no annotations of ReasonSeg (NAME.json beside NAME.jpg).")
+    return Expressions(items, problems)
+
+
+class _Unusable(ValueError):
+    """One annotation cannot be used."""
+
+
+def _json(photograph: Path) -> Path:
+    return photograph.with_suffix(".json")
+
+
+def _annotation(path: Path) -> dict[str, Any]:
+    """`text` as a list of words, `shapes` without flags, `is_sentence`."""
+    content = path.read_bytes()
+    try:
+        annotation = json.loads(content)
+    except ValueError:
+        try:
+            annotation = json.loads(content.decode("cp1252"))  # some of the published files are
+        except ValueError as error:
+            raise _Unusable(f"not valid JSON ({error})") from error
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("shapes"), list):
+        raise _Unusable("it has no list `shapes`")
+    text = annotation.get("text")
+    text = [text] if isinstance(text, str) else text
+    if not isinstance(text, list) or not text or not all(isinstance(one, str) and one.strip() for one in text):
+        raise _Unusable("it has no `text`")
+    shapes = [shape for shape in annotation["shapes"] if str(shape["label"]).lower() != "flag" and shape["points"]]
+    return {"text": text, "shapes": shapes, "is_sentence": bool(annotation.get("is_sentence", True))}
+
+
+def _targets(photograph: Path, shapes: list[dict[str, Any]]) -> list[Target]:
+    labels = drawn(shapes, read_image(photograph).shape[:2])
+    return [Target(run_lengths(labels == 1), run_lengths(labels == IGNORED))]
+
+
+def drawn(shapes: list[dict[str, Any]], size_hw: tuple[int, ...]) -> np.ndarray:
+    """uint8 [H, W]: 1 on the target, IGNORED, or 0. Large polygons first, so that small ones lie on top of them; of
+    two of the same size the later one first, as published. Outlines belong to their polygon; corners are cut to whole
+    pixels."""
+    polygons = [np.array(shape["points"], np.float64).astype(np.int32).reshape(1, -1, 2) for shape in shapes]
+    areas = [int(_filled(np.zeros(size_hw, np.uint8), polygon, 1).sum()) for polygon in polygons]
+    labels = np.zeros(size_hw, np.uint8)
+    for i in np.argsort(areas, kind="stable")[::-1]:
+        value = IGNORED if "ignore" in str(shapes[i]["label"]).lower() else 1
+        _filled(labels, polygons[i], value)
+    return labels
+
+
+def _filled(canvas: np.ndarray, polygon: np.ndarray, value: int) -> np.ndarray:
+    cv2.polylines(canvas, list(polygon), True, value, 1)
+    cv2.fillPoly(canvas, list(polygon), value)
+    return canvas

@@ -1,0 +1,118 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: `refs(unc).p` (or google, umd), a pickle, and `instances.json`, COCO's annotation.
+
+Layout: https://github.com/lichengunc/refer. Each reference names an annotation and has several sentences about it.
+"""
+
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from aas.datasets.expressions import (
+    Expression,
+    Expressions,
+    RunLengths,
+    Target,
+    chosen_sentences,
+    run_lengths,
+    without_duplicates,
+)
+from aas.datasets.sources import read_json
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds lists, dicts, tuples, words and numbers. A pickle that names anything else could run code: it is refused
+    before that is imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it wants to import {module}.{name}, and plain lists and dicts need nothing")
+
+
+def read_refs(path: Path) -> list[dict[str, Any]]:
+    """The references of a pickle by Python 2 or 3; raises ValueError for what is none, or would run code."""
+    with path.open("rb") as file:
+        try:
+            refs = _PlainUnpickler(file, encoding="latin1").load()
+        except Exception as error:  # damaged pickles raise about everything
+            raise ValueError(f"{path} is no pickle of references: {error}.") from error
+    needed = ("ref_id", "ann_id", "split", "sentences")
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) and set(needed) <= set(ref) for ref in refs):
+        raise ValueError(f"{path} is no list of references, each with {', '.join(needed)}.")
+    return refs
+
+
+def refs_file(refs: Path, split_by: str | None) -> Path:
+    """`refs`, or where it is a folder its `refs(SPLIT_BY).p`, or the only one there is."""
+    if not refs.is_dir():
+        return refs
+    there = sorted(refs.glob("refs(*).p"))
+    chosen = [path for path in there if split_by in (None, path.name[5:-3])]
+    if len(chosen) != 1:
+        names = ", ".join(path.name for path in there) or "none"
+        raise ValueError(f"--refs {refs}: choose one of its files refs(…).p with --split-by; there are: {names}.")
+    return chosen[0]
+
+
+def read_refcoco(
+    refs: Path, split: str, *, split_by: str | None = None, sentences: str = "all", instances: Path | None = None
+) -> Expressions:
+    """Expressions in the order of the file. `split`: val, testA, testB, test or train; `test` takes every part of it.
+
+    `sentences`: of each reference the `first` or `all`. `instances`: COCO's annotation, beside `refs` by default.
+    """
+    path = refs_file(refs, split_by)
+    refs_found = read_refs(path)
+    splits = sorted({str(ref["split"]) for ref in refs_found})
+    taken = [name for name in splits if name == split or (split == "test" and "test" in name)]
+    if not taken:
+        raise ValueError(f"{path} has no split {split!r}; it has: {', '.join(splits)}.")
+    images, annotations = _instances(instances or path.parent / "instances.json")
+    items: list[Expression] = []
+    problems: list[str] = []
+    for ref in (ref for ref in refs_found if ref["split"] in taken):
+        annotation = annotations.get(ref["ann_id"])
+        image = images.get(annotation["image_id"]) if annotation else None
+        if annotation is None or image is None:
+            problems.append(f"reference {ref['ref_id']}: its annotation {ref['ann_id']} is not in instances.json")
+            continue
+        for number, sentence in chosen_sentences(ref["sentences"], sentences):
+            text = str(sentence["sent"]).strip()
+            name = f"{ref['ref_id']}_{sentence.get('sent_id', number)}"
+            if text:
+                items.append(Expression(name, image["file_name"], text, partial(_targets, annotation, image)))
+            else:
+                problems.append(f"reference {ref['ref_id']}: sentence {number} is empty")
+    return without_duplicates(items, problems)
+
+
+def _instances(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, dict[str, Any]]]:
+    """Images and annotations by id."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
+        raise ValueError(f"{path} is no COCO annotation: it lacks images or annotations.")
+    images, annotations = ({entry["id"]: entry for entry in content[what]} for what in ("images", "annotations"))
+    return images, annotations
+
+
+def _targets(annotation: dict[str, Any], image: dict[str, Any]) -> list[Target]:
+    return [Target(mask_of(annotation["segmentation"], image["height"], image["width"]))]
+
+
+def mask_of(segmentation: Any, height: int, width: int) -> RunLengths:
+    """COCO's polygons, run lengths (numbers or compressed), or a list of run lengths, as one compressed mask."""
+    if not segmentation:
+        return run_lengths(np.zeros((height, width), bool))
+    if isinstance(segmentation, list):
+        if isinstance(segmentation[0], dict):
+            parts = [mask_of(part, height, width) for part in segmentation]
+        else:
+            parts = coco_mask.frPyObjects(segmentation, height, width)
+        segmentation = coco_mask.merge(parts)
+    elif isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
+    counts = segmentation["counts"]
+    text = counts if isinstance(counts, str) else counts.decode("ascii")
+    return {"size": [int(side) for side in segmentation["size"]], "counts": text}

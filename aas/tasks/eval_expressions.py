@@ -1,0 +1,155 @@
+"""`aas eval refcoco|png|reasonseg`: the masks of `aas segment expressions` against a dataset's."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aas.datasets.expressions import Expression, Expressions, Target
+from aas.metrics.expressions import Overlap, narrative_scores, overlap, referring_scores
+from aas.store.atomic import write_text
+from aas.store.runs import RunFolder
+from aas.tasks.expressions import complain
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One target: the `index`-th of an expression; `problem`: why there is no mask to compare, if there is none."""
+
+    expression: Expression
+    index: int
+    target: Target
+    overlap: Overlap
+    problem: str = ""
+
+
+Scores = Callable[[Sequence[Scored]], dict[str, float]]
+
+
+def referring(scored: Sequence[Scored]) -> dict[str, float]:
+    return referring_scores([one.overlap for one in scored])
+
+
+def narratives(scored: Sequence[Scored]) -> dict[str, float]:
+    return narrative_scores([one.overlap for one in scored], [one.target.kinds for one in scored])
+
+
+def evaluate(
+    dataset: Expressions, results: Path, scores: Scores, json_file: Path | None = None, csv_file: Path | None = None
+) -> int:
+    """Print a table, write the files that are asked for; returns the exit code.
+
+    A target without a mask counts as not found and is reported; what cannot be read of the ground truth is left out
+    and reported. Raises ValueError or OSError where nothing can be compared.
+    """
+    run = _results(results, dataset)
+    scored: list[Scored] = []
+    unusable = list(dataset.problems)
+    for expression in tqdm(dataset.items, unit="expression"):
+        try:
+            scored += _scored(expression, run)
+        except (ValueError, OSError) as error:
+            unusable.append(f"{expression.id}: {error}")
+    if not scored:
+        raise ValueError(f"No ground truth can be read: {unusable[0]}")
+    extra = sorted(set(run.items()) - {expression.id for expression in dataset.items})
+    problems = list(dict.fromkeys(one.problem for one in scored if one.problem))
+    report = {
+        **{name: None if isnan(value) else value for name, value in scores(scored).items()},
+        "counts": {
+            "expressions": len({one.expression.id for one in scored}),
+            "images": len({one.expression.image for one in scored}),
+            "masks": len(scored),
+            "not_predicted": sum(one.overlap.missing for one in scored),
+            "unusable": len(unusable),
+            "extra": len(extra),
+        },
+        "problems": {"not_predicted": problems, "unusable": unusable, "extra": extra},
+    }
+    if json_file:
+        write_text(json_file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if csv_file:
+        write_text(csv_file, as_csv(scored))
+    print(as_text(report))
+    complain(problems + unusable)
+    return 3 if problems or unusable else 0
+
+
+def _results(results: Path, dataset: Expressions) -> RunFolder:
+    if not results.is_dir():
+        raise FileNotFoundError(f"--results {results}: no such folder.")
+    run = RunFolder(results, ".json")
+    if not any(run.is_done(expression.id) for expression in dataset.items):
+        wanted = run.item_path(dataset.items[0].id).name if dataset.items else "none: the dataset has no expressions"
+        raise ValueError(
+            f"--results {results} holds no result for this dataset (the first would be {wanted}): give the folder of "
+            "`aas segment expressions`, and the dataset's options as `aas expressions` was given them."
+        )
+    return run
+
+
+def _scored(expression: Expression, run: RunFolder) -> list[Scored]:
+    targets = expression.read_targets()
+    masks, problem = _predicted(expression, run)
+    scored = []
+    for index, target in enumerate(targets):
+        mask, reason = (None, problem) if masks is None else (masks[index], "")
+        try:
+            found = overlap(mask, target.mask, target.ignore)
+        except (ValueError, KeyError, TypeError) as error:
+            found, reason = overlap(None, target.mask, target.ignore), f"{expression.id}: {error}"
+        scored.append(Scored(expression, index, target, found, reason))
+    return scored
+
+
+def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None, str]:
+    """One mask for each target; or None, and the reason."""
+    path = run.item_path(expression.id)
+    if not path.is_file():
+        return None, f"{expression.id}: no result"
+    try:
+        masks = json.loads(path.read_text(encoding="utf-8"))["pred_masks"]
+        n_masks = len(masks)
+    except (ValueError, KeyError, TypeError) as error:
+        return None, f"{path}: damaged ({type(error).__name__}: {error})"
+    if n_masks != expression.n_targets:
+        return None, f"{expression.id}: {n_masks} masks for {expression.n_targets} targets"
+    return masks, ""
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """A Markdown table of the figures, and a line of counts."""
+    figures = {name: value for name, value in report.items() if name not in ("counts", "problems")}
+    values = ["–" if value is None else f"{value:.4f}" for value in figures.values()]
+    counts = report["counts"]
+    lines = [
+        f"| {' | '.join(figures)} |",
+        f"|{'---|' * len(figures)}",
+        f"| {' | '.join(values)} |",
+        "",
+        f"{counts['masks']} masks of {counts['expressions']} expressions in {counts['images']} images; "
+        f"{counts['not_predicted']} not predicted (they count 0), {counts['unusable']} unusable (left out), "
+        f"{counts['extra']} results of others.",
+    ]
+    return "\n".join(lines)
+
+
+def as_csv(scored: Sequence[Scored]) -> str:
+    """One line for each target."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "image", "words", "kinds", "intersection", "union", "iou", "problem"])
+    for one in scored:
+        expression, found = one.expression, one.overlap
+        words = expression.text[slice(*expression.spans[one.index])] if expression.spans else expression.text
+        kinds = " ".join(sorted(one.target.kinds))
+        writer.writerow(
+            [expression.id, expression.image, words, kinds, found.intersection, found.union, found.iou, one.problem]
+        )
+    return text.getvalue()
