@@ -66,7 +66,7 @@ def rows_of_refcoco(
     split_by: SplitBy = None,
     sentences: Sentences = "all",
     instances: Instances = None,
-    say: Annotated[str, typer.Option(help="The given answer.")] = "{expression}",
+    say: Annotated[str, typer.Option(help="The answer that is given.")] = "This image shows {expression}.",
     ask: Annotated[str | None, typer.Option(help="Ask this instead: the model answers.")] = None,
 ) -> int:
     """RefCOCO, RefCOCO+, RefCOCOg: each expression as a given answer, or as a question (--ask)."""
