@@ -371,7 +371,7 @@ def test_refcoco_all_the_way(data, tmp_path):
     assert item["token_indices"] == [mine]
     residual = (maps - maps.mean(axis=0))[mine].max(axis=0).astype(np.float32)
     assert tuple(item["points"][0]) == point_prompt(residual, stored.attention.view, (120, 180))
-    code, output = run("eval", "refcoco", *dataset, "--results", results, "--json", tmp_path / "scores.json")
+    code, _ = run("eval", "refcoco", *dataset, "--results", results, "--json", tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert code == 0 and scores["counts"]["masks"] == 10 and 0 <= scores["cIoU"] <= 1
     code, _ = run("show", "masks", results, "--out", tmp_path / "pictures", "--only", "0_1")
