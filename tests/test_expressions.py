@@ -14,16 +14,17 @@ from typer.testing import CliRunner
 
 from aas.cli import app
 from aas.datasets.answers import read_answers
-from aas.datasets.expressions import Expressions
+from aas.datasets.expressions import Expressions, mask_of
 from aas.datasets.png import read_png
 from aas.datasets.reasonseg import drawn, read_reasonseg
-from aas.datasets.refcoco import mask_of, read_refcoco, read_refs
+from aas.datasets.refcoco import read_refcoco, read_refs
 from aas.metrics.expressions import narrative_scores, overlap, referring_scores
-from aas.phrases.alignment import carried_over
 from aas.phrases.parser import load_pipeline
 from aas.phrases.referent import referent
+from aas.phrases.spacing import carried_over
 from aas.prompts import point_prompt
 from aas.records import Answer
+from aas.segmenters.base import Segmenter
 from aas.store.items import read_item
 from tests import expression_scenes as scenes
 from tests.conftest import shared
@@ -114,7 +115,12 @@ def test_what_cannot_be_used_is_told(data, tmp_path):
     content.append(content[1] | {"image_id": 99})
     (here / "png.json").write_text(json.dumps(content))
     dataset = read_png(here / "png.json", here / "panoptic.json")
-    assert len(dataset.items) == 3 and "segment 5" in dataset.problems[0] and "99_0" in dataset.problems[1]
+    assert len(dataset.items) == 3 and "segment 5" in dataset.problems[0] and "image 99" in dataset.problems[1]
+    del content[1]["segments"][1]["segment_ids"]
+    (here / "png.json").write_text(json.dumps(content))
+    assert "it has no 'segment_ids'" in read_png(here / "png.json", here / "panoptic.json").problems[1]
+    (here / "reasonseg/285_0.json").write_text('{"text": "x", "shapes": [{"points": [[0, 0]]}]}')
+    assert "285_0.json: it has no 'label'" in read_reasonseg(here / "reasonseg").problems
 
 
 @pytest.mark.parametrize(
@@ -308,6 +314,20 @@ def test_perfect_masks(data, perfect):
     assert len(rows) == 7 and rows[3]["words"] == "two boxes" and rows[3]["kinds"] == "plural things"
 
 
+def test_masks_of_other_tools(data, perfect):
+    """Runs as numbers, and polygons, are masks too."""
+    item = json.loads((perfect / "7_0.json").read_text())
+    first = scenes.SCENES[0]
+    item["pred_masks"] = [scenes.segmentation(thing, first.size_hw, n) for n, thing in enumerate(first.things)]
+    assert isinstance(item["pred_masks"][0], list) and isinstance(item["pred_masks"][2]["counts"], list)
+    (perfect / "7_0.json").write_text(json.dumps(item))
+    assert scored_png(data, perfect)[2]["AR"] == 1
+    item["pred_masks"][1:] = [None, 5]
+    (perfect / "7_0.json").write_text(json.dumps(item))
+    code, output, scores = scored_png(data, perfect)
+    assert code == 3 and scores["AR"] == pytest.approx(5 / 7) and "7_0: mask 1 is no mask of the photograph" in output
+
+
 def test_missing_and_damaged_results_count_zero_and_are_told(data, perfect, tmp_path):
     (perfect / "285_0.json").unlink()
     (perfect / "42_0.json").write_text("{")
@@ -350,7 +370,7 @@ def grounded(rows: Path, images: Path, out: Path, *more: object) -> Path:
                        12, *more)  # fmt: skip
     assert code == 0, output
     where = ("--attn", out / "attn", "--images", images, "--answers", rows, "--out", out / "masks")
-    code, output = run("segment", "expressions", *where)
+    code, output = run("segment", "expressions", *where, "--workers", 0)
     assert code == 0, output
     assert run("verify", out / "masks")[0] == 0
     return out / "masks"
@@ -382,6 +402,16 @@ def test_refcoco_all_the_way(data, tmp_path):
         assert run("segment", "expressions", *where, "--num-chunks", 2, "--chunk-idx", chunk)[0] == 0
     for path in results.glob("[0-9]*.json"):
         assert (parts / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_photograph_is_encoded_once_for_all_its_expressions(data, tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    run("expressions", "refcoco", "--refs", data / "refcoco", "--split-by", "unc", "--out", rows)
+    encoded = []
+    encode = Segmenter.encode
+    monkeypatch.setattr(Segmenter, "encode", lambda self, images: encoded.extend(images) or encode(self, images))
+    results = grounded(rows, data / "images", tmp_path)
+    assert len(list(results.glob("[0-9]*.json"))) == 10 and len(encoded) == 2
 
 
 def test_png_all_the_way(data, tmp_path):

@@ -1,6 +1,6 @@
 """What the datasets of given expressions have in common: words about an image, and the masks they stand for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,33 @@ def run_lengths(mask: np.ndarray) -> RunLengths:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def chosen_sentences(sentences: Sequence[Any], which: str) -> Iterator[tuple[int, Any]]:
-    """Numbered; `which`: `first` or `all`."""
-    if which not in ("first", "all"):
-        raise ValueError(f"--sentences {which!r}: give first or all.")
-    yield from enumerate(sentences[:1] if which == "first" else sentences)
+def mask_of(segmentation: Any, height: int, width: int) -> RunLengths:
+    """COCO's polygons, run lengths (numbers or compressed), or a list of run lengths, as one compressed mask."""
+    if not segmentation:
+        return run_lengths(np.zeros((height, width), bool))
+    if isinstance(segmentation, list):
+        if isinstance(segmentation[0], dict):
+            parts = [mask_of(part, height, width) for part in segmentation]
+        else:
+            parts = coco_mask.frPyObjects(segmentation, height, width)
+        segmentation = coco_mask.merge(parts)
+    elif isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
+    counts = segmentation["counts"]
+    text = counts if isinstance(counts, str) else counts.decode("ascii")
+    return {"size": [int(side) for side in segmentation["size"]], "counts": text}
+
+
+def how_many(sentences: str) -> int | None:
+    """Sentences to take of each thing: `first` is 1, `all` None."""
+    if sentences not in ("first", "all"):
+        raise ValueError(f"--sentences {sentences!r}: give first or all.")
+    return 1 if sentences == "first" else None
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Of an entry that cannot be used, in words."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def without_duplicates(items: Sequence[Expression], problems: Sequence[str]) -> Expressions:

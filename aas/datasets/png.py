@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from aas.datasets.expressions import Expression, Expressions, Span, Target, run_lengths
+from aas.datasets.expressions import Expression, Expressions, Span, Target, run_lengths, what_is_wrong
 from aas.datasets.sources import read_json
-from aas.phrases.alignment import carried_over
+from aas.phrases.spacing import carried_over
 
 
 class Panoptic:
@@ -63,21 +63,31 @@ def read_png(narratives: Path, panoptic: Path, masks: Path | None = None) -> Exp
     items: list[Expression] = []
     problems: list[str] = []
     seen: Counter[int] = Counter()
-    for narrative in content:
-        image_id = int(narrative["image_id"])
-        name = f"{image_id}_{seen[image_id]}"
-        seen[image_id] += 1
-        text, phrases = _grounded(narrative)
-        things = segments.things(image_id)
-        unknown = [part for _, ids in phrases for part in ids if part not in things]
-        if image_id not in segments.image_names or unknown:
-            what = f"segment {unknown[0]}" if image_id in segments.image_names else "the image"
-            problems.append(f"narrative {name}: {what} is not in {panoptic}")
-        elif phrases:
-            read = partial(_targets, segments, image_id, [ids for _, ids in phrases])
-            spans = tuple(span for span, _ in phrases)
-            items.append(Expression(name, segments.image_names[image_id], text, read, spans))
+    for number, narrative in enumerate(content):
+        try:
+            image_id = int(narrative["image_id"])
+            seen[image_id] += 1
+            found = _expression(narrative, f"{image_id}_{seen[image_id] - 1}", segments)
+            items += [found] if found else []
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"narrative {number} (image {narrative['image_id']}): {what_is_wrong(error)}")
     return Expressions(items, problems)
+
+
+def _expression(narrative: dict[str, Any], name: str, segments: Panoptic) -> Expression | None:
+    image_id = int(narrative["image_id"])
+    if image_id not in segments.image_names:
+        raise ValueError("the panoptic annotation does not have that image")
+    text, phrases = _grounded(narrative)
+    things = segments.things(image_id)
+    unknown = [segment for _, ids in phrases for segment in ids if segment not in things]
+    if unknown:
+        raise ValueError(f"the panoptic annotation has no segment {unknown[0]} there")
+    if not phrases:
+        return None
+    spans = tuple(span for span, _ in phrases)
+    read = partial(_targets, segments, image_id, [ids for _, ids in phrases])
+    return Expression(name, segments.image_names[image_id], text, read, spans)
 
 
 def _grounded(narrative: dict[str, Any]) -> tuple[str, list[tuple[Span, list[int]]]]:
@@ -108,5 +118,6 @@ def _targets(panoptic: Panoptic, image_id: int, phrases: list[list[int]]) -> lis
     for ids in phrases:
         # Of a phrase that stands for both, the last segment decides, as in the published evaluation.
         kinds = {"things" if things[ids[-1]] else "stuff", "plural" if len(ids) > 1 else "singular"}
-        targets.append(Target(run_lengths(np.isin(pixels, ids)), kinds=frozenset(kinds)))
+        mask = np.any([pixels == i for i in ids], axis=0)
+        targets.append(Target(run_lengths(mask), kinds=frozenset(kinds)))
     return targets

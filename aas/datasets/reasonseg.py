@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from aas.datasets.expressions import Expression, Expressions, Target, chosen_sentences, run_lengths
+from aas.datasets.expressions import Expression, Expressions, Target, how_many, run_lengths, what_is_wrong
 from aas.images import SUFFIXES, read_image
 
 IGNORED = 255
@@ -23,6 +23,7 @@ def read_reasonseg(folder: Path, sentences: str = "first") -> Expressions:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder.")
     photographs = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    n_sentences = how_many(sentences)
     items: list[Expression] = []
     problems = [f"{path.name}: no JSON file" for name, path in photographs.items() if not _json(path).is_file()]
     for path in sorted(folder.glob("*.json")):
@@ -32,20 +33,16 @@ def read_reasonseg(folder: Path, sentences: str = "first") -> Expressions:
             continue
         try:
             annotation = _annotation(path)
-            for number, text in chosen_sentences(annotation["text"], sentences):
+            for number, text in enumerate(annotation["text"][:n_sentences]):
                 read = partial(_targets, photograph, annotation["shapes"])
                 is_question = annotation["is_sentence"]
                 name = f"{path.stem}_{number}"
                 items.append(Expression(name, photograph.name, text.strip(), read, is_question=is_question))
-        except _Unusable as error:
-            problems.append(f"{path.name}: {error}")
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{path.name}: {what_is_wrong(error)}")
     if not items:
         raise ValueError(f"{folder} holds no annotations of ReasonSeg (NAME.json beside NAME.jpg).")
     return Expressions(items, problems)
-
-
-class _Unusable(ValueError):
-    """One annotation cannot be used."""
 
 
 def _json(photograph: Path) -> Path:
@@ -61,13 +58,13 @@ def _annotation(path: Path) -> dict[str, Any]:
         try:
             annotation = json.loads(content.decode("cp1252"))  # some of the published files are
         except ValueError as error:
-            raise _Unusable(f"not valid JSON ({error})") from error
+            raise ValueError(f"not valid JSON ({error})") from error
     if not isinstance(annotation, dict) or not isinstance(annotation.get("shapes"), list):
-        raise _Unusable("it has no list `shapes`")
+        raise ValueError("it has no list `shapes`")
     text = annotation.get("text")
     text = [text] if isinstance(text, str) else text
     if not isinstance(text, list) or not text or not all(isinstance(one, str) and one.strip() for one in text):
-        raise _Unusable("it has no `text`")
+        raise ValueError("it has no `text`")
     shapes = [shape for shape in annotation["shapes"] if str(shape["label"]).lower() != "flag" and shape["points"]]
     return {"text": text, "shapes": shapes, "is_sentence": bool(annotation.get("is_sentence", True))}
 

@@ -8,19 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from aas.datasets.expressions import (
     Expression,
     Expressions,
-    RunLengths,
     Target,
-    chosen_sentences,
-    run_lengths,
+    how_many,
+    mask_of,
+    what_is_wrong,
     without_duplicates,
 )
 from aas.datasets.sources import read_json
+
+Entries = dict[Any, dict[str, Any]]  # of an annotation, by id
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -63,7 +62,7 @@ def read_refcoco(
 
     `sentences`: of each reference the `first` or `all`. `instances`: COCO's annotation, beside `refs` by default.
     """
-    path = refs_file(refs, split_by)
+    path, n_sentences = refs_file(refs, split_by), how_many(sentences)
     refs_found = read_refs(path)
     splits = sorted({str(ref["split"]) for ref in refs_found})
     taken = [name for name in splits if name == split or (split == "test" and "test" in name)]
@@ -73,22 +72,31 @@ def read_refcoco(
     items: list[Expression] = []
     problems: list[str] = []
     for ref in (ref for ref in refs_found if ref["split"] in taken):
-        annotation = annotations.get(ref["ann_id"])
-        image = images.get(annotation["image_id"]) if annotation else None
-        if annotation is None or image is None:
-            problems.append(f"reference {ref['ref_id']}: its annotation {ref['ann_id']} is not in instances.json")
-            continue
-        for number, sentence in chosen_sentences(ref["sentences"], sentences):
-            text = str(sentence["sent"]).strip()
-            name = f"{ref['ref_id']}_{sentence.get('sent_id', number)}"
-            if text:
-                items.append(Expression(name, image["file_name"], text, partial(_targets, annotation, image)))
-            else:
-                problems.append(f"reference {ref['ref_id']}: sentence {number} is empty")
+        try:
+            items += _of_reference(ref, images, annotations, n_sentences)
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"reference {ref['ref_id']}: {what_is_wrong(error)}")
     return without_duplicates(items, problems)
 
 
-def _instances(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, dict[str, Any]]]:
+def _of_reference(
+    ref: dict[str, Any], images: Entries, annotations: Entries, n_sentences: int | None
+) -> list[Expression]:
+    annotation = annotations.get(ref["ann_id"])
+    image = images.get(annotation["image_id"]) if annotation else None
+    if annotation is None or image is None:
+        raise ValueError(f"its annotation {ref['ann_id']}, or that one's image, is not in instances.json")
+    items = []
+    for number, sentence in enumerate(ref["sentences"][:n_sentences]):
+        text = str(sentence["sent"]).strip()
+        if not text:
+            raise ValueError(f"sentence {number} is empty")
+        name = f"{ref['ref_id']}_{sentence.get('sent_id', number)}"
+        items.append(Expression(name, image["file_name"], text, partial(_targets, annotation, image)))
+    return items
+
+
+def _instances(path: Path) -> tuple[Entries, Entries]:
     """Images and annotations by id."""
     content = read_json(path)
     if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
@@ -99,20 +107,3 @@ def _instances(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, dict[st
 
 def _targets(annotation: dict[str, Any], image: dict[str, Any]) -> list[Target]:
     return [Target(mask_of(annotation["segmentation"], image["height"], image["width"]))]
-
-
-def mask_of(segmentation: Any, height: int, width: int) -> RunLengths:
-    """COCO's polygons, run lengths (numbers or compressed), or a list of run lengths, as one compressed mask."""
-    if not segmentation:
-        return run_lengths(np.zeros((height, width), bool))
-    if isinstance(segmentation, list):
-        if isinstance(segmentation[0], dict):
-            parts = [mask_of(part, height, width) for part in segmentation]
-        else:
-            parts = coco_mask.frPyObjects(segmentation, height, width)
-        segmentation = coco_mask.merge(parts)
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    counts = segmentation["counts"]
-    text = counts if isinstance(counts, str) else counts.decode("ascii")
-    return {"size": [int(side) for side in segmentation["size"]], "counts": text}

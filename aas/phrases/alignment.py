@@ -103,16 +103,3 @@ def overlapping(spans: Sequence[Span], span: Span) -> tuple[int, ...]:
     first = bisect_right(spans, span[0], key=lambda other: other[1])
     last = bisect_left(spans, span[1], key=lambda other: other[0])
     return tuple(i for i in range(first, last) if spans[i][0] < spans[i][1])
-
-
-def carried_over(spans: Sequence[Span], text: str, other: str) -> list[Span] | None:
-    """The character ranges of `text` as those of `other`, a text that differs from it in white space only; None where
-    it differs in more. No range may be of white space alone."""
-    visible, there = ([i for i, c in enumerate(words) if not c.isspace()] for words in (text, other))
-    if [text[i] for i in visible] != [other[i] for i in there]:
-        return None
-    carried = []
-    for start, end in spans:
-        first, last = bisect_left(visible, start), bisect_left(visible, end) - 1
-        carried.append((there[first], there[last] + 1))
-    return carried

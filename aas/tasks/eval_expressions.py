@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from aas.datasets.expressions import Expression, Expressions, Target
+from aas.datasets.expressions import Expression, Expressions, RunLengths, Target, mask_of, what_is_wrong
 from aas.metrics.expressions import Overlap, narrative_scores, overlap, referring_scores
 from aas.store.atomic import write_text
 from aas.store.runs import RunFolder
@@ -54,8 +54,8 @@ def evaluate(
     for expression in tqdm(dataset.items, unit="expression"):
         try:
             scored += _scored(expression, run)
-        except (ValueError, OSError) as error:
-            unusable.append(f"{expression.id}: {error}")
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            unusable.append(f"{expression.id}: {what_is_wrong(error)}")
     if not scored:
         raise ValueError(f"No ground truth can be read: {unusable[0]}")
     extra = sorted(set(run.items()) - {expression.id for expression in dataset.items})
@@ -99,13 +99,21 @@ def _scored(expression: Expression, run: RunFolder) -> list[Scored]:
     masks, problem = _predicted(expression, run)
     scored = []
     for index, target in enumerate(targets):
-        mask, reason = (None, problem) if masks is None else (masks[index], "")
-        try:
-            found = overlap(mask, target.mask, target.ignore)
-        except (ValueError, KeyError, TypeError) as error:
-            found, reason = overlap(None, target.mask, target.ignore), f"{expression.id}: {error}"
+        reason = problem
+        found = overlap(None, target.mask, target.ignore)
+        if masks is not None:
+            try:
+                found = overlap(_mask(masks[index], target), target.mask, target.ignore)
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"{expression.id}: mask {index} is no mask of the photograph ({error})"
         scored.append(Scored(expression, index, target, found, reason))
     return scored
+
+
+def _mask(segmentation: Any, target: Target) -> RunLengths:
+    if not isinstance(segmentation, dict | list):
+        raise TypeError(f"it is {segmentation!r}")
+    return mask_of(segmentation, *target.mask["size"])
 
 
 def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None, str]:

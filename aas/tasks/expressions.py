@@ -1,4 +1,4 @@
-"""Given expressions: the file that `aas infer-attn --answers` takes, and which words of each answer get a mask."""
+"""Given expressions as the file that `aas infer-attn --answers` takes."""
 
 import json
 import sys
@@ -6,18 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spacy.language import Language
-
-from aas.datasets.answers import GivenAnswer
 from aas.datasets.expressions import Expression, Expressions
-from aas.phrases.alignment import carried_over, overlapping
-from aas.phrases.parser import Words
-from aas.phrases.referent import referent
-from aas.records import Answer, Phrase
 from aas.store.atomic import write_text
-from aas.store.items import SUFFIX
-from aas.store.runs import RunFolder
-from aas.tasks.segment_jobs import SegmentJob
 from aas.view.text import harmless
 
 SHOWN_PROBLEMS = 10
@@ -39,38 +29,3 @@ def complain(problems: Sequence[str]) -> None:
         print(f"aas: {harmless(problem)}", file=sys.stderr)
     if len(problems) > SHOWN_PROBLEMS:
         print(f"aas: … and {len(problems) - SHOWN_PROBLEMS} more", file=sys.stderr)
-
-
-def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[list[SegmentJob], list[tuple[str, str]]]:
-    """A job for each line of --answers, those of one image side by side; and (key, reason) of those that have no
-    attention item."""
-    if not attn.is_dir():
-        raise FileNotFoundError(f"--attn {attn}: no such folder.")
-    run, folder = RunFolder(attn, SUFFIX), images if images.is_dir() else images.parent
-    jobs = [SegmentJob(row.key, row.key, run.item_path(row.key), folder / row.image, row) for row in rows]
-    missing = [job for job in jobs if not job.item.is_file()]
-    if len(missing) == len(jobs):
-        raise ValueError(f"--attn {attn}: no attention item of any line of --answers is in this folder.")
-    reasons = [(job.key, f"{job.key}: no attention item in {attn}; run `aas infer-attn` for it") for job in missing]
-    there = [job for job in jobs if job.item.is_file()]
-    return sorted(there, key=lambda job: (job.image, job.key)), reasons
-
-
-def phrases_of(row: GivenAnswer, pipeline: Language, answer: Answer, words: Words) -> tuple[Phrase, ...]:
-    """The line's spans with all tokens that write them; without spans, what the answer is about.
-
-    Raises ValueError where the answer's tokens write other words than were given.
-    """
-    if row.spans is None:
-        found = referent(pipeline, answer, words)
-        return () if found is None else (found,)
-    spans = carried_over(row.spans, row.text, answer.text)
-    if spans is None:
-        raise ValueError(f"{row.key}: the attention is of other words, {answer.text!r}: was --answers changed since?")
-    return tuple(_phrase(answer, span) for span in spans)
-
-
-def _phrase(answer: Answer, span: tuple[int, int]) -> Phrase:
-    tokens = overlapping(answer.token_spans, span)
-    assert tokens, "tokens cover the text"
-    return Phrase(answer.text[slice(*span)], span, span, tokens)

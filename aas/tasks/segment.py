@@ -22,10 +22,10 @@ from aas.reduce import PRESETS
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.store.runs import RunFolder
-from aas.tasks.expressions import find_rows
 from aas.tasks.merge import merge_instances
 from aas.tasks.phrase_masks import packed_masks, phrase_masks
 from aas.tasks.segment_arguments import Segment
+from aas.tasks.segment_expressions import find_rows
 from aas.tasks.segment_jobs import SegmentJob, find_jobs, read_annotation
 from aas.tasks.segment_making import Made, Maker
 from aas.tasks.segment_results import SegmentResult, Writer

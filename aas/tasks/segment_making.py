@@ -14,9 +14,9 @@ from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline
 from aas.records import Answer, AttentionMaps, Phrase
 from aas.store.items import REFERENCE_SUFFIX, read_item, read_reference_item
-from aas.tasks.expressions import phrases_of
 from aas.tasks.phrase_masks import Pointed, point_phrases, prompted
 from aas.tasks.segment_arguments import Segment
+from aas.tasks.segment_expressions import phrases_of
 from aas.tasks.segment_jobs import Annotation, SegmentJob, image_of
 
 
