@@ -399,9 +399,9 @@ def show_masks(
     raise typer.Exit(code)
 
 
-eval_app = typer.Typer(help="Figures: results against ground truth.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(eval_app, name="eval")
-cli_expressions.register(app, eval_app, _usage_errors)
+evaluation = typer.Typer(help="Figures against ground truth.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(evaluation, name="eval")
+cli_expressions.register(app, evaluation, _usage_errors)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the figu
 CsvFile = Annotated[Path | None, typer.Option("--csv", help="File with one line for each mask.")]
 
 
-def register(app: typer.Typer, eval_app: typer.Typer, usage_errors: Callable[[], AbstractContextManager]) -> None:
+def register(app: typer.Typer, evaluation: typer.Typer, usage_errors: Callable[[], AbstractContextManager]) -> None:
     """Add the commands. `usage_errors` turns a user's mistake into one line and exit code 2."""
     expressions = typer.Typer(
         help="Datasets of given expressions, as the file that `aas infer-attn --answers` takes.",
@@ -54,9 +54,9 @@ def register(app: typer.Typer, eval_app: typer.Typer, usage_errors: Callable[[],
     )
     add(expressions, "png", rows_of_png, f"aas expressions {png} --out png.jsonl")
     add(expressions, "reasonseg", rows_of_reasonseg, "aas expressions reasonseg --data ReasonSeg/val --out rows.jsonl")
-    add(eval_app, "refcoco", eval_refcoco, f"aas eval {refcoco} --results masks --json scores.json")
-    add(eval_app, "png", eval_png, f"aas eval {png} --results masks --json scores.json")
-    add(eval_app, "reasonseg", eval_reasonseg, "aas eval reasonseg --data ReasonSeg/val --results masks")
+    add(evaluation, "refcoco", eval_refcoco, f"aas eval {refcoco} --results masks --json scores.json")
+    add(evaluation, "png", eval_png, f"aas eval {png} --results masks --json scores.json")
+    add(evaluation, "reasonseg", eval_reasonseg, "aas eval reasonseg --data ReasonSeg/val --results masks")
 
 
 def rows_of_refcoco(

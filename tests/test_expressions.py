@@ -322,10 +322,13 @@ def test_masks_of_other_tools(data, perfect):
     assert isinstance(item["pred_masks"][0], list) and isinstance(item["pred_masks"][2]["counts"], list)
     (perfect / "7_0.json").write_text(json.dumps(item))
     assert scored_png(data, perfect)[2]["AR"] == 1
-    item["pred_masks"][1:] = [None, 5]
-    (perfect / "7_0.json").write_text(json.dumps(item))
-    code, output, scores = scored_png(data, perfect)
-    assert code == 3 and scores["AR"] == pytest.approx(5 / 7) and "7_0: mask 1 is no mask of the photograph" in output
+    too_short = {"size": list(first.size_hw), "counts": "52203"}
+    for wrong in ([None, 5], [too_short, {"counts": []}], [[[1, 2]], ["x"]]):
+        item["pred_masks"][1:] = wrong
+        (perfect / "7_0.json").write_text(json.dumps(item))
+        code, output, scores = scored_png(data, perfect)
+        assert code == 3 and scores["AR"] == pytest.approx(5 / 7)
+        assert "7_0: mask 1 is no mask of the photograph" in output and "7_0: mask 2 is" in output
 
 
 def test_missing_and_damaged_results_count_zero_and_are_told(data, perfect, tmp_path):

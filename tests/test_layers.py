@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
-    {"records", "registry", "paths", "devices", "mobilenet", "images"},
+    {"records", "registry", "paths", "devices", "mobilenet", "images", "rle"},
     {"geometry", "capture", "reduce", "store"},
     {"phrases", "prompts", "mask_choice", "view"},
     {"lmms", "segmenters", "datasets", "metrics"},

@@ -8,8 +8,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from aas.datasets.answers import Span
+from aas.rle import Rle, compressed, empty
 
-RunLengths = dict[str, Any]  # COCO's, compressed: {"size": [height, width], "counts": text}
 PLACE = "{expression}"  # in templates
 
 
@@ -17,8 +17,8 @@ PLACE = "{expression}"  # in templates
 class Target:
     """A mask to be found. Pixels of `ignore` do not count. `kinds`: the parts of the whole that it is scored in."""
 
-    mask: RunLengths
-    ignore: RunLengths | None = None
+    mask: Rle
+    ignore: Rle | None = None
     kinds: frozenset[str] = frozenset()
 
 
@@ -73,27 +73,23 @@ def checked_template(template: str, option: str) -> str:
     return template
 
 
-def run_lengths(mask: np.ndarray) -> RunLengths:
+def run_lengths(mask: np.ndarray) -> Rle:
     """Of a bool or 0/1 mask [H, W]."""
     encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def mask_of(segmentation: Any, height: int, width: int) -> RunLengths:
-    """COCO's polygons, run lengths (numbers or compressed), or a list of run lengths, as one compressed mask."""
-    if not segmentation:
-        return run_lengths(np.zeros((height, width), bool))
-    if isinstance(segmentation, list):
-        if isinstance(segmentation[0], dict):
-            parts = [mask_of(part, height, width) for part in segmentation]
-        else:
-            parts = coco_mask.frPyObjects(segmentation, height, width)
-        segmentation = coco_mask.merge(parts)
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    counts = segmentation["counts"]
-    text = counts if isinstance(counts, str) else counts.decode("ascii")
-    return {"size": [int(side) for side in segmentation["size"]], "counts": text}
+def mask_of(segmentation: Any, height: int, width: int) -> Rle:
+    """COCO's polygons, run lengths (numbers or compressed), or a list of run lengths, as one compressed mask.
+
+    Raises ValueError for what is no mask.
+    """
+    if segmentation == []:
+        return empty((height, width))
+    if isinstance(segmentation, list) and isinstance(segmentation[0], dict):
+        merged = coco_mask.merge([compressed(part, (height, width)) for part in segmentation])
+        return {"size": list(merged["size"]), "counts": merged["counts"].decode("ascii")}
+    return compressed(segmentation, (height, width))
 
 
 def how_many(sentences: str) -> int | None:

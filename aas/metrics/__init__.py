@@ -1,1 +1,1 @@
-"""Figures: data in, numbers out."""
+"""Figures of what was grounded: data in, plain dictionaries and arrays out."""

@@ -5,12 +5,12 @@ Everything is counted on run lengths; no mask is ever decoded.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-RunLengths = dict[str, Any]
+from aas.rle import Rle
+
 THRESHOLDS = (0.5, 0.7, 0.9)
 KINDS = ("things", "stuff", "singular", "plural")
 
@@ -31,7 +31,7 @@ class Overlap:
         return self.intersection / self.union if self.union else 1.0
 
 
-def overlap(predicted: RunLengths | None, target: RunLengths, ignore: RunLengths | None = None) -> Overlap:
+def overlap(predicted: Rle | None, target: Rle, ignore: Rle | None = None) -> Overlap:
     """Of compressed COCO run lengths of the same size; pixels of `ignore` count in neither mask. `predicted` None:
     nothing was predicted. Raises ValueError where the sizes differ."""
     masks = [mask for mask in (target, predicted, ignore) if mask is not None]
@@ -46,11 +46,11 @@ def overlap(predicted: RunLengths | None, target: RunLengths, ignore: RunLengths
     return Overlap(_area(both) - _common(both, ignore), union)
 
 
-def _area(mask: RunLengths) -> int:
+def _area(mask: Rle) -> int:
     return int(coco_mask.area(mask))
 
 
-def _common(mask: RunLengths, other: RunLengths | None) -> int:
+def _common(mask: Rle, other: Rle | None) -> int:
     return 0 if other is None else _area(coco_mask.merge([mask, other], intersect=True))
 
 
@@ -67,7 +67,7 @@ def narrative_scores(overlaps: Sequence[Overlap], kinds: Sequence[Collection[str
     """Average recall of all phrases, and of those of each of `KINDS` (NaN where there are none).
 
     The recall at a threshold t is the share of IoUs of at least t; its average over t from 0 to 1, the area under that
-    curve (section 4.2 of arXiv 2109.04988), is the mean IoU.
+    curve (arXiv 2109.04988), is the mean IoU.
     """
     ious = np.array([one.iou for one in overlaps])
     scores = {"AR": _mean(ious)}

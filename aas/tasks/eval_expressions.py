@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from aas.datasets.expressions import Expression, Expressions, RunLengths, Target, mask_of, what_is_wrong
+from aas.datasets.expressions import Expression, Expressions, Target, mask_of, what_is_wrong
 from aas.metrics.expressions import Overlap, narrative_scores, overlap, referring_scores
 from aas.store.atomic import write_text
 from aas.store.runs import RunFolder
@@ -103,17 +103,12 @@ def _scored(expression: Expression, run: RunFolder) -> list[Scored]:
         found = overlap(None, target.mask, target.ignore)
         if masks is not None:
             try:
-                found = overlap(_mask(masks[index], target), target.mask, target.ignore)
-            except (ValueError, KeyError, TypeError) as error:
+                predicted = mask_of(masks[index], *target.mask["size"])
+                found = overlap(predicted, target.mask, target.ignore)
+            except ValueError as error:
                 reason = f"{expression.id}: mask {index} is no mask of the photograph ({error})"
         scored.append(Scored(expression, index, target, found, reason))
     return scored
-
-
-def _mask(segmentation: Any, target: Target) -> RunLengths:
-    if not isinstance(segmentation, dict | list):
-        raise TypeError(f"it is {segmentation!r}")
-    return mask_of(segmentation, *target.mask["size"])
 
 
 def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None, str]:

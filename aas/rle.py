@@ -1,0 +1,103 @@
+"""Masks as COCO run lengths: any COCO segmentation in, one checked form out, and what can be asked without decoding.
+
+Runs go down the columns, first of zeros, then of ones (`pycocotools.mask`). A mask whose runs do not fill its picture
+makes that library run forever, so nothing reaches it unchecked.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+Rle = dict[str, Any]  # {"size": [height, width], "counts": compressed runs, str}
+
+
+def compressed(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
+    """Polygons `[[x, y, …], …]`, runs as numbers or compressed runs -> compressed runs.
+
+    `size_hw`: of the image, for polygons, which do not say it. Raises ValueError for what is no mask.
+    """
+    if isinstance(segmentation, list):
+        return _from_polygons(segmentation, size_hw)
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+        raise ValueError("neither polygons nor run lengths")
+    size, counts = segmentation["size"], segmentation["counts"]
+    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(n, int) and n >= 0 for n in size)):
+        raise ValueError(f"a mask's size is {size!r}")
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii")
+    found = np.asarray(counts, np.int64) if isinstance(counts, list) else _parsed(counts)
+    if (found < 0).any() or found.sum() != size[0] * size[1]:
+        raise ValueError(f"a mask's runs cover {found.sum()} of {size[0]}×{size[1]} pixels")
+    if isinstance(counts, list):
+        return _as_text(coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size))
+    return {"size": list(size), "counts": counts}
+
+
+def _from_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> Rle:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 4 or not all(map(_is_finite, polygon)):
+            raise ValueError("a polygon is no list of at least two points x, y")
+    if not polygons:
+        raise ValueError("a mask without polygons")
+    if 0 in size_hw:
+        raise ValueError("polygons of an image whose height and width are not said")
+    return _as_text(coco_mask.merge(coco_mask.frPyObjects(polygons, *size_hw)))
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, (int, float)) and math.isfinite(number)
+
+
+def _as_text(rle: Rle) -> Rle:
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def empty(size_hw: Sequence[int]) -> Rle:
+    height, width = size_hw
+    return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))
+
+
+def runs(rle: Rle) -> np.ndarray:
+    """Lengths of the runs of compressed run lengths, int64: zeros, ones, zeros, …"""
+    return _parsed(rle["counts"])
+
+
+def _parsed(counts: Any) -> np.ndarray:
+    """COCO's text of runs: 5 bits a character, low ones first, 32 = more follow, 16 of the last = negative; from the
+    fourth run on the difference to the run two before."""
+    try:
+        codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise ValueError("a mask's runs are no text of COCO's kind") from error
+    if not len(codes):
+        return codes
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("a mask's runs are damaged or cut off")
+    starts = np.flatnonzero(np.concatenate([[True], codes[:-1] & 32 == 0]))
+    lengths = np.diff(starts, append=len(codes))
+    if lengths.max() > 7:  # 35 bits: no picture has such runs
+        raise ValueError("a mask's runs are damaged")
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    values = np.add.reduceat((codes & 31) << shifts, starts)
+    values -= (codes[starts + lengths - 1] & 16 != 0) * (np.int64(1) << 5 * lengths)
+    for first in (1, 2):
+        values[first::2] = np.cumsum(values[first::2])
+    return values
+
+
+def area(rle: Rle) -> int:
+    """Pixels of a mask."""
+    return int(runs(rle)[1::2].sum())
+
+
+def covers(rle: Rle, point_xy: Sequence[float]) -> bool:
+    """Whether the pixel of a point `[x, y]` belongs to the mask; points outside the picture do not."""
+    height, width = rle["size"]
+    x, y = (math.floor(value) for value in point_xy)
+    if not (0 <= x < width and 0 <= y < height):
+        return False
+    run = np.searchsorted(np.cumsum(runs(rle)), x * height + y, side="right")
+    return bool(run % 2)
