@@ -1,0 +1,183 @@
+"""DiffLMM as transformers knows models: LLaVA with a `DiffusionEncoder` for its eyes.
+
+Importing this file registers it with AutoConfig, AutoModelForImageTextToText and AutoProcessor. Its processor is
+LLaVA's own, set up by `make_processor`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Cache,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
+    LlavaModel,
+    LlavaPreTrainedModel,
+    LlavaProcessor,
+    PreTrainedTokenizerBase,
+)
+from transformers import initialization as init
+from transformers.configuration_utils import SubConfigSpec
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
+
+from difflmm.encoder import DiffusionEncoder, DiffusionEncoderConfig, Encoded
+from difflmm.projector import SDCLIPBlock
+
+IMAGE_TOKEN = "<image>"
+# The conversation "llava_v1". It speaks of a human; "vicuna_v1", which transformers' LLaVA-1.5 uses, is the same with
+# "user". Text is tokenized piece by piece, because the image's token stands between the pieces.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endif %}"
+    "{% if message['role'] == 'user' %}{{ ' ' }}{% else %}{{ eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+class DiffLMMConfig(LlavaConfig):
+    """LLaVA's, with a `DiffusionEncoderConfig` as `vision_config`; `image_seq_length` follows from it."""
+
+    model_type = "difflmm"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=DiffusionEncoderConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+    }
+
+
+class DiffLMMPreTrainedModel(LlavaPreTrainedModel):
+    config: DiffLMMConfig
+    config_class = DiffLMMConfig
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SDCLIPBlock) and module.positions is not None:
+            init.zeros_(module.positions)
+
+
+class DiffLMMModel(DiffLMMPreTrainedModel, LlavaModel):
+    """Encoder, projector and language model, named as LLaVA names them."""
+
+    def __init__(self, config: DiffLMMConfig):
+        LlavaPreTrainedModel.__init__(self, config)  # LLaVA's own __init__ would build its projector
+        self.vision_tower = DiffusionEncoder._from_config(config.vision_config)
+        self.multi_modal_projector = SDCLIPBlock(config.vision_config, config.text_config.hidden_size)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_image_features(
+        self,
+        pixel_values: Tensor | None = None,
+        noise_seeds: Tensor | None = None,
+        noisy_latents: Tensor | None = None,
+        clip_features: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Each image's tokens [grid * grid, width], as `pooler_output`, of pixels (see `DiffusionEncoder.encode`) or
+        of what the encoder's `encode` made of them before."""
+        if noisy_latents is None:
+            encoded = self.vision_tower.encode(pixel_values, noise_seeds)
+        else:
+            encoded = Encoded(noisy_latents, clip_features)
+        tokens = self.multi_modal_projector(*self.vision_tower.features(encoded))
+        return BaseModelOutputWithPooling(pooler_output=list(tokens))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        noise_seeds: Tensor | None = None,
+        noisy_latents: Tensor | None = None,
+        clip_features: Tensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> LlavaModelOutputWithPast:
+        if pixel_values is not None or noisy_latents is not None:
+            image = self.get_image_features(pixel_values, noise_seeds, noisy_latents, clip_features)
+            mm_encoder_outputs = {"image": image}
+        return super().forward(input_ids=input_ids, mm_encoder_outputs=mm_encoder_outputs, **kwargs)
+
+
+class DiffLMMForConditionalGeneration(DiffLMMPreTrainedModel, LlavaForConditionalGeneration):
+    """Answers questions about images. `generate` takes what the processor gives, and `noise_seeds` int64 [images]."""
+
+    def __init__(self, config: DiffLMMConfig):
+        LlavaPreTrainedModel.__init__(self, config)
+        self.model = DiffLMMModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        noise_seeds: Tensor | None = None,
+        noisy_latents: Tensor | None = None,
+        clip_features: Tensor | None = None,
+        **kwargs: Any,
+    ) -> LlavaCausalLMOutputWithPast:
+        """As LLaVA's (`labels` int64 [B, S], -100 where no loss is wanted); the images are given as `pixel_values`
+        [images, 3, resolution, resolution] with `noise_seeds` [images], or as `noisy_latents` and `clip_features` that
+        `DiffusionEncoder.encode` made of them."""
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            mm_encoder_outputs=mm_encoder_outputs,
+            noise_seeds=noise_seeds,
+            noisy_latents=noisy_latents,
+            clip_features=clip_features,
+            **kwargs,
+        )
+
+
+def make_processor(tokenizer: PreTrainedTokenizerBase, config: DiffLMMConfig, do_pad: bool = True) -> LlavaProcessor:
+    """LLaVA's processor for the encoder's square in [-1, 1]: padded to a square with grey, or its centre if not
+    `do_pad`. The tokenizer must have the image's token."""
+    encoder = config.vision_config
+    side = encoder.resolution
+    image_processor = LlavaImageProcessorPil(
+        do_pad=do_pad,
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    return LlavaProcessor(
+        image_processor,
+        tokenizer,
+        patch_size=encoder.patch_size,
+        vision_feature_select_strategy="full",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+AutoConfig.register(DiffLMMConfig.model_type, DiffLMMConfig, exist_ok=True)
+AutoModelForImageTextToText.register(DiffLMMConfig, DiffLMMForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(DiffLMMConfig, LlavaProcessor, exist_ok=True)
