@@ -1,7 +1,7 @@
 """The diffusion encoder: what a Stable Diffusion U-Net makes of a slightly noised photograph.
 
-Everything that is not needed is never there: the VAE's decoder, the U-Net's blocks behind the wanted one, and its output
-layers. diffusers' own forward then ends with the wanted block.
+Everything that is not needed is never there: the VAE's decoder, the U-Net's blocks behind the wanted one, and its
+output layers. diffusers' own forward then ends with the wanted block.
 """
 
 from typing import Any, NamedTuple
@@ -232,7 +232,7 @@ class DiffusionEncoder(PreTrainedModel):
         return found.last_hidden_state[:, 1:]
 
     def _noisy_latents(self, pixel_values: Tensor, noise_seeds: Tensor) -> Tensor:
-        """[B, ensemble, c, h, w]: a draw of the VAE's posterior, and noise for the time step on it, added in float32."""
+        """[B, ensemble, c, h, w]: a draw of the posterior with the time step's noise on it, added in float32."""
         posterior = self.vae.encode(pixel_values.contiguous(memory_format=torch.channels_last)).latent_dist
         mean, std = (of.float()[:, None] for of in (posterior.mean, posterior.std))
         shape = (self.config.ensemble_size, *posterior.mean.shape[1:])
