@@ -168,9 +168,13 @@ class DiffusionEncoder(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's own initialisation stands: towers come from checkpoints, and the tables begin with zeros."""
-        if isinstance(module, Captioner) and module.positions is not None:
-            init.zeros_(module.positions)
+        """Of what is trained, as transformers' LLaVA does; tables begin with zeros. Towers come from checkpoints."""
+        if isinstance(module, Captioner):
+            for linear in (module.linear_1, module.linear_2):
+                init.normal_(linear.weight, std=0.02)
+                init.zeros_(linear.bias)
+            if module.positions is not None:
+                init.zeros_(module.positions)
         if isinstance(module, DiffusionEncoder) and not self.config.implicit_caption:
             init.zeros_(module.null_caption)
 

@@ -1,7 +1,7 @@
 """DiffLMM as transformers knows models: LLaVA with a `DiffusionEncoder` for its eyes.
 
 Importing this file registers it with AutoConfig, AutoModelForImageTextToText and AutoProcessor. Its processor is
-LLaVA's own, set up by `make_processor`.
+LLaVA's own, set up by difflmm.processor.
 """
 
 from typing import Any
@@ -16,11 +16,9 @@ from transformers import (
     Cache,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaImageProcessorPil,
     LlavaModel,
     LlavaPreTrainedModel,
     LlavaProcessor,
-    PreTrainedTokenizerBase,
 )
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
@@ -29,23 +27,6 @@ from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
 from difflmm.encoder import DiffusionEncoder, DiffusionEncoderConfig, Encoded
 from difflmm.projector import SDCLIPBlock
-
-IMAGE_TOKEN = "<image>"
-# The conversation "llava_v1". It speaks of a human; "vicuna_v1", which transformers' LLaVA-1.5 uses, is the same with
-# "user". Text is tokenized piece by piece, because the image's token stands between the pieces.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}USER: {% else %}ASSISTANT: {% endif %}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{% endif %}"
-    "{% if message['role'] == 'user' %}{{ ' ' }}{% else %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
 
 
 class DiffLMMConfig(LlavaConfig):
@@ -155,27 +136,6 @@ class DiffLMMForConditionalGeneration(DiffLMMPreTrainedModel, LlavaForConditiona
             clip_features=clip_features,
             **kwargs,
         )
-
-
-def make_processor(tokenizer: PreTrainedTokenizerBase, config: DiffLMMConfig, do_pad: bool = True) -> LlavaProcessor:
-    """LLaVA's processor for the encoder's square in [-1, 1]: padded to a square with grey, or its centre if not
-    `do_pad`. The tokenizer must have the image's token."""
-    encoder = config.vision_config
-    side = encoder.resolution
-    image_processor = LlavaImageProcessorPil(
-        do_pad=do_pad,
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    return LlavaProcessor(
-        image_processor,
-        tokenizer,
-        patch_size=encoder.patch_size,
-        vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
-    )
 
 
 AutoConfig.register(DiffLMMConfig.model_type, DiffLMMConfig, exist_ok=True)

@@ -1,0 +1,483 @@
+"""Checkpoints to models: the authors' format (`model_type: llava_llama`), whole or as a LoRA over its base LLM; ours;
+and new models of an LLM and towers.
+
+Of the authors' format both LLaVA-1.5, which becomes transformers' own LLaVA, and DiffLMM are read. Every weight has its
+place, and every place its weight, or there is an error that lists them. diffusers is needed for DiffLMM only.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
+    LlavaProcessor,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from difflmm.files import ADAPTER_FILES, local_folder, read_json, read_weights
+from difflmm.processor import IMAGE_TOKEN, make_processor, square_image_processor, tokenizer_with_image
+
+# How names begin: in our models, and in the authors' checkpoints.
+TEXT_NAMES = {"model.language_model.": "model."}
+LLAVA_NAMES = TEXT_NAMES | {
+    "model.multi_modal_projector.linear_1.": "model.mm_projector.0.",
+    "model.multi_modal_projector.linear_2.": "model.mm_projector.2.",
+    "model.vision_tower.": "model.vision_tower.vision_tower.vision_model.",
+}
+DIFFLMM_NAMES = TEXT_NAMES | {
+    "model.multi_modal_projector.norm.": "model.mm_projector.sd_norm_layer.",
+    "model.multi_modal_projector.narrow.": "model.mm_projector.sd_proj_layer.0.",
+    "model.multi_modal_projector.linear_1.": "model.mm_projector.linear.0.",
+    "model.multi_modal_projector.linear_2.": "model.mm_projector.linear.2.",
+    "model.multi_modal_projector.positions": "model.mm_projector.vt_pe",
+    "model.vision_tower.captioner.linear_1.": "model.mm_projector.clip_projector.0.",
+    "model.vision_tower.captioner.linear_2.": "model.mm_projector.clip_projector.2.",
+    "model.vision_tower.captioner.positions": "model.mm_projector.clip_pe",
+}
+NEW = ("model.multi_modal_projector.", "model.vision_tower.captioner.")  # what training begins with, of our names
+COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # in old checkpoints: no weights, but constants
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+# Of a Stable Diffusion on the hub, which holds the same weights in several formats.
+DIFFUSION_FILES = ("*/*.json", "tokenizer/*", "*/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What sees, loaded: `weights` under the names of a model's `model.vision_tower.…`."""
+
+    config: PreTrainedConfig
+    weights: dict[str, Tensor]
+    image_processor: LlavaImageProcessorPil
+
+    @property
+    def is_clip(self) -> bool:
+        return isinstance(self.config, CLIPVisionConfig)
+
+    @property
+    def n_cells(self) -> int:
+        """Image tokens."""
+        side = self.config.image_size if self.is_clip else self.config.resolution
+        return (side // self.config.patch_size) ** 2
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made of. `weights`: of all of it, `names` says how theirs begin; `what`: they are, for errors;
+    `new`: beginnings of our names of weights that are not there yet."""
+
+    tower: Tower
+    text: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    weights: dict[str, Tensor]
+    names: dict[str, str]
+    what: str
+    new: tuple[str, ...] = ()
+
+    def may_lack(self, name: str) -> bool:
+        return any(name.startswith(beginning) for beginning in self.new)
+
+
+def load_checkpoint(
+    source: str, base: str | None = None, dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A model of a folder or Hugging Face id (`id@revision`), in our format or the authors', and its processor.
+
+    `base`: the LLM that a LoRA in the authors' format was trained on. `options`: more of `from_pretrained`. Raises
+    ValueError or FileNotFoundError for what cannot be loaded as a whole.
+    """
+    folder = local_folder("model", source)
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type == "llava_llama":
+        return load_original(folder, base, dtype, **options)
+    if base is not None:
+        raise ValueError(f"{folder} is a whole checkpoint, not a LoRA: leave --base out.")
+    if model_type not in ("difflmm", "llava"):
+        raise ValueError(f"{folder} is a {model_type!r}, not a DiffLMM or LLaVA.")
+    if model_type == "difflmm":
+        _need_diffusers()
+    read_weights(folder)  # mapped into memory, not copied: the files are whole
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    _complain(f"The checkpoint {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def load_original(
+    folder: Path, base: str | None, dtype: torch.dtype, **options: Any
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """As `load_checkpoint`, of the authors' format."""
+    config = read_json(folder / "config.json")
+    _check_supported(folder, config)
+    is_lora = (folder / "adapter_config.json").is_file()
+    if base is not None and not is_lora:
+        raise ValueError(f"{folder} is a whole checkpoint, not a LoRA: leave --base out.")
+    base_folder = _base_folder(folder, config, base) if is_lora else folder
+    if config["mm_projector_type"] == "SDCLIPBlock":
+        tower, names = _diffusion_tower_of(folder, config, dtype), DIFFLMM_NAMES
+    else:
+        do_pad = config.get("image_aspect_ratio") == "pad"
+        tower, names = _clip_tower(config["mm_vision_tower"], do_pad, beside=folder), LLAVA_NAMES
+    tokenizer = tokenizer_with_image(base_folder)
+
+    weights = {_renamed(f"model.vision_tower.{name}", names): weight for name, weight in tower.weights.items()}
+    weights |= read_weights(base_folder)  # a checkpoint's own tower goes before the tower's own
+    if is_lora:
+        weights = with_lora(weights, folder, dtype)
+    parts = Parts(tower, _llama_config(config), tokenizer, weights, names, f"The checkpoint {folder}")
+    return _assembled(parts, {"dtype": dtype} | options)
+
+
+def new_difflmm(
+    llm: str, diffusion: str, clip: str | None, dtype: torch.dtype = torch.float32, **encoder: Any
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A DiffLMM to be trained: an LLM, a Stable Diffusion and a CLIP, each a folder or Hugging Face id; projector and
+    captioner are random. `encoder`: fields of `DiffusionEncoderConfig`."""
+    return _new(llm, _diffusion_tower(diffusion, clip, dtype, **encoder), dtype)
+
+
+def new_llava(
+    llm: str, clip: str, dtype: torch.dtype = torch.float32
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """A plain LLaVA-1.5 to be trained, likewise."""
+    return _new(llm, _clip_tower(clip, do_pad=True), dtype)
+
+
+def _new(llm: str, tower: Tower, dtype: torch.dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    folder = local_folder("LLM", llm)
+    text = AutoConfig.from_pretrained(folder)
+    weights = {f"model.vision_tower.{name}": weight for name, weight in tower.weights.items()} | read_weights(folder)
+    if text.tie_word_embeddings:
+        weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    parts = Parts(tower, text, tokenizer_with_image(folder), weights, TEXT_NAMES, f"The LLM {llm}", new=NEW)
+    return _assembled(parts, {"dtype": dtype})
+
+
+# ------------------------------------------------------------------------------------------------- what it says
+
+
+def _check_supported(folder: Path, config: dict[str, Any]) -> None:
+    """ValueError for what only looks like LLaVA-1.5 or DiffLMM."""
+    known: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "mm_projector_type": (config.get("mm_projector_type", "linear"), ("mlp2x_gelu", "SDCLIPBlock")),
+        "image_aspect_ratio": (config.get("image_aspect_ratio"), ("pad", "square", None)),
+        "mm_vision_select_feature": (config.get("mm_vision_select_feature", "patch"), ("patch",)),
+        "mm_use_im_start_end": (config.get("mm_use_im_start_end", False), (False,)),
+    }
+    for key, (value, supported) in known.items():
+        if value not in supported:
+            raise ValueError(
+                f"{folder}: {key} {value!r} is not LLaVA-1.5's ({supported[0]!r}). Newer LLaVAs are read in "
+                "transformers' format."
+            )
+    if "mm_vision_tower" not in config:
+        raise ValueError(f"{folder}/config.json does not name its vision tower (mm_vision_tower).")
+
+
+def _base_folder(folder: Path, config: dict[str, Any], base: str | None) -> Path:
+    """The base LLM of a LoRA checkpoint, whose sizes must be those that the LoRA was trained on."""
+    if base is None:
+        trained_on = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise ValueError(
+            f"{folder} is a LoRA: pass the LLM that it was trained on with --base (it names {trained_on})."
+        )
+    base_folder = local_folder("base LLM", base)
+    base_config = read_json(base_folder / "config.json")
+    if base_config.get("model_type") != "llama":
+        raise ValueError(f"--base {base} is a {base_config.get('model_type')}, not a LLaMA.")
+    for key in SIZES:
+        ours, theirs = _size(config, key), _size(base_config, key)
+        if ours != theirs:
+            raise ValueError(
+                f"--base {base} has {key} {theirs}, the LoRA {folder} was trained on a base with {ours}: name that one."
+            )
+    return base_folder
+
+
+def _size(config: dict[str, Any], key: str) -> int:
+    if key == "num_key_value_heads" and config.get(key) is None:
+        key = "num_attention_heads"
+    return config[key]
+
+
+def _llama_config(config: dict[str, Any]) -> LlamaConfig:
+    known = {field.name for field in fields(LlamaConfig)} | {"rope_theta", "rope_scaling"}
+    return LlamaConfig(**{key: value for key, value in config.items() if key in known})
+
+
+# ------------------------------------------------------------------------------------------------------- towers
+
+
+def _clip_tower(name: str, do_pad: bool, beside: Path | None = None) -> Tower:
+    folder, config, weights = _clip(name, beside)
+    return Tower(config, weights, LlavaImageProcessorPil.from_pretrained(folder, do_pad=do_pad))
+
+
+def _clip(name: str, beside: Path | None) -> tuple[Path, CLIPVisionConfig, dict[str, Tensor]]:
+    """The vision part of a CLIP; a whole one has a text part too."""
+    folder = local_folder("vision tower", name, beside)
+    tower_type = read_json(folder / "config.json").get("model_type")
+    if tower_type not in ("clip", "clip_vision_model"):
+        raise ValueError(f"{beside or folder}: its vision tower {name} is a {tower_type!r}, not a CLIP.")
+    prefix = "vision_model."
+    weights = {k.removeprefix(prefix): v for k, v in read_weights(folder).items() if k.startswith(prefix)}
+    weights = {k: v for k, v in weights.items() if not f".{k}".endswith(COMPUTED)}
+    return folder, CLIPVisionConfig.from_pretrained(folder), weights
+
+
+def _diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Tower:
+    """That of a DiffLMM checkpoint in the authors' format."""
+    concat, caption = config.get("mm_vision_sd_concat_clip", False), config.get("mm_vision_sd_implicit_caption", False)
+    tower = _diffusion_tower(
+        config["mm_vision_tower"],
+        config.get("mm_vision_sd_clip") if concat or caption else None,
+        dtype,
+        beside=folder,
+        do_pad=config.get("image_aspect_ratio") == "pad",
+        resolution=config["mm_vision_resolution"],
+        timestep=config["mm_vision_sd_timestep"],
+        up_block=config["mm_vision_select_layer"],
+        ensemble_size=config["mm_vision_sd_ensemble_size"],
+        concat_clip=concat,
+        implicit_caption=caption,
+        positions=bool(config.get("mm_vision_sd_pe")),
+    )
+    n_positions = config.get("mm_vision_sd_pe") or tower.n_cells
+    if n_positions != tower.n_cells:
+        raise ValueError(
+            f"{folder}: mm_vision_sd_pe is {n_positions}, but the encoder makes {tower.n_cells} image tokens."
+        )
+    return tower
+
+
+def _need_diffusers() -> None:
+    if find_spec("diffusers") is None:
+        raise ValueError("DiffLMM needs diffusers: pip install 'aas[difflmm]'")
+    import difflmm.model  # noqa: F401  registers it
+
+
+def _diffusion_tower(
+    diffusion: str,
+    clip: str | None,
+    dtype: torch.dtype,
+    beside: Path | None = None,
+    do_pad: bool = True,
+    **encoder: Any,
+) -> Tower:
+    _need_diffusers()
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from difflmm.encoder import DiffusionEncoderConfig, unet_until, vae_encoder
+
+    folder = local_folder("vision tower", diffusion, beside, DIFFUSION_FILES)
+    clip_config, clip_weights = None, {}
+    if clip is not None:
+        _, clip_config, clip_weights = _clip(clip, beside)
+        _without_last_layer(clip_config, clip_weights)
+    config = DiffusionEncoderConfig(
+        unet_config=_own_config(folder / "unet/config.json"),
+        vae_config=_own_config(folder / "vae/config.json"),
+        scheduler_config=_own_config(folder / "scheduler/scheduler_config.json"),
+        clip_config=clip_config,
+        **encoder,
+    )
+    config.check()
+    unet = unet_until(_read_part(UNet2DConditionModel, folder / "unet", dtype), config.up_block)
+    vae = vae_encoder(_read_part(AutoencoderKL, folder / "vae", dtype))
+    weights = {f"clip.{name}": weight for name, weight in clip_weights.items()}
+    weights |= {f"unet.{name}": weight for name, weight in unet.state_dict().items()}
+    weights |= {f"vae.{name}": weight for name, weight in vae.state_dict().items()}
+    if not config.implicit_caption:
+        weights["null_caption"] = _null_caption(folder, dtype)
+    return Tower(config, weights, square_image_processor(config.resolution, do_pad))
+
+
+def _own_config(path: Path) -> dict[str, Any]:
+    """Without diffusers' notes."""
+    return {key: value for key, value in read_json(path).items() if not key.startswith("_")}
+
+
+def _without_last_layer(config: CLIPVisionConfig, weights: dict[str, Tensor]) -> None:
+    """A tower is read behind its last layer but one."""
+    config.num_hidden_layers -= 1
+    for name in [name for name in weights if name.startswith(f"encoder.layers.{config.num_hidden_layers}.")]:
+        del weights[name]
+
+
+def _read_part(part_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A part of a Stable Diffusion; diffusers knows the names of its older versions."""
+    options = {"torch_dtype": dtype, "output_loading_info": True}
+    is_safe = (folder / "diffusion_pytorch_model.safetensors").is_file()  # otherwise .bin, read as tensors only
+    try:
+        part, info = part_class.from_pretrained(folder, use_safetensors=is_safe, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} cannot be loaded, get it again: {reason[:300]}") from error
+    _complain(f"The tower {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+    return part
+
+
+@torch.no_grad()
+def _null_caption(folder: Path, dtype: torch.dtype) -> Tensor:
+    """What the text encoder makes of the empty prompt [77, width]: the U-Net's text where there is no caption."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from difflmm.encoder import NULL_CAPTION_TOKENS
+
+    read_json(folder / "text_encoder/config.json")  # its absence is told in our words
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
+    tokens = tokenizer("", padding="max_length", max_length=NULL_CAPTION_TOKENS, return_tensors="pt")
+    return encoder(tokens["input_ids"]).last_hidden_state[0].to(dtype)
+
+
+# --------------------------------------------------------------------------------------------------------- LoRA
+
+
+def with_lora(weights: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """`weights` of the base with a LoRA added, W + scale * B A, computed in float32 and kept in `dtype`; and with what
+    was trained beside it (the projector)."""
+    settings = read_json(folder / "adapter_config.json")
+    unknown = [key for key in ("use_dora", "alpha_pattern", "modules_to_save", "fan_in_fan_out") if settings.get(key)]
+    if settings.get("bias", "none") != "none":
+        unknown.append("bias")
+    if unknown:
+        raise ValueError(f"{folder}/adapter_config.json: {', '.join(unknown)} is not supported.")
+    weights = weights | {_plain_name(k): v for k, v in read_weights(folder, ("non_lora_trainables.bin",)).items()}
+    for name, (a, b) in _lora_pairs(folder, settings["target_modules"], weights).items():
+        weight = weights[name]
+        if (len(b), a.shape[1]) != weight.shape or len(a) != b.shape[1]:
+            raise ValueError(
+                f"The LoRA {folder} does not fit its base: {name} is {list(weight.shape)}, the LoRA's "
+                f"{[len(b), a.shape[1]]}. Name the LLM that it was trained on with --base."
+            )
+        rank = len(a)
+        scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
+        weights[name] = (weight.float() + scale * (b.float() @ a.float())).to(dtype)
+    return weights
+
+
+def _lora_pairs(folder: Path, modules: list[str] | str, weights: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The two halves, A and B, that belong to each weight; ValueError where one of them is without the other."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    left_over = []
+    for key, half in read_weights(folder, ADAPTER_FILES).items():
+        found = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", _plain_name(key))
+        name = f"{found[1]}.weight" if found else ""
+        if found and name in weights:
+            pairs.setdefault(name, {})[found[2]] = half
+        else:
+            left_over.append(key)
+    missing = sorted(name for name, pair in pairs.items() if len(pair) < 2)
+    if isinstance(modules, list):  # otherwise a pattern, which only its layers tell
+        wanted = {k for k in weights if k.startswith("model.layers.") and _is_one_of(k, modules)}
+        missing = sorted({*missing, *(wanted - pairs.keys())})
+    _complain(f"The LoRA {folder}", missing, left_over)
+    return {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}
+
+
+def _plain_name(name: str) -> str:
+    """Without what peft puts in front of a model's own names."""
+    return re.sub(r"^(base_model\.model\.|base_model\.)?(model\.(?=model\.|lm_head\.))?", "", name)
+
+
+def _is_one_of(name: str, modules: list[str]) -> bool:
+    return any(name.removesuffix(".weight").endswith(f".{module}") for module in modules)
+
+
+# ------------------------------------------------------------------------------------------------------ a model
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    for ours, theirs in names.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _assembled(parts: Parts, options: dict[str, Any]) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The model of `parts` and its processor. `options`: of `from_pretrained`."""
+    tower, text, tokenizer = parts.tower, parts.text, parts.tokenizer
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    config_class, model_class = _classes(tower)
+    config = config_class(
+        vision_config=tower.config, text_config=text, image_token_index=image_id, image_seq_length=tower.n_cells
+    )
+    with torch.device("meta"):
+        skeleton = model_class(config)
+    state = _placed(parts, {name: weight.shape for name, weight in skeleton.state_dict().items()})
+    _make_room_for_the_image(config, state)
+    model, info = model_class.from_pretrained(
+        None, config=config, state_dict=state, output_loading_info=True, **options
+    )
+    assert all(map(parts.may_lack, info["missing_keys"])) and not info["unexpected_keys"], info
+    ends = getattr(text, "eos_token_id", None)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id if ends is None else ends,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[image_id],
+    )
+    return model, make_processor(tokenizer, tower.image_processor, tower.config.patch_size, has_cls=tower.is_clip)
+
+
+def _classes(tower: Tower) -> tuple[Any, Any]:
+    if tower.is_clip:
+        return LlavaConfig, LlavaForConditionalGeneration
+    from difflmm.model import DiffLMMConfig, DiffLMMForConditionalGeneration
+
+    return DiffLMMConfig, DiffLMMForConditionalGeneration
+
+
+def _placed(parts: Parts, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """The weights under our names, every one of them in the place of its shape."""
+    places = {_renamed(name, parts.names): name for name in shapes}
+    weights = {name: weight for name, weight in parts.weights.items() if not name.endswith(COMPUTED)}
+    empty = {theirs for theirs, ours in places.items() if theirs not in weights and not parts.may_lack(ours)}
+    _complain(parts.what, sorted(empty), sorted(weights.keys() - places.keys()))
+    state = {}
+    for name, weight in weights.items():
+        shape = shapes[places[name]]
+        if weight.ndim == 4 and len(shape) == 2:  # a 1 x 1 convolution is a linear layer
+            weight = weight.flatten(1)
+        if weight.shape != shape:
+            raise ValueError(f"{parts.what}: {name} is {list(weight.shape)}, its config.json says {list(shape)}.")
+        state[places[name]] = weight
+    return state
+
+
+def _make_room_for_the_image(config: LlavaConfig, state: dict[str, Tensor]) -> None:
+    """A row for the image's token, which stands in the prompt where the image's features go and is never generated."""
+    vocabulary = config.text_config.vocab_size
+    n_more = max(0, config.image_token_id + 1 - vocabulary)
+    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+        state[name] = F.pad(state[name], (0, 0, 0, n_more))
+    config.text_config.vocab_size = vocabulary + n_more
+
+
+def _complain(what: str, missing: list[str], left_over: list[str]) -> None:
+    reasons = []
+    if missing:
+        reasons.append(f"{len(missing)} weights are missing: {_some(missing)}")
+    if left_over:
+        reasons.append(f"{len(left_over)} have no place: {_some(left_over)}")
+    if reasons:
+        raise ValueError(f"{what} is not whole, or not what it says. Of its weights, {'; '.join(reasons)}.")
+
+
+def _some(names: Any, n: int = 6) -> str:
+    names = sorted(names)
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")

@@ -1,0 +1,79 @@
+"""Checkpoint folders: found, or downloaded, and read as a whole or not at all."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from httpx import HTTPError
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+INDEX = ".index.json"  # lists the shards of the file that it is named after
+MODEL_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def local_folder(what: str, name: str, beside: Path | None = None, only: Sequence[str] | None = None) -> Path:
+    """The folder of a local path or of a Hugging Face id (`id@revision`), downloaded if it is not in the cache.
+
+    A relative path is looked for in the folder `beside` first, then next to it. `only`: patterns of files to download.
+    """
+    near = [] if beside is None else [beside / name, beside.parent / name]
+    for folder in (*near, Path(name)):
+        if folder.is_dir():
+            return folder
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or "main", allow_patterns=only))
+    except (OSError, ValueError, HTTPError) as error:  # a ValueError where the name cannot be an id
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileNotFoundError(
+            f"No {what} {name!r}: give a folder, or a Hugging Face id that is in the cache or can be downloaded; a "
+            f"download that was interrupted goes on when the command is given again. ({reason})"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}: the checkpoint is not complete.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, it is not JSON ({error}): get the file again.") from error
+
+
+def read_weights(folder: Path, names: Sequence[str] = MODEL_FILES) -> dict[str, Tensor]:
+    """All tensors by name, of the first of `names` that is there or of the shards that it lists; mapped into memory
+    where the format allows it. Nothing is ever unpickled but tensors."""
+    name = next((name for name in names if (folder / name).is_file()), None)
+    if name is None:
+        raise FileNotFoundError(f"{folder} has no weights: there is none of {', '.join(names)}.")
+    files = [folder / name]
+    if name.endswith(INDEX):
+        files = [folder / shard for shard in sorted(set(read_json(folder / name)["weight_map"].values()))]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder}: {len(missing)} of {len(files)} weight files are missing ({', '.join(missing[:3])}"
+                f"{', …' if len(missing) > 3 else ''}): get them again."
+            )
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        weights |= _read(file)
+    return weights
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or cut off ({reason}): get the file again.") from error
