@@ -109,7 +109,7 @@ def load_checkpoint(
     if model_type not in ("difflmm", "llava"):
         raise ValueError(f"{folder} is a {model_type!r}, not a DiffLMM or LLaVA.")
     if model_type == "difflmm":
-        _need_diffusers()
+        need_diffusers()
     read_weights(folder)  # mapped into memory, not copied: the files are whole
     model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     _complain(f"The checkpoint {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
@@ -246,7 +246,7 @@ def _diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype
         config.get("mm_vision_sd_clip") if concat or caption else None,
         dtype,
         beside=folder,
-        do_pad=config.get("image_aspect_ratio") == "pad",
+        image_processor={"do_pad": config.get("image_aspect_ratio") == "pad", "as_released": True},
         resolution=config["mm_vision_resolution"],
         timestep=config["mm_vision_sd_timestep"],
         up_block=config["mm_vision_select_layer"],
@@ -263,7 +263,7 @@ def _diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype
     return tower
 
 
-def _need_diffusers() -> None:
+def need_diffusers() -> None:
     if find_spec("diffusers") is None:
         raise ValueError("DiffLMM needs diffusers: pip install 'aas[difflmm]'")
     import difflmm.model  # noqa: F401  registers it
@@ -274,10 +274,10 @@ def _diffusion_tower(
     clip: str | None,
     dtype: torch.dtype,
     beside: Path | None = None,
-    do_pad: bool = True,
+    image_processor: dict[str, bool] | None = None,
     **encoder: Any,
 ) -> Tower:
-    _need_diffusers()
+    need_diffusers()
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     from difflmm.encoder import DiffusionEncoderConfig, unet_until, vae_encoder
@@ -302,7 +302,7 @@ def _diffusion_tower(
     weights |= {f"vae.{name}": weight for name, weight in vae.state_dict().items()}
     if not config.implicit_caption:
         weights["null_caption"] = _null_caption(folder, dtype)
-    return Tower(config, weights, square_image_processor(config.resolution, do_pad))
+    return Tower(config, weights, square_image_processor(config.resolution, **(image_processor or {})))
 
 
 def _own_config(path: Path) -> dict[str, Any]:

@@ -183,7 +183,8 @@ class DiffusionEncoder(PreTrainedModel):
     ) -> tuple[Tensor, Tensor | None]:
         """The U-Net's features [B, unet channels, grid, grid] and CLIP's [B, grid * grid, clip channels] or None.
 
-        `pixel_values` [B, 3, resolution, resolution], RGB in [-1, 1]. `noise_seeds`: see `encode`.
+        `pixel_values` [B, 3, resolution, resolution], RGB in [-1, 1], or as the model's processor makes them.
+        `noise_seeds`: see `encode`.
         """
         return self.features(self.encode(pixel_values, noise_seeds))
 

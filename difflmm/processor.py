@@ -10,6 +10,7 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerBase,
 )
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 IMAGE_TOKEN = "<image>"
 # The conversation "llava_v1". It speaks of a human; "vicuna_v1", which transformers' LLaVA-1.5 uses, is the same with
@@ -62,12 +63,15 @@ def make_processor(
     )
 
 
-def square_image_processor(side: int, do_pad: bool = True) -> LlavaImageProcessorPil:
-    """For the diffusion encoder: a square in [-1, 1], padded with grey, or the image's centre if not `do_pad`."""
+def square_image_processor(side: int, do_pad: bool = True, as_released: bool = False) -> LlavaImageProcessorPil:
+    """For the diffusion encoder: a square in [-1, 1], padded with grey, or the image's centre if not `do_pad`.
+
+    `as_released`: as the authors' weights were trained. Their code asks for [-1, 1] by arguments that transformers
+    ignores, so that what the encoder takes for [-1, 1] is normalised with CLIP's statistics and padded with CLIP's
+    mean colour.
+    """
+    mean, std = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD) if as_released else ([0.5] * 3, [0.5] * 3)
+    square = {"height": side, "width": side}
     return LlavaImageProcessorPil(
-        do_pad=do_pad,
-        size={"shortest_edge": side},
-        crop_size={"height": side, "width": side},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
+        do_pad=do_pad, size={"shortest_edge": side}, crop_size=square, image_mean=mean, image_std=std
     )

@@ -77,7 +77,7 @@ def test_deepseek_pads_an_image_to_a_square():
 def test_janus_samples():
     lmm = tiny.family("janus")
     one = lmm.prepare(tiny.a_photo(), "What is it?")
-    answers = {lmm.run([one], AskOptions(8, Sampling(5.0, seed=seed)))[0][0].token_ids for seed in range(3)}
+    answers = {lmm.run([one], AskOptions(8, Sampling(5.0), seed=seed))[0][0].token_ids for seed in range(3)}
     assert len(answers) == 3
 
 

@@ -51,17 +51,17 @@ def test_a_selection_of_layers_and_heads(lmm):
 
 def test_every_image_draws_for_itself(lmm):
     batch = [lmm.prepare(IMAGE, question) for question in ("What is it?", "Who sits on the bench?")] * 2
-    sampling = Sampling(temperature=3.0, top_p=0.95, seed=7)
-    together = [answer.token_ids for answer, _ in lmm.run(batch, AskOptions(10, sampling))]
-    alone = [lmm.run([one], AskOptions(10, sampling))[0][0].token_ids for one in batch]
+    options = AskOptions(10, Sampling(temperature=3.0, top_p=0.95), seed=7)
+    together = [answer.token_ids for answer, _ in lmm.run(batch, options)]
+    alone = [lmm.run([one], options)[0][0].token_ids for one in batch]
     assert together == alone
-    others = lmm.run(batch[:1], AskOptions(10, Sampling(3.0, 0.95, seed=8)))
+    others = lmm.run(batch[:1], AskOptions(10, Sampling(3.0, 0.95), seed=8))
     assert others[0][0].token_ids != together[0]
 
 
 def test_draws_follow_the_probabilities():
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    processors = Sampling(temperature=2.0, top_p=0.85, seed=0).processors(1, torch.device("cpu"))
+    processors = Sampling(temperature=2.0, top_p=0.85).processors(1, 0, torch.device("cpu"))
     draws = torch.cat([processors(torch.zeros(1, 1, dtype=torch.int64), scores).argmax(-1) for _ in range(4000)])
     share = torch.bincount(draws, minlength=4) / len(draws)
     kept = (scores[0] / 2).softmax(0)

@@ -21,7 +21,7 @@ from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
 from aas.lmms.checks import plant_squares
-from aas.lmms.llava_original import LlavaOriginal
+from aas.lmms.difflmm import LlavaOriginal
 from tests import tiny
 from tests.conftest import shared
 from tests.tiny import llava_original as release
@@ -67,13 +67,6 @@ def test_a_batch_has_the_authors_maps_too(golden_lmm, shared_dir):
         token_ids, expected = golden(shared_dir, "all-heads", name)
         assert list(answer.token_ids) == token_ids
         assert np.abs(maps.maps - expected).max() <= 1e-5
-
-
-@shared
-def test_difflmm_is_refused_for_now(shared_dir):
-    models = shared_dir / "golden/models"
-    with pytest.raises(ValueError, match="difflmm package"):
-        load_lmm(str(models / "difflmm-llava-tiny-lora"), base=str(models / "vicuna-tiny"))
 
 
 # ---- the same as transformers' LLaVA -----------------------------------------------------------------------------
@@ -294,13 +287,12 @@ def cut(path: Path) -> None:
     ("changes", "message"),
     [
         ({"mm_projector_type": "linear"}, "mm_projector_type 'linear'"),
-        ({"mm_projector_type": "SDCLIPBlock"}, "difflmm package"),
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres'"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end"),
         ({"mm_vision_tower": "../no-tower"}, "No vision tower '../no-tower'"),
         ({"mm_vision_tower": "../llava"}, "vision tower ../llava is a 'llava_llama', not a CLIP"),
-        ({"intermediate_size": 96}, r"gate_proj.weight is \[128, 64\].*\[96, 64\]"),
+        ({"intermediate_size": 96}, r"down_proj.weight is \[64, 128\].*\[64, 96\]"),
         ({"num_hidden_layers": 4}, "9 weights are missing: model.layers.3."),
         ({"num_hidden_layers": 2}, "9 have no place: model.layers.2."),
     ],

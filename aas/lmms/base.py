@@ -83,7 +83,8 @@ class AskOptions:
     """How to ask, and what to keep of the attention.
 
     `max_new_tokens`: the model's own limit if None. Greedy without `sampling`. `view`: name of the grid whose maps are
-    wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture.
+    wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture. `seed`: of every
+    image's own generators, for the tokens that are drawn and for the noise of an encoder that needs some.
     """
 
     max_new_tokens: int | None = None
@@ -91,6 +92,7 @@ class AskOptions:
     selection: Selection = MEAN_OF_ALL
     alignment: Alignment = "predict"
     view: str | None = None
+    seed: int = 0
 
 
 DEFAULT_OPTIONS = AskOptions()
@@ -178,6 +180,10 @@ class LMM(ABC):
                 longer[key] = torch.cat([inputs[key], fill.expand(-1, len(answer_ids), *fill.shape[2:])], dim=1)
         return longer
 
+    def seeded(self, inputs: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+        """A batch's inputs with the seed of each image's noise, where the encoder draws some."""
+        return inputs
+
     # --------------------------------------------------------------------------------------------- asking
 
     @property
@@ -258,7 +264,9 @@ class LMM(ABC):
 
     def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], list[Tensor]]:
         """Token ids int64 [T] and maps [..., T, n] of each, cut behind its end token."""
-        inputs, columns = self._collate([p.inputs for p in batch], [_positions(p.grids, options.view) for p in batch])
+        grids = [_positions(p.grids, options.view) for p in batch]
+        inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
+        sampling, n = options.sampling, len(batch)
         watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
         with torch.inference_mode(), watch:
             sequences = self.generate(
@@ -266,7 +274,7 @@ class LMM(ABC):
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                logits_processor=options.sampling.processors(len(batch), self.device) if options.sampling else [],
+                logits_processor=sampling.processors(n, options.seed, self.device) if sampling else [],
                 pad_token_id=self.pad_id,
             )
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
@@ -298,7 +306,7 @@ class LMM(ABC):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """A batch of prompts with their answers; its image columns [B, n] and the answers' rows [B, longest]."""
         whole = [self.with_answer(p.inputs, ids) for p, ids in zip(batch, answers, strict=True)]
-        inputs, columns = self._collate(whole, [_positions(p.grids, options.view) for p in batch])
+        inputs, columns = self._collate(whole, [_positions(p.grids, options.view) for p in batch], options.seed)
         return inputs, columns, self.answer_rows(inputs, answers, options.alignment)
 
     @contextmanager
@@ -314,7 +322,7 @@ class LMM(ABC):
     def first_keys(self, prepared: Prepared) -> Tensor:
         """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
         watch = FirstKeys(self.records)
-        inputs, _ = self._collate([prepared.inputs], [_positions(prepared.grids, None)])
+        inputs, _ = self._collate([prepared.inputs], [_positions(prepared.grids, None)], DEFAULT_OPTIONS.seed)
         with torch.inference_mode(), watch:
             self.model(**inputs, **self.forward_arguments(inputs))
         assert watch.keys is not None
@@ -333,10 +341,10 @@ class LMM(ABC):
         return {"position_ids": positions, "use_cache": False, "logits_to_keep": 1}
 
     def _collate(
-        self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor]
+        self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor], seed: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         """A batch on the model's device, padded, and the columns [B, n] of its image tokens."""
-        inputs = collate(samples, {"input_ids": self.pad_id}, self.pads_left)
+        inputs = self.seeded(collate(samples, {"input_ids": self.pad_id}, self.pads_left), seed)
         longest = inputs["input_ids"].shape[1]
         shifts = [0 if self.cross_attention else longest - sample["input_ids"].shape[1] for sample in samples]
         columns = nn.utils.rnn.pad_sequence(

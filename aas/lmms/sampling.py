@@ -30,15 +30,14 @@ class Sampling:
 
     temperature: float = 1.0
     top_p: float = 1.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ValueError("Sampling needs a temperature above 0 and a top-p above 0 and at most 1.")
 
-    def processors(self, batch_size: int, device: torch.device) -> LogitsProcessorList:
+    def processors(self, batch_size: int, seed: int, device: torch.device) -> LogitsProcessorList:
         processors = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
         if self.top_p < 1:
             processors.append(TopPLogitsWarper(self.top_p))
-        processors.append(GumbelNoise(batch_size, self.seed, device))
+        processors.append(GumbelNoise(batch_size, seed, device))
         return processors

@@ -84,9 +84,9 @@ class InferAttn:
         self.options()
 
     def options(self) -> AskOptions:
-        sampling = Sampling(self.temperature, self.top_p, self.seed) if self.temperature else None
+        sampling = Sampling(self.temperature, self.top_p) if self.temperature else None
         selection = Selection(_indices("--layers", self.layers), _indices("--heads", self.heads), self.keep)
-        return AskOptions(self.max_new_tokens, sampling, selection, self.alignment, self.view)
+        return AskOptions(self.max_new_tokens, sampling, selection, self.alignment, self.view, self.seed)
 
     def that_decide(self) -> dict[str, Any]:
         """Those that decide what the items are; the others decide only when and where they are made."""
