@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -51,9 +52,10 @@ DIFFLMM_NAMES = TEXT_NAMES | {
 }
 NEW = ("model.multi_modal_projector.", "model.vision_tower.captioner.")  # what training begins with, of our names
 COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # in old checkpoints: no weights, but constants
+DTYPES = ("float32", "bfloat16", "float16")
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 # Of a Stable Diffusion on the hub, which holds the same weights in several formats.
-DIFFUSION_FILES = ("*/*.json", "tokenizer/*", "*/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
+DIFFUSION_FILES = ["*/*.json", "tokenizer/*", "*/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,16 @@ class Parts:
 
 
 def load_checkpoint(
-    source: str, base: str | None = None, dtype: torch.dtype = torch.float32, **options: Any
+    source: str, base: str | None = None, dtype: torch.dtype | str = "auto", **options: Any
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A model of a folder or Hugging Face id (`id@revision`), in our format or the authors', and its processor.
 
-    `base`: the LLM that a LoRA in the authors' format was trained on. `options`: more of `from_pretrained`. Raises
-    ValueError or FileNotFoundError for what cannot be loaded as a whole.
+    `base`: the LLM that a LoRA in the authors' format was trained on. `dtype`: auto is the checkpoint's own. `options`:
+    more of `from_pretrained`. Raises ValueError or FileNotFoundError for what cannot be loaded as a whole.
     """
     folder = local_folder("model", source)
-    model_type = read_json(folder / "config.json").get("model_type")
+    config = read_json(folder / "config.json")
+    model_type, dtype = config.get("model_type"), _dtype(dtype, config)
     if model_type == "llava_llama":
         return load_original(folder, base, dtype, **options)
     if base is not None:
@@ -114,6 +117,32 @@ def load_checkpoint(
     model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     _complain(f"The checkpoint {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
     return model, AutoProcessor.from_pretrained(folder)
+
+
+def _dtype(wanted: torch.dtype | str, config: dict[str, Any]) -> torch.dtype:
+    if isinstance(wanted, torch.dtype):
+        return wanted
+    if wanted == "auto":
+        wanted = config.get("dtype") or config.get("torch_dtype") or "float32"
+    if wanted not in DTYPES:
+        raise ValueError(f"Unknown dtype {wanted!r}. Known: auto, {', '.join(DTYPES)}.")
+    return getattr(torch, wanted)
+
+
+def convert(source: str, out: Path, base: str | None = None, dtype: str = "auto") -> None:
+    """Write a checkpoint in transformers' format into the new folder `out`; arguments as for `load_checkpoint`.
+
+    The folder appears when it is complete.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: name a folder that is not.")
+    model, processor = load_checkpoint(source, base, dtype)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as part:
+        whole = Path(part) / out.name
+        model.save_pretrained(whole)
+        processor.save_pretrained(whole)
+        whole.replace(out)
 
 
 def load_original(
@@ -283,7 +312,8 @@ def _diffusion_tower(
     from difflmm.encoder import DiffusionEncoderConfig, unet_until, vae_encoder
 
     folder = local_folder("vision tower", diffusion, beside, DIFFUSION_FILES)
-    clip_config, clip_weights = None, {}
+    clip_config: CLIPVisionConfig | None = None
+    clip_weights: dict[str, Tensor] = {}
     if clip is not None:
         _, clip_config, clip_weights = _clip(clip, beside)
         _without_last_layer(clip_config, clip_weights)

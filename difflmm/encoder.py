@@ -33,10 +33,10 @@ class DiffusionEncoderConfig(PreTrainedConfig):
     model_type = "difflmm_encoder"
     sub_configs_defaults = {"clip_config": SubConfigSpec(config_class=CLIPVisionConfig, optional=True)}
 
-    unet_config: dict[str, Any] | None = None
-    vae_config: dict[str, Any] | None = None
-    scheduler_config: dict[str, Any] | None = None
-    clip_config: dict[str, Any] | PreTrainedConfig | None = None
+    unet_config: Any = None  # dictionaries, None only where transformers makes an empty config to compare with
+    vae_config: Any = None
+    scheduler_config: Any = None
+    clip_config: Any = None
     resolution: int = 384
     timestep: int = 100
     up_block: int = 1
@@ -158,7 +158,8 @@ class DiffusionEncoder(PreTrainedModel):
         self.unet = unet_until(UNet2DConditionModel.from_config(config.unet_config), config.up_block)
         with torch.device("cpu"):  # constants, also where the weights are yet to come (the meta device)
             self.scheduler = DDIMScheduler.from_config(config.scheduler_config)
-        self.clip = None if config.clip_config is None else CLIPVisionModel._from_config(config.clip_config)
+        clip = config.clip_config
+        self.clip: Any = None if clip is None else CLIPVisionModel._from_config(clip)
         if config.implicit_caption:
             self.captioner = Captioner(config)
         else:

@@ -19,7 +19,7 @@ MODEL_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def local_folder(what: str, name: str, beside: Path | None = None, only: Sequence[str] | None = None) -> Path:
+def local_folder(what: str, name: str, beside: Path | None = None, only: list[str] | None = None) -> Path:
     """The folder of a local path or of a Hugging Face id (`id@revision`), downloaded if it is not in the cache.
 
     A relative path is looked for in the folder `beside` first, then next to it. `only`: patterns of files to download.
