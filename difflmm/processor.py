@@ -9,6 +9,7 @@ from transformers import (
     LlavaImageProcessorPil,
     LlavaProcessor,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -37,16 +38,28 @@ def tokenizer_with_image(folder: Path) -> PreTrainedTokenizerBase:
     that begins with one, but SentencePiece, and so the authors' tokenizer, always does.
     """
     if (folder / "tokenizer.model").is_file():
-        tokenizer = LlamaTokenizer.from_pretrained(folder)
-        backend = tokenizer.backend_tokenizer
-        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        backend.pre_tokenizer = None
+        tokenizer = _sentence_piece_tokenizer(folder)
     elif (folder / "tokenizer.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder)
     else:  # of which transformers would make an empty one
         raise FileNotFoundError(f"{folder} has no tokenizer: there is none of tokenizer.model, tokenizer.json.")
     tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE_TOKEN]})
     return tokenizer
+
+
+def _sentence_piece_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    llama = LlamaTokenizer.from_pretrained(folder)
+    backend = llama.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    # Not a LlamaTokenizer: that one would put its own rule for spaces back whenever it is loaded again.
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=llama.model_max_length,
+        padding_side=llama.padding_side,
+        clean_up_tokenization_spaces=False,
+        **llama.special_tokens_map,
+    )
 
 
 def make_processor(
