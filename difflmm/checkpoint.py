@@ -256,13 +256,14 @@ def _clip_tower(name: str, do_pad: bool, beside: Path | None = None) -> Tower:
 
 
 def _clip(name: str, beside: Path | None) -> tuple[Path, CLIPVisionConfig, dict[str, Tensor]]:
-    """The vision part of a CLIP; a whole one has a text part too."""
+    """The vision part of a CLIP. A whole one, or an older file, names it `vision_model.…`."""
     folder = local_folder("vision tower", name, beside)
     tower_type = read_json(folder / "config.json").get("model_type")
     if tower_type not in ("clip", "clip_vision_model"):
         raise ValueError(f"{beside or folder}: its vision tower {name} is a {tower_type!r}, not a CLIP.")
-    prefix = "vision_model."
-    weights = {k.removeprefix(prefix): v for k, v in read_weights(folder).items() if k.startswith(prefix)}
+    weights, prefix = read_weights(folder), "vision_model."
+    if any(name.startswith(prefix) for name in weights):
+        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     weights = {k: v for k, v in weights.items() if not f".{k}".endswith(COMPUTED)}
     return folder, CLIPVisionConfig.from_pretrained(folder), weights
 

@@ -47,6 +47,7 @@ FAMILIES = {
     "chameleon": "tests.tiny.chameleon:lmm",
     "deepseek_vl": "tests.tiny.deepseek_vl:lmm",
     "deepseek_vl_hybrid": "tests.tiny.deepseek_vl:hybrid",
+    "difflmm": "tests.tiny.difflmm:lmm",
     "exaone4_5": "tests.tiny.exaone4_5:lmm",
     "florence2": "tests.tiny.florence2:lmm",
     "gemma3": "tests.tiny.gemma:gemma3",
