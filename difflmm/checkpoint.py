@@ -252,6 +252,7 @@ def _llama_config(config: dict[str, Any]) -> LlamaConfig:
 
 def _clip_tower(name: str, do_pad: bool, beside: Path | None = None) -> Tower:
     folder, config, weights = _clip(name, beside)
+    read_json(folder / "preprocessor_config.json")  # its absence is told in our words
     return Tower(config, weights, LlavaImageProcessorPil.from_pretrained(folder, do_pad=do_pad))
 
 

@@ -144,6 +144,7 @@ def write_release(root: Path) -> tuple[Path, Path, DiffLMMForConditionalGenerati
     base.mkdir(parents=True)
     write_stable_diffusion(root / "sd")
     clip().save_pretrained(root / "clip")
+    square_image_processor(14 * GRID_SIDE).save_pretrained(root / "clip")
     text = release_config()
     write_json(base / "config.json", {k: v for k, v in text.items() if "mm_" not in k} | {"model_type": "llama"})
     write_tokenizer(base, 400)
