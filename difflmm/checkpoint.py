@@ -5,9 +5,7 @@ Of the authors' format both LLaVA-1.5, which becomes transformers' own LLaVA, an
 place, and every place its weight, or there is an error that lists them. diffusers is needed for DiffLMM only.
 """
 
-import re
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,19 +17,19 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
-    CLIPVisionConfig,
     GenerationConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaImageProcessorPil,
     LlavaProcessor,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
-from difflmm.files import ADAPTER_FILES, local_folder, read_json, read_weights
-from difflmm.processor import IMAGE_TOKEN, make_processor, square_image_processor, tokenizer_with_image
+from difflmm.files import COMPUTED, complain, local_folder, read_json, read_weights
+from difflmm.lora import with_lora
+from difflmm.processor import IMAGE_TOKEN, make_processor, tokenizer_with_image
+from difflmm.towers import Tower, clip_tower, diffusion_tower, diffusion_tower_of, need_diffusers
 
 # How names begin: in our models, and in the authors' checkpoints.
 TEXT_NAMES = {"model.language_model.": "model."}
@@ -51,30 +49,8 @@ DIFFLMM_NAMES = TEXT_NAMES | {
     "model.vision_tower.captioner.positions": "model.mm_projector.clip_pe",
 }
 NEW = ("model.multi_modal_projector.", "model.vision_tower.captioner.")  # what training begins with, of our names
-COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # in old checkpoints: no weights, but constants
 DTYPES = ("float32", "bfloat16", "float16")
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-# Of a Stable Diffusion on the hub, which holds the same weights in several formats.
-DIFFUSION_FILES = ["*/*.json", "tokenizer/*", "*/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
-
-
-@dataclass(frozen=True)
-class Tower:
-    """What sees, loaded: `weights` under the names of a model's `model.vision_tower.…`."""
-
-    config: PreTrainedConfig
-    weights: dict[str, Tensor]
-    image_processor: LlavaImageProcessorPil
-
-    @property
-    def is_clip(self) -> bool:
-        return isinstance(self.config, CLIPVisionConfig)
-
-    @property
-    def n_cells(self) -> int:
-        """Image tokens."""
-        side = self.config.image_size if self.is_clip else self.config.resolution
-        return (side // self.config.patch_size) ** 2
 
 
 @dataclass(frozen=True)
@@ -115,7 +91,7 @@ def load_checkpoint(
         need_diffusers()
     read_weights(folder)  # mapped into memory, not copied: the files are whole
     model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
-    _complain(f"The checkpoint {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+    complain(f"The checkpoint {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
     return model, AutoProcessor.from_pretrained(folder)
 
 
@@ -156,10 +132,10 @@ def load_original(
         raise ValueError(f"{folder} is a whole checkpoint, not a LoRA: leave --base out.")
     base_folder = _base_folder(folder, config, base) if is_lora else folder
     if config["mm_projector_type"] == "SDCLIPBlock":
-        tower, names = _diffusion_tower_of(folder, config, dtype), DIFFLMM_NAMES
+        tower, names = diffusion_tower_of(folder, config, dtype), DIFFLMM_NAMES
     else:
         do_pad = config.get("image_aspect_ratio") == "pad"
-        tower, names = _clip_tower(config["mm_vision_tower"], do_pad, beside=folder), LLAVA_NAMES
+        tower, names = clip_tower(config["mm_vision_tower"], do_pad, beside=folder), LLAVA_NAMES
     tokenizer = tokenizer_with_image(base_folder)
 
     weights = {_renamed(f"model.vision_tower.{name}", names): weight for name, weight in tower.weights.items()}
@@ -175,14 +151,14 @@ def new_difflmm(
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A DiffLMM to be trained: an LLM, a Stable Diffusion and a CLIP, each a folder or Hugging Face id; projector and
     captioner are random. `encoder`: fields of `DiffusionEncoderConfig`."""
-    return _new(llm, _diffusion_tower(diffusion, clip, dtype, **encoder), dtype)
+    return _new(llm, diffusion_tower(diffusion, clip, dtype, **encoder), dtype)
 
 
 def new_llava(
     llm: str, clip: str, dtype: torch.dtype = torch.float32
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A plain LLaVA-1.5 to be trained, likewise."""
-    return _new(llm, _clip_tower(clip, do_pad=True), dtype)
+    return _new(llm, clip_tower(clip, do_pad=True), dtype)
 
 
 def _new(llm: str, tower: Tower, dtype: torch.dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
@@ -193,9 +169,6 @@ def _new(llm: str, tower: Tower, dtype: torch.dtype) -> tuple[LlavaForConditiona
         weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
     parts = Parts(tower, text, tokenizer_with_image(folder), weights, TEXT_NAMES, f"The LLM {llm}", new=NEW)
     return _assembled(parts, {"dtype": dtype})
-
-
-# ------------------------------------------------------------------------------------------------- what it says
 
 
 def _check_supported(folder: Path, config: dict[str, Any]) -> None:
@@ -247,192 +220,6 @@ def _llama_config(config: dict[str, Any]) -> LlamaConfig:
     return LlamaConfig(**{key: value for key, value in config.items() if key in known})
 
 
-# ------------------------------------------------------------------------------------------------------- towers
-
-
-def _clip_tower(name: str, do_pad: bool, beside: Path | None = None) -> Tower:
-    folder, config, weights = _clip(name, beside)
-    read_json(folder / "preprocessor_config.json")  # its absence is told in our words
-    return Tower(config, weights, LlavaImageProcessorPil.from_pretrained(folder, do_pad=do_pad))
-
-
-def _clip(name: str, beside: Path | None) -> tuple[Path, CLIPVisionConfig, dict[str, Tensor]]:
-    """The vision part of a CLIP. A whole one, or an older file, names it `vision_model.…`."""
-    folder = local_folder("vision tower", name, beside)
-    tower_type = read_json(folder / "config.json").get("model_type")
-    if tower_type not in ("clip", "clip_vision_model"):
-        raise ValueError(f"{beside or folder}: its vision tower {name} is a {tower_type!r}, not a CLIP.")
-    weights, prefix = read_weights(folder), "vision_model."
-    if any(name.startswith(prefix) for name in weights):
-        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    weights = {k: v for k, v in weights.items() if not f".{k}".endswith(COMPUTED)}
-    return folder, CLIPVisionConfig.from_pretrained(folder), weights
-
-
-def _diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Tower:
-    """That of a DiffLMM checkpoint in the authors' format."""
-    concat, caption = config.get("mm_vision_sd_concat_clip", False), config.get("mm_vision_sd_implicit_caption", False)
-    tower = _diffusion_tower(
-        config["mm_vision_tower"],
-        config.get("mm_vision_sd_clip") if concat or caption else None,
-        dtype,
-        beside=folder,
-        image_processor={"do_pad": config.get("image_aspect_ratio") == "pad", "as_released": True},
-        resolution=config["mm_vision_resolution"],
-        timestep=config["mm_vision_sd_timestep"],
-        up_block=config["mm_vision_select_layer"],
-        ensemble_size=config["mm_vision_sd_ensemble_size"],
-        concat_clip=concat,
-        implicit_caption=caption,
-        positions=bool(config.get("mm_vision_sd_pe")),
-    )
-    n_positions = config.get("mm_vision_sd_pe") or tower.n_cells
-    if n_positions != tower.n_cells:
-        raise ValueError(
-            f"{folder}: mm_vision_sd_pe is {n_positions}, but the encoder makes {tower.n_cells} image tokens."
-        )
-    return tower
-
-
-def need_diffusers() -> None:
-    if find_spec("diffusers") is None:
-        raise ValueError("DiffLMM needs diffusers: pip install 'aas[difflmm]'")
-    import difflmm.model  # noqa: F401  registers it
-
-
-def _diffusion_tower(
-    diffusion: str,
-    clip: str | None,
-    dtype: torch.dtype,
-    beside: Path | None = None,
-    image_processor: dict[str, bool] | None = None,
-    **encoder: Any,
-) -> Tower:
-    need_diffusers()
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    from difflmm.encoder import DiffusionEncoderConfig, unet_until, vae_encoder
-
-    folder = local_folder("vision tower", diffusion, beside, DIFFUSION_FILES)
-    clip_config: CLIPVisionConfig | None = None
-    clip_weights: dict[str, Tensor] = {}
-    if clip is not None:
-        _, clip_config, clip_weights = _clip(clip, beside)
-        _without_last_layer(clip_config, clip_weights)
-    config = DiffusionEncoderConfig(
-        unet_config=_own_config(folder / "unet/config.json"),
-        vae_config=_own_config(folder / "vae/config.json"),
-        scheduler_config=_own_config(folder / "scheduler/scheduler_config.json"),
-        clip_config=clip_config,
-        **encoder,
-    )
-    config.check()
-    unet = unet_until(_read_part(UNet2DConditionModel, folder / "unet", dtype), config.up_block)
-    vae = vae_encoder(_read_part(AutoencoderKL, folder / "vae", dtype))
-    weights = {f"clip.{name}": weight for name, weight in clip_weights.items()}
-    weights |= {f"unet.{name}": weight for name, weight in unet.state_dict().items()}
-    weights |= {f"vae.{name}": weight for name, weight in vae.state_dict().items()}
-    if not config.implicit_caption:
-        weights["null_caption"] = _null_caption(folder, dtype)
-    return Tower(config, weights, square_image_processor(config.resolution, **(image_processor or {})))
-
-
-def _own_config(path: Path) -> dict[str, Any]:
-    """Without diffusers' notes."""
-    return {key: value for key, value in read_json(path).items() if not key.startswith("_")}
-
-
-def _without_last_layer(config: CLIPVisionConfig, weights: dict[str, Tensor]) -> None:
-    """A tower is read behind its last layer but one."""
-    config.num_hidden_layers -= 1
-    for name in [name for name in weights if name.startswith(f"encoder.layers.{config.num_hidden_layers}.")]:
-        del weights[name]
-
-
-def _read_part(part_class: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A part of a Stable Diffusion; diffusers knows the names of its older versions."""
-    options = {"torch_dtype": dtype, "output_loading_info": True}
-    is_safe = (folder / "diffusion_pytorch_model.safetensors").is_file()  # otherwise .bin, read as tensors only
-    try:
-        part, info = part_class.from_pretrained(folder, use_safetensors=is_safe, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{folder} cannot be loaded, get it again: {reason[:300]}") from error
-    _complain(f"The tower {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
-    return part
-
-
-@torch.no_grad()
-def _null_caption(folder: Path, dtype: torch.dtype) -> Tensor:
-    """What the text encoder makes of the empty prompt [77, width]: the U-Net's text where there is no caption."""
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    from difflmm.encoder import NULL_CAPTION_TOKENS
-
-    read_json(folder / "text_encoder/config.json")  # its absence is told in our words
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
-    tokens = tokenizer("", padding="max_length", max_length=NULL_CAPTION_TOKENS, return_tensors="pt")
-    return encoder(tokens["input_ids"]).last_hidden_state[0].to(dtype)
-
-
-# --------------------------------------------------------------------------------------------------------- LoRA
-
-
-def with_lora(weights: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """`weights` of the base with a LoRA added, W + scale * B A, computed in float32 and kept in `dtype`; and with what
-    was trained beside it (the projector)."""
-    settings = read_json(folder / "adapter_config.json")
-    unknown = [key for key in ("use_dora", "alpha_pattern", "modules_to_save", "fan_in_fan_out") if settings.get(key)]
-    if settings.get("bias", "none") != "none":
-        unknown.append("bias")
-    if unknown:
-        raise ValueError(f"{folder}/adapter_config.json: {', '.join(unknown)} is not supported.")
-    weights = weights | {_plain_name(k): v for k, v in read_weights(folder, ("non_lora_trainables.bin",)).items()}
-    for name, (a, b) in _lora_pairs(folder, settings["target_modules"], weights).items():
-        weight = weights[name]
-        if (len(b), a.shape[1]) != weight.shape or len(a) != b.shape[1]:
-            raise ValueError(
-                f"The LoRA {folder} does not fit its base: {name} is {list(weight.shape)}, the LoRA's "
-                f"{[len(b), a.shape[1]]}. Name the LLM that it was trained on with --base."
-            )
-        rank = len(a)
-        scale = settings["lora_alpha"] / (rank**0.5 if settings.get("use_rslora") else rank)
-        weights[name] = (weight.float() + scale * (b.float() @ a.float())).to(dtype)
-    return weights
-
-
-def _lora_pairs(folder: Path, modules: list[str] | str, weights: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """The two halves, A and B, that belong to each weight; ValueError where one of them is without the other."""
-    pairs: dict[str, dict[str, Tensor]] = {}
-    left_over = []
-    for key, half in read_weights(folder, ADAPTER_FILES).items():
-        found = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", _plain_name(key))
-        name = f"{found[1]}.weight" if found else ""
-        if found and name in weights:
-            pairs.setdefault(name, {})[found[2]] = half
-        else:
-            left_over.append(key)
-    missing = sorted(name for name, pair in pairs.items() if len(pair) < 2)
-    if isinstance(modules, list):  # otherwise a pattern, which only its layers tell
-        wanted = {k for k in weights if k.startswith("model.layers.") and _is_one_of(k, modules)}
-        missing = sorted({*missing, *(wanted - pairs.keys())})
-    _complain(f"The LoRA {folder}", missing, left_over)
-    return {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}
-
-
-def _plain_name(name: str) -> str:
-    """Without what peft puts in front of a model's own names."""
-    return re.sub(r"^(base_model\.model\.|base_model\.)?(model\.(?=model\.|lm_head\.))?", "", name)
-
-
-def _is_one_of(name: str, modules: list[str]) -> bool:
-    return any(name.removesuffix(".weight").endswith(f".{module}") for module in modules)
-
-
-# ------------------------------------------------------------------------------------------------------ a model
-
-
 def _renamed(name: str, names: dict[str, str]) -> str:
     for ours, theirs in names.items():
         if name.startswith(ours):
@@ -479,7 +266,7 @@ def _placed(parts: Parts, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     places = {_renamed(name, parts.names): name for name in shapes}
     weights = {name: weight for name, weight in parts.weights.items() if not name.endswith(COMPUTED)}
     empty = {theirs for theirs, ours in places.items() if theirs not in weights and not parts.may_lack(ours)}
-    _complain(parts.what, sorted(empty), sorted(weights.keys() - places.keys()))
+    complain(parts.what, sorted(empty), sorted(weights.keys() - places.keys()))
     state = {}
     for name, weight in weights.items():
         shape = shapes[places[name]]
@@ -498,18 +285,3 @@ def _make_room_for_the_image(config: LlavaConfig, state: dict[str, Tensor]) -> N
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
         state[name] = F.pad(state[name], (0, 0, 0, n_more))
     config.text_config.vocab_size = vocabulary + n_more
-
-
-def _complain(what: str, missing: list[str], left_over: list[str]) -> None:
-    reasons = []
-    if missing:
-        reasons.append(f"{len(missing)} weights are missing: {_some(missing)}")
-    if left_over:
-        reasons.append(f"{len(left_over)} have no place: {_some(left_over)}")
-    if reasons:
-        raise ValueError(f"{what} is not whole, or not what it says. Of its weights, {'; '.join(reasons)}.")
-
-
-def _some(names: Any, n: int = 6) -> str:
-    names = sorted(names)
-    return ", ".join(names[:n]) + (", …" if len(names) > n else "")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 INDEX = ".index.json"  # lists the shards of the file that it is named after
 MODEL_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # in old checkpoints: no weights, but constants
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -77,3 +78,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or cut off ({reason}): get the file again.") from error
+
+
+def complain(what: str, missing: list[str], left_over: list[str]) -> None:
+    """ValueError where a checkpoint lacks weights or has some that belong nowhere."""
+    reasons = []
+    if missing:
+        reasons.append(f"{len(missing)} weights are missing: {_some(missing)}")
+    if left_over:
+        reasons.append(f"{len(left_over)} have no place: {_some(left_over)}")
+    if reasons:
+        raise ValueError(f"{what} is not whole, or not what it says. Of its weights, {'; '.join(reasons)}.")
+
+
+def _some(names: Any, n: int = 6) -> str:
+    names = sorted(names)
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import difflmm.checkpoint
+import difflmm.towers
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
 from difflmm.checkpoint import load_checkpoint, new_difflmm, new_llava
@@ -285,7 +286,7 @@ def test_our_own_format_is_strict_too(converted, tmp_path):
 
 
 def test_without_diffusers(written, converted, monkeypatch):
-    monkeypatch.setattr(difflmm.checkpoint, "find_spec", lambda name: None)
+    monkeypatch.setattr(difflmm.towers, "find_spec", lambda name: None)
     for model, base in ((written[0], str(written[1])), (converted, None)):
         with pytest.raises(ValueError, match=r"needs diffusers: pip install 'aas\[difflmm\]'"):
             load_lmm(str(model), base=base)

@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from aas.lmms.llava import Llava
-from difflmm.checkpoint import load_checkpoint, need_diffusers
+from difflmm.checkpoint import load_checkpoint
+from difflmm.towers import need_diffusers
 
 
 class DiffLMM(Llava):
