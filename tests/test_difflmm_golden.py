@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from aas import load_attention
 from aas.capture import Selection
+from aas.cli import app
 from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM, AskOptions
+from difflmm.cli import app as difflmm_app
 from tests.conftest import shared
 
 QUESTION = "Describe the image in detail."
@@ -42,3 +46,31 @@ def test_tokens_and_maps_are_the_authors_in_any_batch(golden_lmm, shared_dir, he
             assert list(answer.token_ids) == token_ids
             assert answer.text.strip() == answers[name]
             assert np.abs(maps.maps - expected).max() <= 1e-6
+
+
+@shared
+def test_the_commands(shared_dir, tmp_path):
+    """`aas infer-attn --seed`, on the release and on what `difflmm convert` makes of it; doctor and ground on that."""
+    golden_dir = shared_dir / "golden"
+    source, base = golden_dir / "models" / NAME, golden_dir / "models/vicuna-tiny"
+    run(difflmm_app, "convert", source, tmp_path / "converted", "--base", base)
+    for model, more in ((source, ["--base", base]), (tmp_path / "converted", [])):
+        out = tmp_path / f"run-{len(more)}"
+        images = ["--images", golden_dir / "images", "--out", out, "--seed", NOISE_SEED, "--max-new-tokens", 120]
+        run(app, "infer-attn", "--model", model, *images, *more)
+        for name in ("dog", "truck"):
+            token_ids, expected = golden(shared_dir, "all-heads", name)
+            item = load_attention(out / f"{name}.jpg.safetensors")
+            assert list(item.answer.token_ids) == token_ids
+            assert np.abs(item.attention.maps - expected).max() <= 1e-6
+    report = json.loads(run(app, "doctor", tmp_path / "converted", "--json"))["model"]
+    assert report["supported"] and report["family"] == "DiffLMM"
+    photo = golden_dir / "images/dog.jpg"
+    (line,) = run(app, "ground", photo, "--model", tmp_path / "converted", "--out", tmp_path, "--json").splitlines()
+    assert "dog" in " ".join(json.loads(line)["phrases"])
+
+
+def run(command, *arguments: object) -> str:
+    result = CliRunner().invoke(command, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    return result.stdout
