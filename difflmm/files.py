@@ -14,13 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+# Of a repository on the hub, which may hold the same weights for other frameworks.
+CHECKPOINT_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]
 INDEX = ".index.json"  # lists the shards of the file that it is named after
 MODEL_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")  # in old checkpoints: no weights, but constants
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def local_folder(what: str, name: str, beside: Path | None = None, only: list[str] | None = None) -> Path:
+def local_folder(what: str, name: str, beside: Path | None = None, only: list[str] = CHECKPOINT_FILES) -> Path:
     """The folder of a local path or of a Hugging Face id (`id@revision`), downloaded if it is not in the cache.
 
     A relative path is looked for in the folder `beside` first, then next to it. `only`: patterns of files to download.

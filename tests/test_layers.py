@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
@@ -20,16 +22,20 @@ LAYERS = [
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 
-def imported_rooms(source: Path) -> set[str]:
-    """First-level names under `aas` that a file imports anywhere, functions included."""
-    rooms = set()
+def imported_modules(source: Path) -> list[str]:
+    """What a file imports anywhere, functions included."""
+    modules = []
     for node in ast.walk(ast.parse(source.read_text())):
-        modules = []
         if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            modules = [f"{node.module}.{alias.name}" for alias in node.names]
-        rooms |= {module.split(".")[1] for module in modules if module.startswith("aas.")}
+            modules += [f"{node.module}.{alias.name}" for alias in node.names]
+    return modules
+
+
+def imported_rooms(source: Path) -> set[str]:
+    """First-level names under `aas` that a file imports."""
+    rooms = {module.split(".")[1] for module in imported_modules(source) if module.startswith("aas.")}
     return {room for room in rooms if room in RANK}
 
 
@@ -45,8 +51,17 @@ def test_dependencies_point_one_way():
 
 
 def test_nothing_imports_difflmm_but_its_family():
-    for source in (ROOT / "aas").rglob("*.py"):
-        assert "import difflmm" not in source.read_text() or source.name == "difflmm.py"
+    def imports(source: Path, package: str) -> bool:
+        return any(module.split(".")[0] == package for module in imported_modules(source))
+
+    importing = [source for source in (ROOT / "aas").rglob("*.py") if imports(source, "difflmm")]
+    assert importing == [ROOT / "aas/lmms/difflmm.py"]
+    assert not [source for source in (ROOT / "difflmm").rglob("*.py") if imports(source, "aas")]
+
+
+def test_the_family_needs_no_diffusers():
+    code = "import sys; sys.modules['diffusers'] = None; import aas.lmms.difflmm, difflmm.checkpoint"
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
 
 
 def test_every_package_is_in_setup_cfg():
@@ -61,7 +76,9 @@ def test_every_package_is_in_setup_cfg():
     assert listed == found | {"aas.embedded"}
 
 
-def test_help_imports_nothing_heavy():
-    code = "import sys, aas.cli; print(*[m for m in ('torch', 'transformers', 'spacy', 'numpy') if m in sys.modules])"
+@pytest.mark.parametrize("command", ["aas", "difflmm"])
+def test_help_imports_nothing_heavy(command):
+    heavy = ("torch", "transformers", "spacy", "numpy")
+    code = f"import sys, {command}.cli; print(*[m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.split() == []
