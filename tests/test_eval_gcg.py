@@ -250,11 +250,14 @@ def test_answers_without_any_mask_are_zeros(tmp_path, encoder, no_java):
 def test_a_wrong_folder_is_one_line(tmp_path, encoder):
     paths = write_gcg_set(tmp_path, 1)
     (tmp_path / "other").mkdir()
-    options = ["--gt-caption", str(paths["gt_caption"]), "--gt-mask", str(paths["gt_mask"])]
-    for results, encoder_id, word in (
-        (tmp_path / "other", encoder, "none of its 0 files"),
-        (paths["results"], tmp_path / "nowhere", "--text-encoder"),
+    other_masks = tmp_path / "other.json"
+    other_masks.write_text(paths["gt_mask"].read_text().replace('"id": "', '"id": "x'))
+    for results, masks, encoder_id, word in (
+        (tmp_path / "other", paths["gt_mask"], encoder, "none of its 0 files"),
+        (paths["results"], other_masks, encoder, "none of the images"),
+        (paths["results"], paths["gt_mask"], tmp_path / "nowhere", "--text-encoder"),
     ):
+        options = ["--gt-caption", str(paths["gt_caption"]), "--gt-mask", str(masks)]
         command = ["eval", "gcg", *options, "--results", str(results), "--text-encoder", str(encoder_id)]
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 2 and word in result.stderr and "Traceback" not in result.stderr

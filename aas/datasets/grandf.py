@@ -53,10 +53,13 @@ def read_truth(caption_file: Path, mask_file: Path, findings: Findings) -> GcgTr
         raise ValueError(f"{caption_file} has no images.")
     of_masks = image_sizes(mask_file, shapes["images"], findings if caption_file != mask_file else {})
     captions, labels = _words(words["annotations"], images, findings)
-    for key in images.keys() - of_masks.keys():
-        note(findings, "images_without_masks_file_entry", key)
-    for key in images.keys() - captions.keys():
-        note(findings, "images_without_a_true_caption", key)
+    if not images.keys() & of_masks.keys():
+        raise ValueError(f"{mask_file} has none of the images of {caption_file}: their ids differ.")
+    for key in images:
+        if key not in of_masks:
+            note(findings, "images_not_in_the_file_of_masks", key)
+        if key not in captions:
+            note(findings, "images_without_a_true_caption", key)
     all_images = of_masks | images | {key: size for key, size in of_masks.items() if 0 not in size}
     masks = annotations(shapes["annotations"], all_images, findings)
     truth = GcgTruth(
@@ -133,8 +136,9 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
             f"--results {folder}: none of its {len(files)} files is about an image of --gt-caption, as "
             f"{next(iter(truth.images))}.json would be."
         )
-    for key in truth.images.keys() - answers.keys():
-        note(findings, "images_without_an_answer", key)
+    for key in truth.images:
+        if key not in answers:
+            note(findings, "images_without_an_answer", key)
     return answers
 
 

@@ -60,8 +60,10 @@ def read_truth(path: Path, findings: Findings) -> InstanceTruth:
             note(findings, "annotations_of_unknown_categories", f"annotation {mask.id}")
         if mask.id == 0:
             note(findings, "annotations_with_id_0_that_coco_never_finds", "annotation 0")
-    for key in images.keys() - {mask.image for mask in masks}:
-        note(findings, "images_without_true_masks", key)
+    with_masks = {mask.image for mask in masks}
+    for key in images:
+        if key not in with_masks:
+            note(findings, "images_without_true_masks", key)
     ids, category_ids = ([entry["id"] for entry in content[name]] for name in ("images", "categories"))
     return InstanceTruth(images, ids, categories, category_ids, masks)
 
@@ -85,8 +87,10 @@ def read_detections(results: Path, truth: InstanceTruth, findings: Findings) -> 
             found.append(_instance(entry, truth, where, by_box, findings))
     if entries and not found:
         raise ValueError(f"--results {results}: none of its {len(entries)} detections is about an image of --gt.")
-    for key in truth.images.keys() - {instance.image for instance in found}:
-        note(findings, "images_without_detections", key)
+    with_detections = {instance.image for instance in found}
+    for key in truth.images:
+        if key not in with_detections:
+            note(findings, "images_without_detections", key)
     return found
 
 

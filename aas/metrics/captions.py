@@ -4,8 +4,10 @@ Its tokenizer and METEOR are Java programs: one process makes words of all capti
 Java the words come from `ptb.py` and METEOR is left out.
 """
 
+import contextlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +154,10 @@ def _checked_spice(has_java: bool) -> Any:
     needs = "SPICE needs Java 8, 8 GB of memory, and Stanford CoreNLP 3.6.0, which is downloaded once (about 400 MB)"
     if not has_java:
         raise ValueError(f"{needs}: there is no Java here. Leave --spice out.")
+    print(f"{needs}; trying it on one caption.", file=sys.stderr)
     try:
-        get_stanford_models()
+        with contextlib.redirect_stdout(sys.stderr):
+            get_stanford_models()
         spice = Spice()
         _spice_values(spice, ["a dog"], [["a dog"]])
     except (OSError, subprocess.CalledProcessError) as error:

@@ -15,7 +15,9 @@ class TextEncoder:
 
     def __init__(self, model_id: str):
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # of loading, which takes a second
         source, revision = model_source(model_id, "text-encoder")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
