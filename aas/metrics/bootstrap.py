@@ -36,8 +36,18 @@ def figures(evidence: Evidence, weights: np.ndarray) -> Figures:
 
 def intervals(evidence: Evidence, n_images: int, n_resamples: int, seed: int) -> dict[str, list[float]]:
     """95 % interval of each figure, [low, high]."""
-    drawn = figures(evidence, resamples(n_images, n_resamples, seed)[1:])
-    return {name: np.nanpercentile(values, LEVEL).tolist() for name, values in drawn.items() if not _nothing(values)}
+    drawn = figures(evidence, resamples(n_images, n_resamples, seed))
+    around = {name: _around_figure(values) for name, values in drawn.items()}
+    return {name: np.percentile(values, LEVEL).clip(0).tolist() for name, values in around.items() if values.size}
+
+
+def _around_figure(values: np.ndarray) -> np.ndarray:
+    """The resamples, moved so that their mean is the figure itself (the first value); nothing where there is none.
+
+    AP is larger in resamples: copies of an image are right together.
+    """
+    drawn = values[1:][~np.isnan(values[1:])]
+    return drawn - drawn.mean() + values[0] if drawn.size and not np.isnan(values[0]) else drawn[:0]
 
 
 def differences(
@@ -57,22 +67,16 @@ def differences(
     found = {}
     for name, a in both[0].items():
         b = both[1].get(name, np.full(len(a), np.nan))
-        change = (b - a)[1:]
-        change = change[~np.isnan(change)]
-        if change.size and not np.isnan(b[0] - a[0]):
-            rarer = min(float(np.mean(change <= 0)), float(np.mean(change >= 0)))
+        change = _around_figure(b - a)
+        if change.size:
             found[name] = {
                 "a": float(a[0]),
                 "b": float(b[0]),
                 "difference": float(b[0] - a[0]),
                 "interval": np.percentile(change, LEVEL).tolist(),
-                "p": min(1.0, 2 * rarer),
+                "p": min(1.0, 2 * min(float(np.mean(change <= 0)), float(np.mean(change >= 0)))),
             }
     return found
-
-
-def _nothing(values: np.ndarray) -> bool:
-    return not values.size or bool(np.isnan(values).all())
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
