@@ -67,6 +67,11 @@ def _as_text(rle: Rle) -> Rle:
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
 
 
+def of_mask(mask: np.ndarray) -> Rle:
+    """Compressed runs of a bool or 0/1 mask [H, W]."""
+    return _as_text(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
+
+
 def empty(size_hw: Sequence[int]) -> Rle:
     height, width = size_hw
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))

@@ -38,7 +38,7 @@ def eval_compare(first: Path, second: Path, n_resamples: int, seed: int, json_fi
 def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not {"images", "evidence"} <= content.keys():
-        raise ValueError(f"{path} was not written by `aas eval gcg|instance --json`.")
+        raise ValueError(f"{path} was not written by `aas eval … --json`.")
     return content
 
 
