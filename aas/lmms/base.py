@@ -341,7 +341,7 @@ class LMM(ABC):
         return {"position_ids": positions, "use_cache": False, "logits_to_keep": 1}
 
     def _collate(
-        self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor], seed: int
+        self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor], seed: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:
         """A batch on the model's device, padded, and the columns [B, n] of its image tokens."""
         inputs = self.seeded(collate(samples, {"input_ids": self.pad_id}, self.pads_left), seed)
