@@ -57,6 +57,19 @@ class Chat:
         return dict(inputs)
 
 
+class Printer(TextStreamer):
+    """Words to stdout as they come, without the space that an answer begins with."""
+
+    def __init__(self, processor: LlavaProcessor):
+        super().__init__(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.has_begun = False
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        text = text if self.has_begun else text.lstrip()
+        self.has_begun = bool(self.has_begun or text)
+        super().on_finalized_text(text, stream_end)
+
+
 def converse(chat: Chat, lines: Iterable[str]) -> None:
     """Answers each of `lines` on stdout, and does what those that begin with "/" say; complaints go to stderr."""
     for line in lines:
@@ -74,4 +87,4 @@ def converse(chat: Chat, lines: Iterable[str]) -> None:
         elif said.startswith("/"):
             print(HELP, file=sys.stderr)
         elif said:
-            chat.ask(said, TextStreamer(chat.processor.tokenizer, skip_prompt=True, skip_special_tokens=True))
+            chat.ask(said, Printer(chat.processor))

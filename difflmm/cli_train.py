@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from difflmm.usage import usage_errors
+
 TRAIN_EXAMPLES = (
     "Examples:\n\n"
     "  difflmm train --config recipes/tiny.yaml\n\n"
@@ -29,10 +31,11 @@ def train(
     """Train a DiffLMM or LLaVA as a recipe says; the same command again goes on where it was stopped."""
     from difflmm.recipe import read_recipe
 
-    recipe = read_recipe(config, changes or ())  # a wrong one is told before torch is there
-    from difflmm.train import train as run
+    with usage_errors():
+        recipe = read_recipe(config, changes or ())  # a wrong one is told before torch is there
+        from difflmm.train import train as run
 
-    typer.echo(run(recipe))
+        typer.echo(run(recipe))
 
 
 def chat(
@@ -51,10 +54,11 @@ def chat(
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    loaded, processor = load_checkpoint(model, base, dtype)
-    talk = Chat(loaded.to(device).eval(), processor, max_new_tokens, seed)
-    if image is not None:
-        talk.look_at(image)
+    with usage_errors():
+        loaded, processor = load_checkpoint(model, base, dtype)
+        talk = Chat(loaded.to(device).eval(), processor, max_new_tokens, seed)
+        if image is not None:
+            talk.look_at(image)
     if sys.stdin.isatty():
         typer.echo(HELP, err=True)
     converse(talk, _lines())

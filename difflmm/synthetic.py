@@ -38,7 +38,7 @@ def write_models(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in ("llm", "diffusion", "clip")}
 
 
-def write_pictures(folder: Path, n: int = 64) -> Path:
+def write_pictures(folder: Path, n: int = 128) -> Path:
     """`n` pictures and `data.json`, which it returns: LLaVA's format, every picture with one question and answer."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
