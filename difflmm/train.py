@@ -115,6 +115,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         activation_checkpointing_kwargs={"use_reentrant": False} if recipe.gradient_checkpointing else None,
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.accelerator.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
         logging_steps=recipe.log_steps,
