@@ -1,5 +1,6 @@
 """The commands `difflmm train` and `difflmm chat`: arguments only, heavy imports inside. difflmm.cli registers them."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,9 @@ def train(
         recipe = read_recipe(config, changes or ())  # a wrong one is told before torch is there
         from difflmm.train import train as run
 
-        typer.echo(run(recipe))
+        done = run(recipe)
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(done)
 
 
 def chat(

@@ -81,7 +81,7 @@ def fill(
 ) -> int:
     """Makes the features of those `images` (path, SHA-256, seed) that have none yet; where there are several processes,
     each makes its share. `pixels_of`: an image's input [3, side, side]. Returns how many were made."""
-    todo = [each for each in images if not cache.path(*each[1:]).is_file()][process::n_processes]
+    todo = [each for each in images[process::n_processes] if not cache.path(*each[1:]).is_file()]
     loader = DataLoader(_Pixels(todo, pixels_of), batch_size, num_workers=n_workers)
     batches = tqdm(loader, "Keeping features", leave=False, disable=process > 0)
     for start, pixels in zip(range(0, len(todo), batch_size), batches, strict=True):

@@ -7,6 +7,7 @@ reads with `weights_only=True`); the model in the end is safetensors.
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -62,23 +63,24 @@ def train(recipe: Recipe) -> Path:
     `log.jsonl`, and `skipped.jsonl` if rows could not be used. Raises ValueError or FileNotFoundError for a recipe,
     data or a checkpoint that cannot be used.
     """
-    _check_out(recipe)
+    last = checked_checkpoint(recipe)
     arguments = training_arguments(recipe)
     set_seed(recipe.seed)
-    if recipe.synthetic:
-        recipe = _with_synthetic(recipe, arguments)
-    rows, skipped, digests = _usable_rows(recipe, arguments)
+    plan = _with_synthetic(recipe, arguments) if recipe.synthetic else recipe
+    rows, skipped, digests = _usable_rows(plan, arguments)
     dtype = torch.bfloat16 if arguments.bf16 else torch.float32
-    model, processor = starting_model(recipe, dtype)
-    data = conversations(recipe, arguments, model, processor, rows, digests)
-    if arguments.should_save:
-        _report(recipe, skipped + data.skipped, len(data))
+    model, processor = starting_model(plan, dtype)
+    data = conversations(plan, arguments, model, processor, rows, digests)
+    skipped += data.skipped
     if not len(data):
-        raise ValueError(f"{recipe.data}: no row can be used. {summary(skipped + data.skipped)}")
-    adapted = with_adapter(model, recipe)
+        raise ValueError(f"{plan.data}: no row can be used. {summary(skipped)}")
+    if arguments.should_save:
+        _report(recipe, skipped, len(data))
+    set_seed(recipe.seed)  # the LoRA begins the same, whatever was done before
+    adapted = with_adapter(model, plan)
     arguments.ddp_find_unused_parameters = any(row.image is None for row in data.rows)
-    trainer = StageTrainer(recipe, adapted, arguments, data, Collator(_pad_id(processor), dtype))
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
+    trainer = StageTrainer(plan, adapted, arguments, data, Collator(_pad_id(processor), dtype))
+    trainer.train(resume_from_checkpoint=last)
     if arguments.should_save:
         save(adapted, processor, recipe.out, dtype, recipe.keep_adapter)
     return recipe.out
@@ -138,16 +140,17 @@ def _is_bfloat16(precision: str) -> bool:
     return precision == "bfloat16"
 
 
-def _check_out(recipe: Recipe) -> None:
-    """A folder is of one recipe."""
-    path = recipe.out / RECIPE
-    last = get_last_checkpoint(str(recipe.out / CHECKPOINTS)) if (recipe.out / CHECKPOINTS).is_dir() else None
+def checked_checkpoint(recipe: Recipe) -> str | None:
+    """The last one in `recipe.out`, if any; ValueError if the folder is another's."""
+    folder, path = recipe.out / CHECKPOINTS, recipe.out / RECIPE
     if (recipe.out / "config.json").is_file():
         raise ValueError(f"{recipe.out} holds a finished model: remove it, or take another out.")
-    if last is not None and path.is_file() and path.read_text(encoding="utf-8") != recipe.to_yaml():
-        raise ValueError(f"{last} was made by another recipe ({path}): go on with that one, or take another out.")
     if recipe.deepspeed is not None:
         _check_deepspeed(recipe.deepspeed)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is not None and path.is_file() and path.read_text(encoding="utf-8") != recipe.to_yaml():
+        raise ValueError(f"{last} was made by another recipe ({path}): go on with that one, or take another out.")
+    return last
 
 
 def _check_deepspeed(path: Path) -> None:
@@ -187,11 +190,15 @@ def _usable_rows(recipe: Recipe, arguments: TrainingArguments) -> tuple[list[Row
 
 
 def _report(recipe: Recipe, skipped: list[Skipped], n_used: int) -> None:
+    """What is trained on, into `recipe.out`; on stderr, how many rows are not."""
     recipe.out.mkdir(parents=True, exist_ok=True)
     (recipe.out / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-    lines = [json.dumps({"row": each.at, "id": each.id, "error": each.error}) for each in skipped]
+    lines = [json.dumps({"row": each.at, "id": each.id, "error": each.error}) + "\n" for each in skipped]
+    (recipe.out / SKIPPED).unlink(missing_ok=True)
     if lines:
-        (recipe.out / SKIPPED).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (recipe.out / SKIPPED).write_text("".join(lines), encoding="utf-8")
+        told = f"{len(skipped)} of {len(skipped) + n_used} rows are skipped: {summary(skipped)}"
+        print(f"{told}. See {recipe.out / SKIPPED}", file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------------------------ a model

@@ -1,7 +1,10 @@
 """Training: what is learned of which tokens, which weights move, and that a break leaves no trace."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -270,6 +273,23 @@ def test_resumed_training_is_the_same_bit_for_bit(parts, tmp_path):
         train(recipe(parts, broken, **plan | {"max_steps": 7}))
 
 
+def test_two_processes_learn_as_one(parts, tmp_path):
+    """By torchrun: the same rows, the same steps, features made by both."""
+    plan = {"max_steps": 3, "lora_dropout": 0}
+    together = recipe(parts, tmp_path / "two", device_batch_size=2, features=tmp_path / "features", **plan)
+    (tmp_path / "two.yaml").write_text(together.to_yaml())
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "difflmm.cli"]
+    command += ["train", "--config", str(tmp_path / "two.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(RECIPES.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "two")]
+    train(recipe(parts, tmp_path / "one", **plan))
+    losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(list((tmp_path / "features").rglob("*.safetensors"))) == 12
+
+
 def test_no_pickle_but_tensors(parts, tmp_path):
     out = train(recipe(parts, tmp_path / "out"))
     left = {file.name for file in out.rglob("*") if file.suffix in (".bin", ".pt", ".pth", ".pkl")}
@@ -331,6 +351,17 @@ def test_second_stage_begins_with_the_first(parts, trained, tmp_path):
     new = {"llm": None, "diffusion": None, "clip": None, "encoder_options": None}
     new |= {"data": parts / "pictures/data.json", "max_steps": 1}
     assert log(train(recipe(parts, tmp_path / "out", model=str(trained), **new)))[0]["loss"] < 0.5
+
+
+def test_synthetic_training_goes_on(trained, tmp_path):
+    """From its last checkpoint, as any other."""
+    out = tmp_path / "again"
+    shutil.copytree(trained, out)
+    (out / "config.json").unlink()
+    text = (out / "recipe.yaml").read_text().replace(str(trained), str(out))
+    (out / "recipe.yaml").write_text(text)
+    train(read_recipe(out / "recipe.yaml"))
+    assert not changed(load_file(trained / "model.safetensors"), load_file(out / "model.safetensors"))
 
 
 def test_chat_streams_remembers_and_starts_afresh(trained, capsys):
