@@ -32,7 +32,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from difflmm.checkpoint import load_checkpoint, new_difflmm, new_llava
 from difflmm.data import (
@@ -147,10 +147,21 @@ def checked_checkpoint(recipe: Recipe) -> str | None:
         raise ValueError(f"{recipe.out} holds a finished model: remove it, or take another out.")
     if recipe.deepspeed is not None:
         _check_deepspeed(recipe.deepspeed)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = _last_whole(folder)
     if last is not None and path.is_file() and path.read_text(encoding="utf-8") != recipe.to_yaml():
         raise ValueError(f"{last} was made by another recipe ({path}): go on with that one, or take another out.")
     return last
+
+
+def _last_whole(folder: Path) -> str | None:
+    """The last checkpoint, but for one that was broken off: the Trainer's state is written last."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(checkpoint)
+    return None
 
 
 def _check_deepspeed(path: Path) -> None:
