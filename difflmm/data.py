@@ -28,7 +28,6 @@ from difflmm.features import FeatureCache
 from difflmm.processor import IMAGE_TOKEN
 
 IGNORE = -100  # a label that counts for nothing
-ROLES = {"human": "user", "gpt": "assistant"}
 CHUNK = 1000  # rows that are tokenized together
 
 
@@ -109,11 +108,13 @@ def _row(at: int, name: str, content: Any, images: Path | None, plain: bool) -> 
 
 def _texts(turns: list[Any]) -> list[str]:
     """What is said, in turns; an answer before the first question is left out, as LLaVA does."""
-    if not all(isinstance(t, dict) and t.get("from") in ROLES and isinstance(t.get("value"), str) for t in turns):
+    if not all(
+        isinstance(t, dict) and t.get("from") in ("human", "gpt") and isinstance(t.get("value"), str) for t in turns
+    ):
         raise ValueError('a turn is not {"from": "human" or "gpt", "value": text}')
     if turns and turns[0]["from"] == "gpt":
         turns = turns[1:]
-    if not turns or len(turns) % 2 or any(t["from"] != who for t, who in zip(turns, ["human", "gpt"] * len(turns))):  # noqa: B905
+    if not turns or [turn["from"] for turn in turns] != ["human", "gpt"] * (len(turns) // 2):
         raise ValueError("human and gpt do not take turns")
     if not all(turn["value"].strip() for turn in turns):
         raise ValueError("a turn is empty")
@@ -245,7 +246,7 @@ class Conversations(Dataset):
         self.features, self.needs_noise = features, needs_noise
         self.rows, self.lengths = [], []
         self.skipped: list[Skipped] = []
-        for start in range(0, len(rows), CHUNK):
+        for start in tqdm(range(0, len(rows), CHUNK), "Reading conversations", leave=False):
             chunk = rows[start : start + CHUNK]
             for row, tokens in zip(chunk, texts(chunk), strict=True):
                 if tokens.n_answer:

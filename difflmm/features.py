@@ -76,14 +76,12 @@ def fill(
     autocast: AbstractContextManager,
     batch_size: int,
     n_workers: int,
-    process: int = 0,
-    n_processes: int = 1,
-) -> int:
-    """Makes the features of those `images` (path, SHA-256, seed) that have none yet; where there are several processes,
-    each makes its share. `pixels_of`: an image's input [3, side, side]. Returns how many were made."""
-    todo = [each for each in images[process::n_processes] if not cache.path(*each[1:]).is_file()]
+) -> None:
+    """Makes the features of those `images` (path, SHA-256, seed) that have none yet. `pixels_of`: an image's input
+    [3, side, side]."""
+    todo = [each for each in images if not cache.path(*each[1:]).is_file()]
     loader = DataLoader(_Pixels(todo, pixels_of), batch_size, num_workers=n_workers)
-    batches = tqdm(loader, "Keeping features", leave=False, disable=process > 0)
+    batches = tqdm(loader, "Keeping features", leave=False)
     for start, pixels in zip(range(0, len(todo), batch_size), batches, strict=True):
         batch = todo[start : start + batch_size]
         with autocast:
@@ -93,7 +91,6 @@ def fill(
         kept = {name: of for name, of in found._asdict().items() if of is not None}
         for i, (_, digest, seed) in enumerate(batch):
             cache.write(digest, seed, {name: of[i].to(encoder.dtype).cpu().contiguous() for name, of in kept.items()})
-    return len(todo)
 
 
 class _Pixels(torch.utils.data.Dataset):

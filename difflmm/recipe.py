@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass
+
+EncoderOption = Literal[
+    "resolution", "timestep", "up_block", "ensemble_size", "concat_clip", "implicit_caption", "positions"
+]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -26,7 +31,7 @@ class Recipe:
     llm: str | None = None
     diffusion: str | None = None
     clip: str | None = None
-    encoder_options: dict[str, Any] | None = None  # fields of DiffusionEncoderConfig
+    encoder_options: dict[EncoderOption, int | bool] | None = None  # fields of DiffusionEncoderConfig
     synthetic: bool = False
 
     data: Path | None = None  # JSON in LLaVA's format
@@ -44,9 +49,9 @@ class Recipe:
     lora_learning_rate: PositiveFloat = 2e-4
     lora_rank: PositiveInt = 128
     lora_alpha: PositiveFloat = 256
-    lora_dropout: NonNegativeFloat = 0.05
+    lora_dropout: Share = 0.05
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: NonNegativeFloat = 0.03  # share of all steps
+    warmup: Share = 0.03  # share of all steps
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: NonNegativeFloat = 1.0
     seed: NonNegativeInt = 42

@@ -51,7 +51,7 @@ from difflmm.data import (
 from difflmm.recipe import Recipe
 
 PROJECTOR = ("multi_modal_projector", "captioner")
-LLM = "model.language_model."
+LLM = "model.language_model"
 CHECKPOINTS, RECIPE, SKIPPED, LOG = "checkpoints", "recipe.yaml", "skipped.jsonl", "log.jsonl"
 ROOM = 32  # tokens that a conversation needs beside its image, at least
 
@@ -94,19 +94,13 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     if recipe.tensorboard and find_spec("tensorboard") is None:
         raise ValueError("tensorboard: true needs tensorboard: pip install tensorboard")
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    rows_at_once = recipe.device_batch_size * n_processes
-    if recipe.batch_size % rows_at_once:
-        raise ValueError(
-            f"batch_size {recipe.batch_size} is not a multiple of device_batch_size {recipe.device_batch_size} x "
-            f"{n_processes} processes."
-        )
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
     arguments = TrainingArguments(
         output_dir=str(recipe.out / CHECKPOINTS),
         num_train_epochs=recipe.epochs,
         max_steps=recipe.max_steps or -1,
         per_device_train_batch_size=recipe.device_batch_size,
-        gradient_accumulation_steps=recipe.batch_size // rows_at_once,
+        gradient_accumulation_steps=_batches_to_a_step(recipe, n_processes),
         learning_rate=recipe.projector_learning_rate,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup,
@@ -132,6 +126,17 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     if n_processes == 1 and arguments.n_gpu > 1:  # otherwise the Trainer would split each batch over threads
         arguments._n_gpu = 1
     return arguments
+
+
+def _batches_to_a_step(recipe: Recipe, n_processes: int) -> int:
+    """On each device."""
+    n_batches, rest = divmod(recipe.batch_size, recipe.device_batch_size * n_processes)
+    if rest:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} is not a multiple of device_batch_size {recipe.device_batch_size} x "
+            f"{n_processes} processes."
+        )
+    return n_batches
 
 
 def _is_bfloat16(precision: str) -> bool:
@@ -230,11 +235,12 @@ def starting_model(recipe: Recipe, dtype: torch.dtype) -> tuple[LlavaForConditio
 def with_adapter(model: LlavaForConditionalGeneration, recipe: Recipe) -> PeftModel:
     """`model`, of which only what the stage trains has gradients, in float32: projector and captioner (with their
     positions), and in stage 2 a LoRA on every linear layer of the LLM."""
-    linear = [name for name, of in model.named_modules() if name.startswith(LLM) and isinstance(of, nn.Linear)]
-    trained = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    modules = {name: name.rpartition(".")[2] for name, _ in model.named_modules()}
+    llm = model.model.language_model
+    linear = {modules[name] for name, of in llm.named_modules(prefix=LLM) if isinstance(of, nn.Linear)}
     config = LoraConfig(
-        target_modules=DUMMY_TARGET_MODULES if recipe.stage == 1 else linear,
-        modules_to_save=[name for name in PROJECTOR if name in trained],
+        target_modules=DUMMY_TARGET_MODULES if recipe.stage == 1 else rf"{LLM}\..+\.({'|'.join(sorted(linear))})",
+        modules_to_save=[name for name in PROJECTOR if name in modules.values()],
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
@@ -280,19 +286,11 @@ def _features(
     image_processor, encoder = data.texts.processor.image_processor, model.model.vision_tower.to(arguments.device)
     cache = FeatureCache(folder, fingerprint(encoder, image_processor.to_json_string(), str(encoder.dtype)))
     paths = dict.fromkeys(row.image for row in data.rows if row.image)
-    images = [(path, digests, noise_seed(digests, recipe.seed)) for path in paths if (digests := data.digests[path])]
-    bfloat16 = torch.autocast(arguments.device.type, torch.bfloat16)
-    fill(
-        cache,
-        images,
-        partial(_pixels, image_processor),
-        encoder,
-        bfloat16 if arguments.bf16 else nullcontext(),
-        recipe.device_batch_size,
-        recipe.workers,
-        arguments.process_index,
-        arguments.world_size,
-    )
+    images = [(path, data.digests[path], noise_seed(data.digests[path], recipe.seed)) for path in paths]
+    share = images[arguments.process_index :: arguments.world_size]
+    autocast = torch.autocast(arguments.device.type, torch.bfloat16) if arguments.bf16 else nullcontext()
+    pixels_of = partial(_pixels, image_processor)
+    fill(cache, share, pixels_of, encoder, autocast, recipe.device_batch_size, recipe.workers)
     if arguments.world_size > 1:
         torch.distributed.barrier()
     return cache

@@ -187,6 +187,7 @@ def test_wrong_recipes_are_told(parts, tmp_path):
 
     assert "unknown lorarank" in told("lorarank=4") and "lora_rank" in told("lorarank=4")
     assert "stage" in told("stage=3") and "batch_size" in told("batch_size=many")
+    assert "encoder_options" in told("encoder_options={resolutio: 64}") and "warmup" in told("warmup=3")
     assert "key=value" in told("batch_size") and "not YAML" in told("out=[")
     assert "give one of" in told("model=somewhere") and "no diffusion" in told("encoder=clip", "features=x")
     assert "give data" in told("synthetic=false", "model=somewhere") and "synthetic has data" in told("data=x.json")
