@@ -265,13 +265,16 @@ class Conversations(Dataset):
         item: dict[str, Any] = {"input_ids": tokens.input_ids, "labels": tokens.labels}
         return item if row.image is None else item | self._image(row.image)
 
+    def pixels(self, path: Path) -> Tensor:
+        """[3, side, side], as the encoder takes them."""
+        return self.texts.processor.image_processor(read_image(path), return_tensors="pt")["pixel_values"][0]
+
     def _image(self, path: Path) -> dict[str, Tensor]:
         digest = self.digests[path]
         seed = noise_seed(digest, self.seed)
         if self.features is not None:
             return self.features.read(digest, seed)
-        pixels = self.texts.processor.image_processor(read_image(path), return_tensors="pt")["pixel_values"][0]
-        return {"pixel_values": pixels} | ({"noise_seeds": torch.tensor(seed)} if self.needs_noise else {})
+        return {"pixel_values": self.pixels(path)} | ({"noise_seeds": torch.tensor(seed)} if self.needs_noise else {})
 
 
 class Collator:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +43,6 @@ from difflmm.data import (
     Texts,
     check_images,
     noise_seed,
-    read_image,
     read_rows,
     summary,
 )
@@ -289,15 +287,10 @@ def _features(
     images = [(path, data.digests[path], noise_seed(data.digests[path], recipe.seed)) for path in paths]
     share = images[arguments.process_index :: arguments.world_size]
     autocast = torch.autocast(arguments.device.type, torch.bfloat16) if arguments.bf16 else nullcontext()
-    pixels_of = partial(_pixels, image_processor)
-    fill(cache, share, pixels_of, encoder, autocast, recipe.device_batch_size, recipe.workers)
+    fill(cache, share, data.pixels, encoder, autocast, recipe.device_batch_size, recipe.workers)
     if arguments.world_size > 1:
         torch.distributed.barrier()
     return cache
-
-
-def _pixels(image_processor: Any, path: Path) -> Tensor:
-    return image_processor(read_image(path), return_tensors="pt")["pixel_values"][0]
 
 
 def _pad_id(processor: LlavaProcessor) -> int:
