@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+MAX_SIDE = 30_000  # of a picture, in pixels; what is drawn further out would take forever
 Rle = dict[str, Any]  # {"size": [height, width], "counts": compressed runs, str}
 
 
@@ -24,11 +25,11 @@ def compressed(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise ValueError("neither polygons nor run lengths")
     size, counts = segmentation["size"], segmentation["counts"]
-    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(n, int) and n >= 0 for n in size)):
+    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(is_side, size))):
         raise ValueError(f"a mask's size is {size!r}")
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
-    found = np.asarray(counts, np.int64) if isinstance(counts, list) else _parsed(counts)
+    found = _listed(counts) if isinstance(counts, list) else _parsed(counts)
     if (found < 0).any() or found.sum() != size[0] * size[1]:
         raise ValueError(f"a mask's runs cover {found.sum()} of {size[0]}×{size[1]} pixels")
     if isinstance(counts, list):
@@ -36,10 +37,21 @@ def compressed(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
     return {"size": list(size), "counts": counts}
 
 
+def is_side(value: Any) -> bool:
+    """Whether a height or width can be one."""
+    return isinstance(value, int) and 0 <= value <= MAX_SIDE
+
+
+def _listed(counts: list[Any]) -> np.ndarray:
+    if not all(isinstance(n, int) and 0 <= n <= MAX_SIDE**2 for n in counts):
+        raise ValueError("a mask's runs are not all whole numbers of pixels")
+    return np.array(counts, np.int64)
+
+
 def _from_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> Rle:
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 4 or not all(map(_is_finite, polygon)):
-            raise ValueError("a polygon is no list of at least two points x, y")
+        if not isinstance(polygon, list) or len(polygon) < 4 or not all(map(_is_coordinate, polygon)):
+            raise ValueError("a polygon is no list of at least two points x, y, or lies far outside")
     if not polygons:
         raise ValueError("a mask without polygons")
     if 0 in size_hw:
@@ -47,12 +59,17 @@ def _from_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> Rle:
     return _as_text(coco_mask.merge(coco_mask.frPyObjects(polygons, *size_hw)))
 
 
-def _is_finite(number: Any) -> bool:
-    return isinstance(number, (int, float)) and math.isfinite(number)
+def _is_coordinate(number: Any) -> bool:
+    return isinstance(number, (int, float)) and abs(number) <= MAX_SIDE  # false for NaN
 
 
 def _as_text(rle: Rle) -> Rle:
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def of_mask(mask: np.ndarray) -> Rle:
+    """Compressed runs of a bool or 0/1 mask [H, W]."""
+    return _as_text(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
 def empty(size_hw: Sequence[int]) -> Rle:

@@ -26,6 +26,7 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, SamConfig, SamImageProcessorPil, SamModel, SamVisionConfig
 
+from aas import rle
 from aas.geometry import padded_view
 from aas.images import read_image
 from aas.paths import model_source
@@ -34,7 +35,6 @@ from aas.records import Answer, AttentionMaps
 from aas.reduce import phrase_map, without_token_mean
 from aas.segmenters import embedded, load_segmenter
 from aas.store.items import AttentionItem, read_item, write_item
-from aas.tasks.phrase_masks import run_lengths
 from aas.tasks.segment import segment
 from aas.tasks.segment_arguments import Segment
 
@@ -108,7 +108,7 @@ def reference_way(folder: Path, segmenter_id: str, device: str, out: Path) -> fl
             )
             (candidates,) = processor.post_process_masks([output.pred_masks[0]], *sizes)
         all_masks = candidates.cpu().numpy()
-        masks = [run_lengths(three[-1]) for three in all_masks]
+        masks = [rle.of_mask(three[-1]) for three in all_masks]
         result = {
             "image_id": path.name.split(".")[0],
             "phrases": [phrase.text for phrase in phrases],

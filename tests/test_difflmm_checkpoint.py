@@ -1,5 +1,6 @@
 """DiffLMM's checkpoints: the authors' LoRA release, ours, new ones; and `difflmm convert` and `info`."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 import difflmm.checkpoint
@@ -65,16 +68,22 @@ def test_every_weight_of_the_release_has_its_place(written):
         torch.testing.assert_close(state[name][: len(weight)], weight, atol=1e-5, rtol=0)  # LoRA merged by peft
 
 
-def test_answers_equal_the_unmerged_ones(written):
-    """Logits of the loaded model, and of the model that peft merged, 1e-5."""
+def test_answers_equal_those_of_the_unmerged_lora(written):
     folder, base, twin = written
     model, _ = load_checkpoint(str(folder), str(base))
+    llm = LlamaForCausalLM(twin.config.text_config).eval()
+    llm.load_state_dict(load_file(base / "model.safetensors"))
+    unmerged = copy.deepcopy(twin)
+    unmerged.model.language_model = PeftModel.from_pretrained(llm, folder).base_model.model.model
+    assert any("lora_A" in name for name in unmerged.state_dict())
+
     image = model.config.image_token_id
     ids = torch.tensor([[1, 50, 60, *[image] * 64, 70, 80]])
     pixels = torch.rand(1, 3, 128, 128) * 2 - 1
     with torch.no_grad():
         ours = model(input_ids=ids, pixel_values=pixels).logits[..., :400]
-        theirs = twin(input_ids=ids.masked_fill(ids == image, twin.config.image_token_id), pixel_values=pixels).logits
+        ids = ids.masked_fill(ids == image, twin.config.image_token_id)
+        theirs = unmerged(input_ids=ids, pixel_values=pixels).logits
     torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()), rtol=0)
 
 

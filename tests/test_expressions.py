@@ -18,7 +18,8 @@ from aas.datasets.expressions import Expressions, mask_of
 from aas.datasets.png import read_png
 from aas.datasets.reasonseg import drawn, read_reasonseg
 from aas.datasets.refcoco import read_refcoco, read_refs
-from aas.metrics.expressions import narrative_scores, overlap, referring_scores
+from aas.metrics import bootstrap
+from aas.metrics.expressions import narrative_evidence, overlap, referring_evidence
 from aas.phrases.parser import load_pipeline
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
@@ -250,6 +251,11 @@ def random_masks(n: int, seed: int) -> list[np.ndarray]:
     return found
 
 
+def figures_of(evidence: dict) -> dict[str, float]:
+    n_images = len(evidence[next(iter(evidence))]["n"])
+    return {name: values[0] for name, values in bootstrap.figures(evidence, np.ones((1, n_images))).items()}
+
+
 def test_figures_equal_those_of_decoded_masks():
     predicted, target, ignore = (random_masks(300, seed) for seed in range(3))
     overlaps, ious, intersections, unions = [], [], [], []
@@ -260,13 +266,13 @@ def test_figures_equal_those_of_decoded_masks():
         intersections.append((p & t).sum())
         unions.append((p | t).sum())
         ious.append(intersections[-1] / unions[-1] if unions[-1] else 1.0)
-    scores = referring_scores(overlaps)
+    scores = figures_of(referring_evidence(overlaps, range(300)))
     expected = {"cIoU": sum(intersections) / sum(unions), "gIoU": np.mean(ious)}
     expected |= {f"Pr@{t}": np.mean([iou >= t for iou in ious]) for t in (0.5, 0.7, 0.9)}
     assert scores == pytest.approx(expected, abs=1e-9)
 
     kinds = [{"stuff" if i % 3 else "things", "plural" if i % 5 else "singular"} for i in range(300)]
-    scores = narrative_scores(overlaps, kinds)
+    scores = figures_of(narrative_evidence(overlaps, kinds, np.arange(300) // 3))
     for kind in ("things", "stuff", "singular", "plural"):
         mine = [iou for iou, of in zip(ious, kinds, strict=True) if kind in of]
         assert scores[f"AR_{kind}"] == pytest.approx(np.mean(mine), abs=1e-9)
@@ -281,7 +287,7 @@ def test_nothing_found_and_nothing_there():
     assert overlap(nothing, nothing).iou == 1 and overlap(None, nothing).iou == 0
     assert overlap(something, nothing).iou == 0 and overlap(None, something).union == 4
     assert overlap(something, nothing, something).iou == 1, "what is ignored does no harm"
-    assert np.isnan(narrative_scores([overlap(something, something)], [{"stuff"}])["AR_things"])
+    assert np.isnan(figures_of(narrative_evidence([overlap(something, something)], [{"stuff"}], [0]))["AR_things"])
     with pytest.raises(ValueError, match="4 x 4 and 5 x 5"):
         overlap(scenes.run_lengths(np.eye(5)), something)
 
@@ -305,7 +311,7 @@ def scored_png(data: Path, results: Path) -> tuple[int, str, dict]:
 
 def test_perfect_masks(data, perfect):
     code, output, scores = scored_png(data, perfect)
-    assert code == 0 and "| 1.0000 |" in output
+    assert code == 0 and "| 1.000 [1.000, 1.000] |" in output
     assert {scores[key] for key in ("AR", "AR_things", "AR_stuff", "AR_singular", "AR_plural", "recall@0.5")} == {1.0}
     assert scores["counts"] == {
         "expressions": 4, "images": 3, "masks": 7, "not_predicted": 0, "unusable": 0, "extra": 0
@@ -346,7 +352,7 @@ def test_missing_and_damaged_results_count_zero_and_are_told(data, perfect, tmp_
     }  # fmt: skip
     for problem in ("285_0: no result", "damaged", "3 x 3", "0 masks for 1 targets"):
         assert problem in output
-    assert scores["problems"]["extra"] == ["other"]
+    assert scores["reported"]["extra"] == ["other"]
 
 
 def test_ground_truth_that_cannot_be_read_is_left_out(data, perfect, tmp_path):
@@ -520,3 +526,16 @@ def test_what_an_answer_is_about(pipeline, text, expected):
 
 def test_an_empty_answer_is_about_nothing(pipeline):
     assert referent(pipeline, Answer("", "", (2,), ((0, 0),))) is None
+
+
+def test_two_runs_are_compared(data, perfect, tmp_path):
+    scored_png(data, perfect)
+    better = perfect.parent / "better.json"
+    (perfect.parent / "scores.json").rename(better)
+    (perfect / "7_0.json").unlink()
+    scored_png(data, perfect)
+    target = tmp_path / "change.json"
+    code, output = run("eval", "compare", perfect.parent / "scores.json", better, "--json", target)
+    change = json.loads(target.read_text())["expressions"]["AR"]
+    assert code == 0 and "AR" in output
+    assert change["b"] == 1 and change["difference"] == pytest.approx(3 / 7), "three of seven masks were 7_0's"

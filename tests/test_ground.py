@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import aas
 from aas.cli import app
 from aas.paths import embedded_dir
-from aas.tasks.ground import run_lengths
+from aas.rle import of_mask
 from tests.tiny.llava import llava
 
 
@@ -122,7 +122,7 @@ def test_another_llava_from_a_folder(tmp_path):
 
 def test_run_lengths_round_trip():
     mask = np.random.default_rng(0).random((37, 53)) > 0.5
-    assert (coco_mask.decode(run_lengths(mask)).astype(bool) == mask).all()
+    assert (coco_mask.decode(of_mask(mask)).astype(bool) == mask).all()
 
 
 def test_unknown_names_are_explained():

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from aas.datasets.answers import Span
@@ -71,12 +70,6 @@ def checked_template(template: str, option: str) -> str:
     if template.count(PLACE) != 1:
         raise ValueError(f"{option} {template!r}: it must have {PLACE} in it, once.")
     return template
-
-
-def run_lengths(mask: np.ndarray) -> Rle:
-    """Of a bool or 0/1 mask [H, W]."""
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> Rle:

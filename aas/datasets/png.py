@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from aas.datasets.expressions import Expression, Expressions, Span, Target, run_lengths, what_is_wrong
+from aas import rle
+from aas.datasets.expressions import Expression, Expressions, Span, Target, what_is_wrong
 from aas.datasets.sources import read_json
 from aas.phrases.spacing import carried_over
 
@@ -119,5 +120,5 @@ def _targets(panoptic: Panoptic, image_id: int, phrases: list[list[int]]) -> lis
         # Of a phrase that stands for both, the last segment decides, as in the published evaluation.
         kinds = {"things" if things[ids[-1]] else "stuff", "plural" if len(ids) > 1 else "singular"}
         mask = np.any([pixels == i for i in ids], axis=0)
-        targets.append(Target(run_lengths(mask), kinds=frozenset(kinds)))
+        targets.append(Target(rle.of_mask(mask), kinds=frozenset(kinds)))
     return targets

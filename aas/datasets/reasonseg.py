@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from aas.datasets.expressions import Expression, Expressions, Target, how_many, run_lengths, what_is_wrong
+from aas import rle
+from aas.datasets.expressions import Expression, Expressions, Target, how_many, what_is_wrong
 from aas.images import SUFFIXES, read_image
 
 IGNORED = 255
@@ -71,7 +72,7 @@ def _annotation(path: Path) -> dict[str, Any]:
 
 def _targets(photograph: Path, shapes: list[dict[str, Any]]) -> list[Target]:
     labels = drawn(shapes, read_image(photograph).shape[:2])
-    return [Target(run_lengths(labels == 1), run_lengths(labels == IGNORED))]
+    return [Target(rle.of_mask(labels == 1), rle.of_mask(labels == IGNORED))]
 
 
 def drawn(shapes: list[dict[str, Any]], size_hw: tuple[int, ...]) -> np.ndarray:

@@ -5,10 +5,13 @@ Everything is counted on run lengths; no mask is ever decoded.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
+from aas.metrics.bootstrap import Evidence
 from aas.rle import Rle
 
 THRESHOLDS = (0.5, 0.7, 0.9)
@@ -54,27 +57,37 @@ def _common(mask: Rle, other: Rle | None) -> int:
     return 0 if other is None else _area(coco_mask.merge([mask, other], intersect=True))
 
 
-def referring_scores(overlaps: Sequence[Overlap]) -> dict[str, float]:
-    """`cIoU`: the sum of all intersections by that of all unions, so large things weigh more. `gIoU`: the mean IoU.
-    `Pr@t`: the share of IoUs of at least t. Fractions of 1; NaN of nothing."""
-    union = sum(one.union for one in overlaps)
+def referring_evidence(overlaps: Sequence[Overlap], images: Sequence[int]) -> Evidence:
+    """What `bootstrap.figures` makes these of: `cIoU`, the sum of all intersections by that of all unions, so large
+    things weigh more; `gIoU`, the mean IoU; `Pr@t`, the share of IoUs of at least t. Fractions of 1; NaN of nothing.
+    `images`: the number of each mask's image, from 0."""
     ious = np.array([one.iou for one in overlaps])
-    cumulative = sum(one.intersection for one in overlaps) / union if union else _mean(ious)
-    return {"cIoU": cumulative, "gIoU": _mean(ious)} | {f"Pr@{t}": _mean(ious >= t) for t in THRESHOLDS}
+    intersections, unions = ([getattr(one, what) for one in overlaps] for what in ("intersection", "union"))
+    evidence = {"cIoU": _ratio(intersections, unions, images), "gIoU": _mean(ious, images)}
+    return evidence | {f"Pr@{t}": _mean(ious >= t, images) for t in THRESHOLDS}
 
 
-def narrative_scores(overlaps: Sequence[Overlap], kinds: Sequence[Collection[str]]) -> dict[str, float]:
-    """Average recall of all phrases, and of those of each of `KINDS` (NaN where there are none).
+def narrative_evidence(
+    overlaps: Sequence[Overlap], kinds: Sequence[Collection[str]], images: Sequence[int]
+) -> Evidence:
+    """As above, of average recall: of all phrases, and of those of each of `KINDS`.
 
     The recall at a threshold t is the share of IoUs of at least t; its average over t from 0 to 1, the area under that
-    curve (arXiv 2109.04988), is the mean IoU.
+    curve (section 4.2 of arXiv 2109.04988), is the mean IoU.
     """
     ious = np.array([one.iou for one in overlaps])
-    scores = {"AR": _mean(ious)}
+    evidence = {"AR": _mean(ious, images)}
     for kind in KINDS:
-        scores[f"AR_{kind}"] = _mean(ious[[kind in mine for mine in kinds]]) if len(ious) else float("nan")
-    return scores | {"recall@0.5": _mean(ious >= 0.5)}
+        mine = np.array([kind in of for of in kinds])
+        evidence[f"AR_{kind}"] = _ratio(ious * mine, mine, images)
+    return evidence | {"recall@0.5": _mean(ious >= 0.5, images)}
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _mean(values: ArrayLike, images: Sequence[int]) -> dict[str, Any]:
+    return _ratio(values, np.ones(len(images)), images)
+
+
+def _ratio(values: ArrayLike, by: ArrayLike, images: Sequence[int]) -> dict[str, Any]:
+    """The sum of `values` by that of `by`, from the sums of each image."""
+    values, by = (np.bincount(images, np.asarray(column, float)).tolist() for column in (values, by))
+    return {"kind": "mean", "values": values, "n": by}

@@ -5,17 +5,21 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from aas.datasets.expressions import Expression, Expressions, Target, mask_of, what_is_wrong
-from aas.metrics.expressions import Overlap, narrative_scores, overlap, referring_scores
+from aas.metrics import bootstrap
+from aas.metrics.expressions import Overlap, narrative_evidence, overlap, referring_evidence
 from aas.store.atomic import write_text
 from aas.store.runs import RunFolder
+from aas.tasks import eval_report
 from aas.tasks.expressions import complain
+
+N_RESAMPLES = 1000  # of the images, for intervals
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,23 @@ class Scored:
     problem: str = ""
 
 
-Scores = Callable[[Sequence[Scored]], dict[str, float]]
+MeasuredBy = Callable[[Sequence[Scored], Sequence[int]], bootstrap.Evidence]
 
 
-def referring(scored: Sequence[Scored]) -> dict[str, float]:
-    return referring_scores([one.overlap for one in scored])
+def referring(scored: Sequence[Scored], images: Sequence[int]) -> bootstrap.Evidence:
+    return referring_evidence([one.overlap for one in scored], images)
 
 
-def narratives(scored: Sequence[Scored]) -> dict[str, float]:
-    return narrative_scores([one.overlap for one in scored], [one.target.kinds for one in scored])
+def narratives(scored: Sequence[Scored], images: Sequence[int]) -> bootstrap.Evidence:
+    return narrative_evidence([one.overlap for one in scored], [one.target.kinds for one in scored], images)
 
 
 def evaluate(
-    dataset: Expressions, results: Path, scores: Scores, json_file: Path | None = None, csv_file: Path | None = None
+    dataset: Expressions,
+    results: Path,
+    measured: MeasuredBy,
+    json_file: Path | None = None,
+    csv_file: Path | None = None,
 ) -> int:
     """Print a table, write the files that are asked for; returns the exit code.
 
@@ -60,8 +68,7 @@ def evaluate(
         raise ValueError(f"No ground truth can be read: {unusable[0]}")
     extra = sorted(set(run.items()) - {expression.id for expression in dataset.items})
     problems = list(dict.fromkeys(one.problem for one in scored if one.problem))
-    report = {
-        **{name: None if isnan(value) else value for name, value in scores(scored).items()},
+    report = _measured(scored, measured) | {
         "counts": {
             "expressions": len({one.expression.id for one in scored}),
             "images": len({one.expression.image for one in scored}),
@@ -70,15 +77,28 @@ def evaluate(
             "unusable": len(unusable),
             "extra": len(extra),
         },
-        "problems": {"not_predicted": problems, "unusable": unusable, "extra": extra},
+        "reported": {"not_predicted": problems, "unusable": unusable, "extra": extra},
     }
     if json_file:
-        write_text(json_file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        eval_report.write_json(json_file, report)
     if csv_file:
         write_text(csv_file, as_csv(scored))
     print(as_text(report))
     complain(problems + unusable)
     return 3 if problems or unusable else 0
+
+
+def _measured(scored: Sequence[Scored], measured: MeasuredBy) -> dict[str, Any]:
+    """Figures (None where there is nothing to average), their intervals, and what `aas eval compare` needs."""
+    numbers = {image: i for i, image in enumerate(dict.fromkeys(one.expression.image for one in scored))}
+    evidence = measured(scored, [numbers[one.expression.image] for one in scored])
+    found = bootstrap.figures(evidence, np.ones((1, len(numbers))))
+    figures = {name: None if np.isnan(values[0]) else float(values[0]) for name, values in found.items()}
+    return figures | {
+        "intervals": bootstrap.intervals(evidence, len(numbers), N_RESAMPLES, seed=0),
+        "images": list(numbers),
+        "evidence": {"expressions": evidence},
+    }
 
 
 def _results(results: Path, dataset: Expressions) -> RunFolder:
@@ -127,20 +147,16 @@ def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """A Markdown table of the figures, and a line of counts."""
-    figures = {name: value for name, value in report.items() if name not in ("counts", "problems")}
-    values = ["–" if value is None else f"{value:.4f}" for value in figures.values()]
+    """A Markdown table of the figures with their intervals, and a line of counts."""
+    evidence, intervals = report["evidence"]["expressions"], report["intervals"]
+    rows = [[name, eval_report.cell(report[name], intervals.get(name))] for name in evidence]
     counts = report["counts"]
-    lines = [
-        f"| {' | '.join(figures)} |",
-        f"|{'---|' * len(figures)}",
-        f"| {' | '.join(values)} |",
-        "",
+    return (
+        f"{eval_report.markdown(['figure', 'value'], rows)}\n\n"
         f"{counts['masks']} masks of {counts['expressions']} expressions in {counts['images']} images; "
         f"{counts['not_predicted']} not predicted (they count 0), {counts['unusable']} unusable (left out), "
-        f"{counts['extra']} results of others.",
-    ]
-    return "\n".join(lines)
+        f"{counts['extra']} results of others."
+    )
 
 
 def as_csv(scored: Sequence[Scored]) -> str:

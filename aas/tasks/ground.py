@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from aas import rle
 from aas.capture import Selection
 from aas.images import read_image, upright_rgb
 from aas.lmms import load_lmm
@@ -19,7 +20,7 @@ from aas.reduce import PRESETS, Preset
 from aas.segmenters import load_segmenter
 from aas.store.atomic import write_text, written
 from aas.store.keys import quoted
-from aas.tasks.phrase_masks import PointingOptions, phrase_masks, point_phrases, run_lengths
+from aas.tasks.phrase_masks import PointingOptions, phrase_masks, point_phrases
 from aas.view import overlay
 
 # Peaks that become points. The method takes one; the embedded models, whose maps and masks are both rough, draw better
@@ -51,7 +52,7 @@ class Grounding:
             "question": self.answer.question,
             "caption": self.answer.text,
             "phrases": [phrase.text for phrase in self.phrases],
-            "pred_masks": [run_lengths(phrase.mask) for phrase in self.phrases],
+            "pred_masks": [rle.of_mask(phrase.mask) for phrase in self.phrases],
             "points": [list(phrase.point_xy) for phrase in self.phrases],
             "scores": [round(phrase.score, 4) for phrase in self.phrases],
             "spans": [list(phrase.span) for phrase in self.phrases],

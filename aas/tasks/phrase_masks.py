@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from spacy.language import Language
 
+from aas import rle
 from aas.mask_choice import MaskChoice, choose
 from aas.phrases.parser import Words, noun_phrases
 from aas.phrases.visible import Kind
@@ -113,19 +113,13 @@ def _chosen(candidates: MaskCandidates, pointed: Sequence[Pointed], choice: Mask
         yield PhraseMasks(mask[None], scores[i : i + 1])
 
 
-def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """COCO run lengths of a bool mask [H, W], the counts as text."""
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
-
-
 def packed_masks(masks: np.ndarray) -> np.ndarray:
     """Bool [n, H, W] as bits, uint8 [n, ceil(H * W / 8)]: an eighth of the bytes between two processes."""
     return np.packbits(masks.reshape(len(masks), -1), axis=1)
 
 
-def run_lengths_of(packed: np.ndarray, size_hw: tuple[int, int]) -> list[dict[str, Any]]:
+def run_lengths_of(packed: np.ndarray, size_hw: tuple[int, int]) -> list[rle.Rle]:
     """COCO run lengths of packed masks."""
     height, width = size_hw
     bits = np.unpackbits(packed, axis=1, count=height * width)
-    return [run_lengths(mask) for mask in bits.reshape(-1, height, width)]
+    return [rle.of_mask(mask) for mask in bits.reshape(-1, height, width)]

@@ -1,0 +1,81 @@
+"""What the evaluations write: a table on stdout, one JSON file, one CSV file, and what was wrong on stderr."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aas.datasets.coco import Findings
+from aas.metrics import bootstrap
+from aas.store.atomic import write_text
+from aas.view.text import harmless
+
+SHOWN = 3
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def cell(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """`0.625 [0.571, 0.680]`; a dash where there is nothing to measure (COCO's -1)."""
+    if value is None or value < 0:
+        return "–"
+    return f"{value:.3f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
+
+
+def numbers(evidence: bootstrap.Evidence, n_images: int) -> dict[str, float]:
+    """The figures themselves; 0 where there was nothing to average, as in the published evaluators."""
+    found = bootstrap.figures(evidence, np.ones((1, n_images)))
+    return {name: float(np.nan_to_num(values[0])) for name, values in found.items()}
+
+
+def say_findings(findings: Findings) -> None:
+    """One line on stderr for each kind of thing that was wrong."""
+    for what, where in findings.items():
+        shown = "; ".join(where[:SHOWN]) + (f"; … and {len(where) - SHOWN} more" if len(where) > SHOWN else "")
+        print(harmless(f"{len(where)} {what.replace('_', ' ')}: {shown}"), file=sys.stderr)
+
+
+def exit_code(findings: Findings) -> int:
+    """3 where files or masks could not be read, as for images that fail in other commands."""
+    return 3 if {"unreadable_files", "unreadable_masks", "unusable_detections"} & findings.keys() else 0
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, images: Sequence[str], groups: Mapping[str, bootstrap.Evidence]) -> None:
+    """One row per image: every figure that has a value for one image alone, a blank where that has nothing."""
+    table: dict[str, list[str]] = {}
+    for group, evidence in groups.items():
+        for name, columns in evidence.items():
+            if columns["kind"] != "detections":
+                for figure, values in _by_image(name, columns).items():
+                    table[f"{group}_{figure}"] = ["" if np.isnan(value) else f"{value:.6f}" for value in values]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", *table])
+    writer.writerows(zip(images, *table.values(), strict=True))
+    write_text(path, text.getvalue())
+
+
+def _by_image(name: str, columns: Mapping[str, Any]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    keys = [key for key in columns if key != "kind"]
+    for i in range(len(columns[keys[0]])):
+        alone = {"kind": columns["kind"]} | {key: columns[key][i : i + 1] for key in keys}
+        for figure, values in bootstrap.figures({name: alone}, np.ones((1, 1))).items():
+            found.setdefault(figure, []).append(float(values[0]))
+    return found
