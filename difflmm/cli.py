@@ -1,16 +1,16 @@
 """The `difflmm` command: arguments only. Heavy imports happen inside the commands."""
 
-import errno
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from difflmm import cli_train
+from difflmm.usage import usage_errors
+
 app = typer.Typer(
-    help="An LMM with a diffusion encoder: convert checkpoints, look at them.",
+    help="An LMM with a diffusion encoder: train it, talk with it, convert checkpoints, look at them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,21 +21,6 @@ app = typer.Typer(
 SOURCE_HELP = "Checkpoint: a folder or Hugging Face id (id@revision), in our format or the authors'."
 BASE_HELP = "Base LLM of a LoRA in the authors' format."
 DTYPE_HELP = "auto (the checkpoint's own), float32, bfloat16 or float16."
-
-
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        typer.echo(f"difflmm: {error}", err=True)
-        raise typer.Exit(2) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        typer.echo("difflmm: no space left on the device: free some, then run the same command again.", err=True)
-        raise typer.Exit(1) from error
 
 
 @app.callback()
@@ -77,3 +62,10 @@ def info(
         model, _ = load_checkpoint(source, base, dtype)
     found = describe(model)
     typer.echo(json.dumps(found, indent=1) if as_json else as_text(found))
+
+
+app.command(epilog=cli_train.TRAIN_EXAMPLES)(cli_train.train)
+app.command(epilog=cli_train.CHAT_EXAMPLES)(cli_train.chat)
+
+if __name__ == "__main__":  # torchrun -m difflmm.cli
+    app()

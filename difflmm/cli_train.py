@@ -1,0 +1,78 @@
+"""The commands `difflmm train` and `difflmm chat`: arguments only, heavy imports inside. difflmm.cli registers them."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from difflmm.usage import usage_errors
+
+TRAIN_EXAMPLES = (
+    "Examples:\n\n"
+    "  difflmm train --config recipes/tiny.yaml\n\n"
+    "  difflmm train --config recipes/difflmm-stage1.yaml --set out=trained/stage1 --set device_batch_size=8\n\n"
+    "  torchrun --nproc-per-node 8 -m difflmm.cli train --config recipes/difflmm-stage2.yaml"
+)
+CHAT_EXAMPLES = (
+    "Examples:\n\n"
+    "  difflmm chat --model trained/tiny --image photo.jpg\n\n"
+    '  echo "What is in the picture?" | difflmm chat --model trained/tiny --image photo.jpg'
+)
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="A recipe, as recipes/tiny.yaml.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, instead of the recipe's.", metavar="KEY=VALUE")
+    ] = None,
+) -> None:
+    """Train a DiffLMM or LLaVA as a recipe says; the same command again goes on where it was stopped."""
+    from difflmm.recipe import read_recipe
+
+    with usage_errors():
+        recipe = read_recipe(config, changes or ())  # a wrong one is told before torch is there
+        from difflmm.train import train as run
+
+        done = run(recipe)
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(done)
+
+
+def chat(
+    model: Annotated[str, typer.Option(help="A folder or Hugging Face id (id@revision).")],
+    base: Annotated[str | None, typer.Option(help="Base LLM of a LoRA in the authors' format.")] = None,
+    image: Annotated[Path | None, typer.Option(help="What the conversation is about.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the diffusion encoder's noise.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None,
+) -> None:
+    """Talk with a model about an image. Questions come from the keyboard, or line by line from a pipe."""
+    import torch
+
+    from difflmm.chat import HELP, Chat, converse
+    from difflmm.checkpoint import load_checkpoint
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    with usage_errors():
+        loaded, processor = load_checkpoint(model, base, dtype)
+        talk = Chat(loaded.to(device).eval(), processor, max_new_tokens, seed)
+        if image is not None:
+            talk.look_at(image)
+    if sys.stdin.isatty():
+        typer.echo(HELP, err=True)
+    converse(talk, _lines())
+
+
+def _lines() -> Iterator[str]:
+    """Of stdin; at a keyboard, with a prompt."""
+    while True:
+        if sys.stdin.isatty():
+            typer.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
