@@ -13,8 +13,9 @@ demo: $(VENV)/.demo
 	$(BIN)/aas ground samples --out grounded
 	@echo "Look at: $(CURDIR)/grounded/report.html and the pictures beside it"
 
+# Two processes of one thread each: the models of the tests are too small for more.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
