@@ -1,0 +1,188 @@
+"""The judging of scripts/study_difflmm.py: where a model's attention points, and how well it expects captions."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluate import Evaluation, photographs
+from pycocotools.coco import COCO
+from study_towers import Photo
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from aas import Grounder
+from aas.lmms.base import AskOptions
+from aas.phrases.categories import CategoryMatcher
+from aas.store.atomic import write_text
+from difflmm.checkpoint import load_checkpoint
+from difflmm.data import IGNORE, Collator, Conversations, Row, Texts, check_images
+
+QUESTION = "Describe the image in detail."
+CATEGORY_THRESH = 0.7  # as scripts/embedded/evaluate.py has it
+N_NEW_TOKENS = 80  # about five captions, as a training answer has
+N_DRAWS = 2000
+
+Result = dict[str, Any]  # what `Judge` found of one model
+Rows = list[tuple[int, float, float]]  # photograph, sum, number: of the things whose mean is wanted
+
+
+class Judge:
+    """Judges models on `photos` (with masks; `small`: the folder of their small copies, which the losses take)."""
+
+    def __init__(self, data_dir: Path, small: Path, photos: list[Photo]):
+        self.data_dir, self.small, self.photos = data_dir, small, photos
+        self.coco = COCO(data_dir / "coco/annotations/instances_subset_val2017.json")
+
+    def __call__(self, model: Path, found: Path) -> Result:
+        """Is kept in the file `found`, and read from there if it is there."""
+        if not found.is_file():
+            result = self._points(model) | {"loss": self._loss(model, 0), "loss of another": self._loss(model, 1)}
+            write_text(found, json.dumps(result))
+        return json.loads(found.read_text())
+
+    def _points(self, model: Path) -> Result:
+        """The cases of the photographs' captions, given, and of the model's own answers; and those answers."""
+        grounder = Grounder(str(model))
+        matcher = CategoryMatcher(grounder.pipeline, [category["name"] for category in self.coco.dataset["categories"]])
+        own, given = (Evaluation(grounder, matcher, CATEGORY_THRESH, 0, segments=False) for _ in range(2))
+        answers, ids = {}, [photo.image_id for photo in self.photos]
+        seen = tqdm(photographs(self.coco, self.data_dir, ids), "Judging", len(ids))
+        for photo, (image_id, pixels, things) in zip(self.photos, seen, strict=True):
+            answer, maps = grounder.lmm.ask(pixels, QUESTION, options=AskOptions(N_NEW_TOKENS))
+            answers[image_id] = answer.text
+            own.add(image_id, pixels, answer, maps, things)
+            for caption in photo.captions:
+                given.add(image_id, pixels, *grounder.lmm.ask(pixels, QUESTION, caption), things)
+        cases = {"given": [vars(case) for case in given.cases], "own": [vars(case) for case in own.cases]}
+        return cases | {"answers": answers}
+
+    @torch.inference_mode()
+    def _loss(self, model_folder: Path, shift: int) -> Rows:
+        """Of each caption: the summed loss of its tokens in nats, and their number; with the picture of the photograph
+        that is `shift` further. The end token is left out: in training it comes behind five captions."""
+        model, processor = load_checkpoint(str(model_folder), dtype=torch.float32)
+        rows: list[Row] = []
+        image_ids: list[int] = []
+        for i, photo in enumerate(self.photos):
+            image = self.small / self.photos[(i + shift) % len(self.photos)].small_file
+            rows += [Row(len(rows) + j, "", image, (QUESTION, text)) for j, text in enumerate(photo.captions)]
+            image_ids += [photo.image_id] * len(photo.captions)
+        texts = Texts(processor, model.config.image_seq_length, 512, plain=False)
+        digests = check_images(rows, 1)[2]
+        data = Conversations(rows, texts, digests, 0, needs_noise=model.config.model_type == "difflmm")
+        collate, sums = Collator(0, torch.float32), []
+        for start in range(0, len(data), 16):
+            batch = collate([data[i] for i in range(start, min(start + 16, len(data)))])
+            labels = batch.pop("labels")[:, 1:]
+            labels = labels.where(labels != processor.tokenizer.eos_token_id, IGNORE)
+            logits = model.eval()(**batch).logits[:, :-1]
+            losses = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none").sum(1)
+            sums += list(zip(losses.tolist(), (labels != IGNORE).sum(1).tolist(), strict=True))
+        return [(i, total, n) for i, (total, n) in zip(image_ids, sums, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+class Bootstrap:
+    """Means with 95 % intervals over photographs; all, and differences of two, are of the same draws."""
+
+    def __init__(self, image_ids: Iterable[int]):
+        self.index = {image_id: i for i, image_id in enumerate(image_ids)}
+        self.draws = np.random.default_rng(0).integers(len(self.index), size=(N_DRAWS, len(self.index)))
+
+    def __call__(self, rows: Rows, minus: Rows | None = None) -> dict[str, float | None]:
+        """Mean of `rows`, or how much more that is than the mean of `minus`; None where there are no rows."""
+        if not rows or minus == []:
+            return dict.fromkeys(("mean", "low", "high"))
+        value, drawn = self._means(rows)
+        if minus is not None:
+            other, other_drawn = self._means(minus)
+            value, drawn = value - other, drawn - other_drawn
+        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        return {"mean": value, "low": float(low), "high": float(high)}
+
+    def _means(self, rows: Rows) -> tuple[float, np.ndarray]:
+        sums = np.zeros((len(self.index), 2))
+        for image_id, *of_row in rows:
+            sums[self.index[image_id]] += of_row
+        totals, drawn = sums.sum(0), sums[self.draws].sum(1)
+        with np.errstate(invalid="ignore"):
+            return float(totals[0] / totals[1]), drawn[:, 0] / drawn[:, 1]
+
+
+def hits(source: str, method: str, largest: float = 1.1) -> Callable[[list[Result]], Rows]:
+    """Of each phrase, whether the method's point is right; of things that fill less than `largest` of the picture."""
+
+    def rows(results: list[Result]) -> Rows:
+        cases = [case for result in results for case in result[source] if case["area"] < largest]
+        return [(case["image_id"], float(case["hit"][method]), 1) for case in cases]
+
+    return rows
+
+
+def losses(name: str) -> Callable[[list[Result]], Rows]:
+    return lambda results: [tuple(row) for result in results for row in result[name]]
+
+
+METHODS = {"attention": "attention", "raw": "raw attention", "centre": "centre", "random": "random point"}
+POINTS = {f"given, {name}": hits("given", method) for method, name in METHODS.items()}
+POINTS |= {f"given, small things, {name}": hits("given", method, 0.3) for method, name in METHODS.items()}
+POINTS |= {f"own answers, {name}": hits("own", method) for method, name in METHODS.items()}
+LOSSES = {"loss": losses("loss"), "loss, another's picture": losses("loss of another")}
+
+
+def summarise(results: dict[str, list[Result]], image_ids: list[int]) -> dict[str, dict[str, Any]]:
+    """`results`: by arm, of each seed. Figures of each arm over its seeds and of each seed, of what the right picture
+    is worth, and of each arm but the first less the first; `n`: phrases or captions, of all seeds."""
+    mean, figures = Bootstrap(image_ids), {}
+    wanted = POINTS | LOSSES
+    first = next(iter(results))
+    for arm, of in results.items():
+        found: dict[str, Any] = {name: mean(rows(of)) | {"n": len(rows(of))} for name, rows in wanted.items()}
+        for name, rows in wanted.items():
+            found[name]["seeds"] = [mean(rows([one]))["mean"] for one in of]
+        for source in ("given", "given, small things", "own answers"):
+            pair = wanted[f"{source}, attention"], wanted[f"{source}, centre"]
+            found[f"{source}, attention less centre"] = mean(*(rows(of) for rows in pair))
+        found["worth of the picture"] = mean(LOSSES["loss, another's picture"](of), LOSSES["loss"](of))
+        figures[arm] = found
+        if arm != first:
+            figures[f"{arm} less {first}"] = {
+                name: mean(rows(of), rows(results[first])) for name, rows in wanted.items()
+            }
+    return figures
+
+
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """Markdown."""
+    columns = ["given, attention", "given, small things, attention", "own answers, attention", *LOSSES]
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    first = next(iter(figures))
+
+    def line(name: str, found: dict[str, Any], names: list[str]) -> str:
+        cells = [_cell(found[column]) if column in found else "" for column in names]
+        return f"| {name} | " + " | ".join(cells) + " |"
+
+    lines += [line(name, found, columns) for name, found in figures.items()]
+    for method in ("centre", "random point"):
+        names = [name.replace("attention", method) for name in columns[:2]]
+        lines.append(line(method, figures[first], [*names, *[""] * (len(columns) - 2)]))
+    for arm, found in figures.items():
+        if "worth of the picture" in found:
+            lines.append("")
+            names = ["own answers, centre", "own answers, raw attention", "given, raw attention"]
+            names += ["given, attention less centre", "own answers, attention less centre", "worth of the picture"]
+            lines += [f"{arm}: " + "; ".join(f"{name} {_cell(found[name])}" for name in names)]
+    return "\n".join(lines)
+
+
+def _cell(of: dict[str, Any]) -> str:
+    if of["mean"] is None:
+        return "none"
+    text = f"{of['mean']:.3f} [{of['low']:.3f}, {of['high']:.3f}]"
+    seeds = ["none" if seed is None else f"{seed:.3f}" for seed in of.get("seeds", [])]
+    return f"{text} ({', '.join(seeds)})" if seeds else text
