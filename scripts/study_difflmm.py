@@ -137,7 +137,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=default_data_dir())
     parser.add_argument("--work", type=Path, required=True, help="keeps all parts; the same command goes on there")
     parser.add_argument("--tower-steps", type=int, nargs=3, default=[320, 200, 200], metavar=("CLIP", "VAE", "UNET"))
-    parser.add_argument("--steps", type=int, nargs=2, default=[150, 120], metavar=("STAGE1", "STAGE2"))
+    parser.add_argument("--steps", type=int, nargs=2, default=[300, 60], metavar=("STAGE1", "STAGE2"))
     parser.add_argument(
         "--arms", nargs="+", choices=ARMS, default=["clip", "difflmm"], help="the first is the baseline"
     )

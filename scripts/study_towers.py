@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,19 @@ class TowerTrainer:
     """Trains a tower at a time into `folder`; what is there is taken as it is. `tokenizer`: the LLM's."""
 
     def __init__(self, photos: dict[str, list[Photo]], data_dir: Path, folder: Path, tokenizer: Any, seed: int = 0):
-        self.photos, self.folder, self.tokenizer = photos, folder, tokenizer
-        self.rng = np.random.default_rng(seed)
-        torch.manual_seed(seed)
-        self.squares = {part: read_squares(photos[part], data_dir) for part in ("train", "choose")}
+        self.photos, self.data_dir, self.folder, self.tokenizer = photos, data_dir, folder, tokenizer
+        self.seed = seed
+
+    @cached_property
+    def squares(self) -> dict[str, Tensor]:
+        return {part: read_squares(self.photos[part], self.data_dir) for part in ("train", "choose")}
 
     def train(self, name: str, n_steps: int, batch_size: int) -> dict[str, Any]:
         """`name`: clip, vae or unet, in this order; the later ones use the earlier ones. Returns what it came to."""
         figures = self.folder / name / "figures.json"
         if not figures.is_file():
+            self.rng = np.random.default_rng(self.seed)  # a tower's own: a break between towers leaves no trace
+            torch.manual_seed(self.seed)
             found = getattr(self, f"_{name}")(self.folder / f"{name}.part", n_steps, batch_size)
             told = {"steps": n_steps, "batch_size": batch_size} | found
             (self.folder / f"{name}.part/figures.json").write_text(json.dumps(told))
