@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "embedded"))
 import torch
 from PIL import Image
 from split import default_data_dir
-from study_judge import QUESTION, Judge, summarise, table
+from study_judge import QUESTION, Judge, summarise, tables
 from study_towers import SIDE, Photo, TowerTrainer, captioned_photos
 from tqdm import tqdm
 from transformers import AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
@@ -170,7 +170,7 @@ def main() -> None:
             model = trained(arm, seed, args.steps, args.work)
             results[arm].append(judge(model, model.parent / f"{args.split}.json"))
     figures = summarise(results, [photo.image_id for photo in photos[args.split]])
-    print(table(figures))
+    print(tables(figures))
     if args.json:
         settings = {"steps": args.steps, "seeds": args.seeds, "split": args.split, "photographs": len(judge.photos)}
         write_text(args.json, json.dumps(settings | {"towers": towers, "figures": figures}, indent=1))

@@ -24,6 +24,7 @@ QUESTION = "Describe the image in detail."
 CATEGORY_THRESH = 0.7  # as scripts/embedded/evaluate.py has it
 N_NEW_TOKENS = 80  # about five captions, as a training answer has
 N_DRAWS = 2000
+SMALL_AREA = 0.3  # of the picture
 
 Result = dict[str, Any]  # what `Judge` found of one model
 Rows = list[tuple[int, float, float]]  # photograph, sum, number: of the things whose mean is wanted
@@ -128,61 +129,65 @@ def losses(name: str) -> Callable[[list[Result]], Rows]:
     return lambda results: [tuple(row) for result in results for row in result[name]]
 
 
-METHODS = {"attention": "attention", "raw": "raw attention", "centre": "centre", "random": "random point"}
-POINTS = {f"given, {name}": hits("given", method) for method, name in METHODS.items()}
-POINTS |= {f"given, small things, {name}": hits("given", method, 0.3) for method, name in METHODS.items()}
-POINTS |= {f"own answers, {name}": hits("own", method) for method, name in METHODS.items()}
+METHODS = ("attention", "raw", "centre", "random")
+POINTS = {f"given, {method}": hits("given", method) for method in METHODS}
+POINTS |= {f"given, small, {method}": hits("given", method, SMALL_AREA) for method in METHODS}
+POINTS |= {f"own, {method}": hits("own", method) for method in METHODS}
 LOSSES = {"loss": losses("loss"), "loss, another's picture": losses("loss of another")}
+FIGURES = POINTS | LOSSES
+LESS = {
+    "given, attention less centre": ("given, attention", "given, centre"),
+    "own, attention less centre": ("own, attention", "own, centre"),
+    "worth of the picture": ("loss, another's picture", "loss"),
+}
+TABLES = (
+    ("given, attention", "given, small, attention", "own, attention", "own, centre"),
+    tuple(LESS),
+    ("loss", "loss, another's picture"),
+)
 
 
 def summarise(results: dict[str, list[Result]], image_ids: list[int]) -> dict[str, dict[str, Any]]:
-    """`results`: by arm, of each seed. Figures of each arm over its seeds and of each seed, of what the right picture
-    is worth, and of each arm but the first less the first; `n`: phrases or captions, of all seeds."""
-    mean, figures = Bootstrap(image_ids), {}
-    wanted = POINTS | LOSSES
-    first = next(iter(results))
+    """`results`: by arm, of each seed. The figures of each arm over all its seeds and of each of its `seeds`, and of
+    each arm but the first less the first. `n`: phrases or captions, of all seeds; of a thing that fills less than
+    SMALL_AREA of its picture if `small`."""
+    mean, figures, first = Bootstrap(image_ids), {}, next(iter(results))
     for arm, of in results.items():
-        found: dict[str, Any] = {name: mean(rows(of)) | {"n": len(rows(of))} for name, rows in wanted.items()}
-        for name, rows in wanted.items():
-            found[name]["seeds"] = [mean(rows([one]))["mean"] for one in of]
-        for source in ("given", "given, small things", "own answers"):
-            pair = wanted[f"{source}, attention"], wanted[f"{source}, centre"]
-            found[f"{source}, attention less centre"] = mean(*(rows(of) for rows in pair))
-        found["worth of the picture"] = mean(LOSSES["loss, another's picture"](of), LOSSES["loss"](of))
+        found: dict[str, Any] = {}
+        for name, rows in FIGURES.items():
+            seeds = [mean(rows([one]))["mean"] for one in of]
+            found[name] = {**mean(rows(of)), "n": len(rows(of)), "seeds": seeds}
+        for name, (more, less) in LESS.items():
+            found[name] = mean(FIGURES[more](of), FIGURES[less](of))
         figures[arm] = found
-        if arm != first:
-            figures[f"{arm} less {first}"] = {
-                name: mean(rows(of), rows(results[first])) for name, rows in wanted.items()
-            }
+    for arm in [arm for arm in results if arm != first]:
+        pairs = {name: (rows(results[arm]), rows(results[first])) for name, rows in FIGURES.items()}
+        figures[f"{arm} less {first}"] = {name: mean(*pair) for name, pair in pairs.items()}
     return figures
 
 
-def table(figures: dict[str, dict[str, Any]]) -> str:
-    """Markdown."""
-    columns = ["given, attention", "given, small things, attention", "own answers, attention", *LOSSES]
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    first = next(iter(figures))
-
-    def line(name: str, found: dict[str, Any], names: list[str]) -> str:
-        cells = [_cell(found[column]) if column in found else "" for column in names]
-        return f"| {name} | " + " | ".join(cells) + " |"
-
-    lines += [line(name, found, columns) for name, found in figures.items()]
-    for method in ("centre", "random point"):
-        names = [name.replace("attention", method) for name in columns[:2]]
-        lines.append(line(method, figures[first], [*names, *[""] * (len(columns) - 2)]))
-    for arm, found in figures.items():
-        if "worth of the picture" in found:
-            lines.append("")
-            names = ["own answers, centre", "own answers, raw attention", "given, raw attention"]
-            names += ["given, attention less centre", "own answers, attention less centre", "worth of the picture"]
-            lines += [f"{arm}: " + "; ".join(f"{name} {_cell(found[name])}" for name in names)]
-    return "\n".join(lines)
+def tables(figures: dict[str, dict[str, Any]]) -> str:
+    """Markdown: means with intervals, and in brackets those of each seed."""
+    first = next(iter(figures.values()))
+    points = {method: {f: first[f.replace("attention", method)] for f in TABLES[0][:2]} for method in METHODS[2:]}
+    parts = []
+    for columns in TABLES:
+        rows = figures | points if columns is TABLES[0] else figures
+        lines = [_line("", *columns), "|---" * (len(columns) + 1) + "|"]
+        for name, found in rows.items():
+            if found.keys() & set(columns):
+                lines.append(_line(name, *[_cell(found.get(column)) for column in columns]))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
-def _cell(of: dict[str, Any]) -> str:
-    if of["mean"] is None:
-        return "none"
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(of: dict[str, Any] | None) -> str:
+    if of is None or of["mean"] is None:
+        return ""
     text = f"{of['mean']:.3f} [{of['low']:.3f}, {of['high']:.3f}]"
     seeds = ["none" if seed is None else f"{seed:.3f}" for seed in of.get("seeds", [])]
     return f"{text} ({', '.join(seeds)})" if seeds else text

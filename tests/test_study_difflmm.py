@@ -56,7 +56,7 @@ def test_arms_are_summed_over_seeds():
     assert figures["a"]["given, attention"]["mean"] == 0.25
     assert figures["a"]["given, attention"]["seeds"] == [0.5, 0.0]
     assert figures["a"]["worth of the picture"]["mean"] == pytest.approx(4 - 2.25)
-    assert figures["b less a"]["own answers, attention"]["mean"] == 0.75
+    assert figures["b less a"]["own, attention"]["mean"] == 0.75
 
 
 @shared
