@@ -43,7 +43,7 @@ ARMS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "unet": ("difflmm", ENCODER | {"concat_clip": False}),  # CLIP makes the implicit caption only
 }
 # Instead of the published recipes' values, in all arms: small batches and models, few steps.
-SMALL = {"epochs": 1, "batch_size": 16, "device_batch_size": 16, "max_length": 512, "precision": "float32"}
+SMALL = {"batch_size": 16, "device_batch_size": 16, "max_length": 512, "precision": "float32"}
 SMALL |= {"gradient_checkpointing": False, "workers": 0, "save_steps": 50, "log_steps": 10}
 STAGE_1 = {"projector_learning_rate": 2e-3}
 STAGE_2 = {"projector_learning_rate": 1e-3, "lora_learning_rate": 1e-3, "lora_rank": 32, "lora_alpha": 64}

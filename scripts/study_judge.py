@@ -115,35 +115,38 @@ class Bootstrap:
             return float(totals[0] / totals[1]), drawn[:, 0] / drawn[:, 1]
 
 
-def hits(source: str, method: str, largest: float = 1.1) -> Callable[[list[Result]], Rows]:
-    """Of each phrase, whether the method's point is right; of things that fill less than `largest` of the picture."""
+def hits(source: str, method: str, largest: float = 1.1, less: str | None = None) -> Callable[[list[Result]], Rows]:
+    """Of each phrase, whether the method's point is right (or how much more it is so than that of `less`); of things
+    that fill less than `largest` of the picture."""
 
     def rows(results: list[Result]) -> Rows:
         cases = [case for result in results for case in result[source] if case["area"] < largest]
-        return [(case["image_id"], float(case["hit"][method]), 1) for case in cases]
+        return [(case["image_id"], case["hit"][method] - (case["hit"][less] if less else 0.0), 1) for case in cases]
 
     return rows
 
 
-def losses(name: str) -> Callable[[list[Result]], Rows]:
-    return lambda results: [tuple(row) for result in results for row in result[name]]
+def losses(name: str, less: str | None = None) -> Callable[[list[Result]], Rows]:
+    """Of each caption."""
+
+    def rows(results: list[Result]) -> Rows:
+        pairs = [pair for one in results for pair in zip(one[name], one[less or name], strict=True)]
+        return [(image_id, total - (other if less else 0.0), n) for (image_id, total, n), (_, other, _) in pairs]
+
+    return rows
 
 
 METHODS = ("attention", "raw", "centre", "random")
-POINTS = {f"given, {method}": hits("given", method) for method in METHODS}
-POINTS |= {f"given, small, {method}": hits("given", method, SMALL_AREA) for method in METHODS}
-POINTS |= {f"own, {method}": hits("own", method) for method in METHODS}
-LOSSES = {"loss": losses("loss"), "loss, another's picture": losses("loss of another")}
-FIGURES = POINTS | LOSSES
-LESS = {
-    "given, attention less centre": ("given, attention", "given, centre"),
-    "own, attention less centre": ("own, attention", "own, centre"),
-    "worth of the picture": ("loss, another's picture", "loss"),
-}
+FIGURES = {f"given, {method}": hits("given", method) for method in METHODS}
+FIGURES |= {f"given, small, {method}": hits("given", method, SMALL_AREA) for method in METHODS}
+FIGURES |= {f"own, {method}": hits("own", method) for method in METHODS}
+FIGURES |= {f"{of}, attention less centre": hits(of, "attention", less="centre") for of in ("given", "own")}
+FIGURES |= {"loss": losses("loss"), "loss, another's picture": losses("loss of another")}
+FIGURES |= {"worth of the picture": losses("loss of another", less="loss")}
 TABLES = (
     ("given, attention", "given, small, attention", "own, attention", "own, centre"),
-    tuple(LESS),
-    ("loss", "loss, another's picture"),
+    ("given, attention less centre", "own, attention less centre"),
+    ("loss", "loss, another's picture", "worth of the picture"),
 )
 
 
@@ -157,8 +160,6 @@ def summarise(results: dict[str, list[Result]], image_ids: list[int]) -> dict[st
         for name, rows in FIGURES.items():
             seeds = [mean(rows([one]))["mean"] for one in of]
             found[name] = {**mean(rows(of)), "n": len(rows(of)), "seeds": seeds}
-        for name, (more, less) in LESS.items():
-            found[name] = mean(FIGURES[more](of), FIGURES[less](of))
         figures[arm] = found
     for arm in [arm for arm in results if arm != first]:
         pairs = {name: (rows(results[arm]), rows(results[first])) for name, rows in FIGURES.items()}
