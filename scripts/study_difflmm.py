@@ -141,7 +141,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--arms", nargs="+", choices=ARMS, default=["clip", "difflmm"], help="the first is the baseline"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of projector, order and noise")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of projector, order and noise")
     parser.add_argument("--split", choices=["figures", "choose"], default="figures")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="two steps of everything, on a few photographs")
