@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from aas import Grounder
 from aas.lmms.base import AskOptions
+from aas.metrics.bootstrap import LEVEL, mean, resamples
 from aas.phrases.categories import CategoryMatcher
 from aas.store.atomic import write_text
 from difflmm.checkpoint import load_checkpoint
@@ -23,7 +24,7 @@ from difflmm.data import IGNORE, Collator, Conversations, Row, Texts, check_imag
 QUESTION = "Describe the image in detail."
 CATEGORY_THRESH = 0.7  # as scripts/embedded/evaluate.py has it
 N_NEW_TOKENS = 80  # about five captions, as a training answer has
-N_DRAWS = 2000
+N_RESAMPLES = 2000
 SMALL_AREA = 0.3  # of the picture
 
 Result = dict[str, Any]  # what `Judge` found of one model
@@ -89,30 +90,26 @@ class Judge:
 
 
 class Bootstrap:
-    """Means with 95 % intervals over photographs; all, and differences of two, are of the same draws."""
+    """Means with 95 % intervals over photographs; all, and differences of two, are of the same resamples."""
 
     def __init__(self, image_ids: Iterable[int]):
         self.index = {image_id: i for i, image_id in enumerate(image_ids)}
-        self.draws = np.random.default_rng(0).integers(len(self.index), size=(N_DRAWS, len(self.index)))
+        self.weights = resamples(len(self.index), N_RESAMPLES, seed=0)
 
     def __call__(self, rows: Rows, minus: Rows | None = None) -> dict[str, float | None]:
         """Mean of `rows`, or how much more that is than the mean of `minus`; None where there are no rows."""
-        if not rows or minus == []:
+        drawn = self._means(rows) - (0 if minus is None else self._means(minus))
+        if np.isnan(drawn[0]):
             return dict.fromkeys(("mean", "low", "high"))
-        value, drawn = self._means(rows)
-        if minus is not None:
-            other, other_drawn = self._means(minus)
-            value, drawn = value - other, drawn - other_drawn
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-        return {"mean": value, "low": float(low), "high": float(high)}
+        low, high = np.nanpercentile(drawn[1:], LEVEL)
+        return {"mean": float(drawn[0]), "low": float(low), "high": float(high)}
 
-    def _means(self, rows: Rows) -> tuple[float, np.ndarray]:
+    def _means(self, rows: Rows) -> np.ndarray:
+        """float64 [1 + N_RESAMPLES], the first is of all photographs."""
         sums = np.zeros((len(self.index), 2))
         for image_id, *of_row in rows:
             sums[self.index[image_id]] += of_row
-        totals, drawn = sums.sum(0), sums[self.draws].sum(1)
-        with np.errstate(invalid="ignore"):
-            return float(totals[0] / totals[1]), drawn[:, 0] / drawn[:, 1]
+        return mean("mean", {"values": sums[:, 0], "n": sums[:, 1]}, self.weights)["mean"]
 
 
 def hits(source: str, method: str, largest: float = 1.1, less: str | None = None) -> Callable[[list[Result]], Rows]:
@@ -154,16 +151,16 @@ def summarise(results: dict[str, list[Result]], image_ids: list[int]) -> dict[st
     """`results`: by arm, of each seed. The figures of each arm over all its seeds and of each of its `seeds`, and of
     each arm but the first less the first. `n`: phrases or captions, of all seeds; of a thing that fills less than
     SMALL_AREA of its picture if `small`."""
-    mean, figures, first = Bootstrap(image_ids), {}, next(iter(results))
+    bootstrap, figures, first = Bootstrap(image_ids), {}, next(iter(results))
     for arm, of in results.items():
         found: dict[str, Any] = {}
         for name, rows in FIGURES.items():
-            seeds = [mean(rows([one]))["mean"] for one in of]
-            found[name] = {**mean(rows(of)), "n": len(rows(of)), "seeds": seeds}
+            seeds = [bootstrap(rows([one]))["mean"] for one in of]
+            found[name] = {**bootstrap(rows(of)), "n": len(rows(of)), "seeds": seeds}
         figures[arm] = found
     for arm in [arm for arm in results if arm != first]:
         pairs = {name: (rows(results[arm]), rows(results[first])) for name, rows in FIGURES.items()}
-        figures[f"{arm} less {first}"] = {name: mean(*pair) for name, pair in pairs.items()}
+        figures[f"{arm} less {first}"] = {name: bootstrap(*pair) for name, pair in pairs.items()}
     return figures
 
 
