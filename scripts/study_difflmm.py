@@ -48,7 +48,7 @@ SMALL |= {"gradient_checkpointing": False, "workers": 0, "save_steps": 50, "log_
 STAGE_1 = {"projector_learning_rate": 2e-3}
 STAGE_2 = {"projector_learning_rate": 1e-3, "lora_learning_rate": 1e-3, "lora_rank": 32, "lora_alpha": 64}
 TOWERS = {"clip": 64, "vae": 16, "unet": 32}  # and their batches
-N_QUICK = 4  # photographs
+N_QUICK = 5  # photographs of each part
 
 
 # ---------------------------------------------------------------------------------------------- what is trained on
