@@ -82,8 +82,12 @@ class Case:
 
 
 class Evaluation:
-    def __init__(self, grounder: Grounder, matcher: CategoryMatcher, threshold: float, seed: int):
-        self.grounder, self.matcher, self.threshold = grounder, matcher, threshold
+    """Collects `cases`. `segments`: also their masks; without, they have no `iou`."""
+
+    def __init__(
+        self, grounder: Grounder, matcher: CategoryMatcher, threshold: float, seed: int, segments: bool = True
+    ):
+        self.grounder, self.matcher, self.threshold, self.segments = grounder, matcher, threshold, segments
         self.rng = np.random.default_rng(seed)
         self.cases: list[Case] = []
 
@@ -111,14 +115,17 @@ class Evaluation:
             for prompt in self.prompts(method, raw, maps.view, pixels.shape[:2], thing).values():
                 point_xy = int(prompt[0, 0]), int(prompt[0, 1])
                 pointed.append(Pointed(phrase, method, maps.view, point_xy, _positive(prompt)))
-        (embedding,) = self.grounder.segmenter.encode([pixels])
-        masks = [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, pointed, "last")]
+        masks = self._masks(pixels, pointed) if self.segments else []
         points = [one.point_xy for one in pointed]
         for i, (phrase, thing) in enumerate(matched):
             mine = slice(i * len(METHODS), (i + 1) * len(METHODS))
             hit = {m: bool(thing.union[y, x]) for m, (x, y) in zip(METHODS, points[mine], strict=True)}
-            iou = {m: thing.iou(mask) for m, mask in zip(METHODS, masks[mine], strict=True)}
+            iou = {m: thing.iou(mask) for m, mask in zip(METHODS, masks[mine], strict=self.segments)}
             self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou))
+
+    def _masks(self, pixels: np.ndarray, pointed: list[Pointed]) -> list[np.ndarray]:
+        (embedding,) = self.grounder.segmenter.encode([pixels])
+        return [found.masks[0] for found in phrase_masks(self.grounder.segmenter, embedding, pointed, "last")]
 
     def prompts(
         self, method: np.ndarray, raw: np.ndarray, view: View, image_hw: tuple[int, int], thing: Thing
