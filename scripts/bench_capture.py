@@ -14,12 +14,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
+from peak_memory import peak_bytes
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
@@ -114,19 +113,6 @@ class Ways:
     @torch.inference_mode()
     def _generate(self, **arguments: object) -> object:
         return self.lmm.model.generate(**self.inputs, max_new_tokens=self.n_new, do_sample=False, **arguments)
-
-
-def peak_bytes(way: Callable[[], None], device: str) -> int:
-    """The most that torch held at once for `way`, above what it held before."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        way()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-        way()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
 def seconds(way: Callable[[], None], device: str) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from peak_memory import peak_bytes
 
 from difflmm.encoder import DiffusionEncoder, DiffusionEncoderConfig
 
@@ -73,14 +74,13 @@ def main() -> None:
         encoded = encoder.encode(pixels)
         caption = encoder.null_caption[None]
         latents = encoded.noisy_latents[:, 0]
-        stopped, full, encoding = best_seconds(
-            [
-                lambda: encoder.features(encoded),
-                lambda: unet(latents, config.timestep, encoder_hidden_states=caption),
-                lambda: encoder.encode(pixels),
-            ],
-            arguments.repeat,
-        )
+        ways: list[Callable[[], object]] = [
+            lambda: encoder.features(encoded),
+            lambda: unet(latents, config.timestep, encoder_hidden_states=caption),
+            lambda: encoder.encode(pixels),
+        ]
+        stopped, full, encoding = best_seconds(ways, arguments.repeat)
+        peaks = [peak_bytes(way, "cpu") / MEBIBYTE for way in ways]
         difference = (encoder.features(encoded)[0] - found[0]).abs().max().item()
     assert difference <= 1e-5, difference
     kept = n_bytes(encoder.unet, encoder.vae)
@@ -88,6 +88,7 @@ def main() -> None:
     print(f"weights          {kept / MEBIBYTE:7.0f} of {whole_bytes / MEBIBYTE:.0f} MiB")
     print(f"one U-Net pass   {stopped:7.2f} of {full:.2f} s ({full / stopped:.2f} times as fast)")
     print(f"the VAE's encoder {encoding:6.2f} s")
+    print(f"memory above the weights: {peaks[0]:.0f} of {peaks[1]:.0f} MiB, the VAE's encoder {peaks[2]:.0f} MiB")
     print(f"largest difference between the features {difference:.1e}")
 
 
