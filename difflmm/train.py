@@ -81,6 +81,9 @@ def train(recipe: Recipe) -> Path:
     trainer.train(resume_from_checkpoint=last)
     if arguments.should_save:
         save(adapted, processor, recipe.out, dtype, recipe.keep_adapter)
+    # A process that ends while another still saves, or with its connections open, may be taken for one that failed.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return recipe.out
 
 
