@@ -49,15 +49,8 @@ class EvalGcg:
 def eval_gcg(arguments: EvalGcg) -> int:
     """Print the table, write what was asked for; returns the exit code."""
     content, findings = evaluate(arguments)
-    if arguments.json_file:
-        eval_report.write_json(arguments.json_file, content)
-    if arguments.csv_file:
-        eval_report.write_csv(arguments.csv_file, content["images"], content["evidence"])
-    eval_report.say_findings(findings)
-    print(as_table(content))
-    if len(arguments.protocols) > 1:
-        print(f"\n{WHY}")
-    return eval_report.exit_code(findings)
+    table = as_table(content) + (f"\n\n{WHY}" if len(arguments.protocols) > 1 else "")
+    return eval_report.deliver(content, findings, table, arguments.json_file, arguments.csv_file)
 
 
 def evaluate(arguments: EvalGcg) -> tuple[dict[str, Any], Findings]:

@@ -30,13 +30,7 @@ class EvalInstance:
 def eval_instance(arguments: EvalInstance) -> int:
     """Print the tables, write what was asked for; returns the exit code."""
     content, findings = evaluate(arguments)
-    if arguments.json_file:
-        eval_report.write_json(arguments.json_file, content)
-    if arguments.csv_file:
-        eval_report.write_csv(arguments.csv_file, content["images"], content["evidence"])
-    eval_report.say_findings(findings)
-    print(as_table(content))
-    return eval_report.exit_code(findings)
+    return eval_report.deliver(content, findings, as_table(content), arguments.json_file, arguments.csv_file)
 
 
 def evaluate(arguments: EvalInstance) -> tuple[dict[str, Any], Findings]:

@@ -47,6 +47,19 @@ def say_findings(findings: Findings) -> None:
         print(harmless(f"{len(where)} {what.replace('_', ' ')}: {shown}"), file=sys.stderr)
 
 
+def deliver(
+    content: Mapping[str, Any], findings: Findings, table: str, json_file: Path | None, csv_file: Path | None
+) -> int:
+    """Write the files that are asked for, say what was wrong, print the table; returns the exit code."""
+    if json_file:
+        write_json(json_file, content)
+    if csv_file:
+        write_csv(csv_file, content["images"], content["evidence"])
+    say_findings(findings)
+    print(table)
+    return exit_code(findings)
+
+
 def exit_code(findings: Findings) -> int:
     """3 where files or masks could not be read, as for images that fail in other commands."""
     return 3 if {"unreadable_files", "unreadable_masks", "unusable_detections"} & findings.keys() else 0
