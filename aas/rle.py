@@ -56,7 +56,7 @@ def _from_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> Rle:
         raise ValueError("a mask without polygons")
     if 0 in size_hw:
         raise ValueError("polygons of an image whose height and width are not said")
-    return _as_text(coco_mask.merge(coco_mask.frPyObjects(polygons, *size_hw)))
+    return union(coco_mask.frPyObjects(polygons, *size_hw))
 
 
 def _is_coordinate(number: Any) -> bool:
@@ -75,6 +75,11 @@ def of_mask(mask: np.ndarray) -> Rle:
 def empty(size_hw: Sequence[int]) -> Rle:
     height, width = size_hw
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))
+
+
+def union(masks: Sequence[Rle]) -> Rle:
+    """Of masks of one size."""
+    return _as_text(coco_mask.merge(masks))
 
 
 def runs(rle: Rle) -> np.ndarray:

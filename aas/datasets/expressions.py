@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from aas.datasets.answers import Span
-from aas.rle import Rle, compressed, empty
+from aas.rle import Rle, compressed, empty, union
 
 PLACE = "{expression}"  # in templates
 
@@ -80,8 +78,7 @@ def mask_of(segmentation: Any, height: int, width: int) -> Rle:
     if segmentation == []:
         return empty((height, width))
     if isinstance(segmentation, list) and isinstance(segmentation[0], dict):
-        merged = coco_mask.merge([compressed(part, (height, width)) for part in segmentation])
-        return {"size": list(merged["size"]), "counts": merged["counts"].decode("ascii")}
+        return union([compressed(part, (height, width)) for part in segmentation])
     return compressed(segmentation, (height, width))
 
 

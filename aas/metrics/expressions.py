@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
 from aas.metrics.bootstrap import Evidence
-from aas.rle import Rle
+from aas.rle import Rle, area
 
 THRESHOLDS = (0.5, 0.7, 0.9)
 KINDS = ("things", "stuff", "singular", "plural")
@@ -42,19 +42,15 @@ def overlap(predicted: Rle | None, target: Rle, ignore: Rle | None = None) -> Ov
         sizes = " and ".join(f"{mask['size'][1]} x {mask['size'][0]}" for mask in masks)
         raise ValueError(f"the masks are of {sizes} pixels")
     either = target if predicted is None else coco_mask.merge([predicted, target])
-    union = _area(either) - _common(either, ignore)
+    union = area(either) - _common(either, ignore)
     if predicted is None:
         return Overlap(0, union, missing=True)
     both = coco_mask.merge([predicted, target], intersect=True)
-    return Overlap(_area(both) - _common(both, ignore), union)
-
-
-def _area(mask: Rle) -> int:
-    return int(coco_mask.area(mask))
+    return Overlap(area(both) - _common(both, ignore), union)
 
 
 def _common(mask: Rle, other: Rle | None) -> int:
-    return 0 if other is None else _area(coco_mask.merge([mask, other], intersect=True))
+    return 0 if other is None else area(coco_mask.merge([mask, other], intersect=True))
 
 
 def referring_evidence(overlaps: Sequence[Overlap], images: Sequence[int]) -> Evidence:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from aas import rle
 from aas.records import Phrase
 from aas.store.atomic import write_text
 from aas.tasks.phrase_masks import run_lengths_of
@@ -41,32 +41,28 @@ class SegmentResult:
         write_text(self.path, json.dumps(content, ensure_ascii=False) + "\n")
 
     def gcg(self) -> dict[str, Any]:
+        """`covers_point`: whether the mask holds the point that was asked about; a segmenter may miss it."""
+        masks = [run_lengths_of(packed, self.size_hw)[0] for packed in self.packed]
         return {
             "image_id": self.image_id,
             **({} if self.image is None else {"image": self.image}),
             "question": self.question,
             "caption": self.caption,
             "phrases": [phrase.text for phrase in self.phrases],
-            "pred_masks": [run_lengths_of(packed, self.size_hw)[0] for packed in self.packed],
+            "pred_masks": masks,
             "points": [list(point) for point in self.points_xy],
             "scores": [score[0] for score in self.scores],
             "spans": [list(phrase.span) for phrase in self.phrases],
             "token_indices": [list(phrase.token_indices) for phrase in self.phrases],
-            "covers_point": [self._covers_point(i) for i in range(len(self.phrases))],
+            "covers_point": [rle.covers(*both) for both in zip(masks, self.points_xy, strict=True)],
         }
-
-    def _covers_point(self, i: int) -> bool:
-        """Whether the mask of phrase `i` holds the point that was asked about: a segmenter may miss it."""
-        x, y = self.points_xy[i]
-        byte, bit = divmod(y * self.size_hw[1] + x, 8)
-        return bool(self.packed[i][0, byte] >> (7 - bit) & 1)
 
     def instances(self) -> dict[str, Any]:
         """Without ids, which are given when all images are merged. Empty masks are dropped, as in the reference."""
         detections = []
         for i, phrase in enumerate(self.phrases):
             for mask, score in zip(run_lengths_of(self.packed[i], self.size_hw), self.scores[i], strict=True):
-                area = int(coco_mask.area(mask))
+                area = rle.area(mask)
                 if area:
                     detections.append(
                         {
