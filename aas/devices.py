@@ -8,6 +8,13 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
+def default_device() -> str:
+    """A GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def torch_dtype(name: str, device: str) -> "torch.dtype":
     """`auto`: bfloat16 on a GPU that has it, float16 on an older one, float32 elsewhere. ValueError if unknown."""
     import torch

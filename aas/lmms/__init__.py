@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from aas import registry
-from aas.devices import torch_dtype
+from aas.devices import default_device, torch_dtype
 from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
@@ -30,11 +30,9 @@ def load_lmm(
     of a LoRA checkpoint in LLaVA's own format. `adapter`: a peft LoRA to merge. `quantize`: "4bit" or "8bit", with
     bitsandbytes. Raises ValueError or FileNotFoundError for what cannot be loaded as a whole.
     """
-    import torch
-
     from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it too
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     options: dict[str, Any] = {"dtype": torch_dtype("float32" if model_id == "embedded" else dtype, device)}
     if quantize is not None:
         if adapter is not None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from aas import rle
 from aas.capture import Selection
+from aas.devices import default_device
 from aas.images import read_image, upright_rgb
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
@@ -98,7 +98,7 @@ class Grounder:
         self.max_new_tokens = max_new_tokens
         default = N_POINTS_EMBEDDED if segmenter == "embedded" else N_POINTS
         self.options = PointingOptions(self.preset.merge, n_positive=default if n_points is None else n_points)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or default_device()
         self.pipeline = load_pipeline(phrases)
         self.segmenter = load_segmenter(segmenter, device)
         self.lmm = load_lmm(model, device, base=base)

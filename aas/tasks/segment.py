@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from aas.datasets.answers import read_answers
+from aas.devices import default_device
 from aas.reduce import PRESETS
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
@@ -56,7 +57,7 @@ def segment(arguments: Segment) -> int:
     waiting = [job for job in chunk if not run.is_done(job.key)]
     if waiting:
         maker = Maker(arguments, annotation)
-        segmenter = load_segmenter(arguments.segmenter, arguments.device or _default_device(), arguments.dtype)
+        segmenter = load_segmenter(arguments.segmenter, arguments.device or default_device(), arguments.dtype)
         maker.options = arguments.pointing(segmenter.mask_side)
         run.begin(command, arguments.that_decide(), _facts(arguments) | {"n_images": n_images})
     run.forget_failures({job.key for job in chunk} | {name for name, _ in missing})
@@ -77,10 +78,6 @@ def _chunk(jobs: Sequence[SegmentJob], num_chunks: int, chunk_idx: int) -> list[
     """Jobs of one image stay together: it is encoded once for all of them."""
     numbers = {image: i for i, image in enumerate(dict.fromkeys(job.image for job in jobs))}
     return [job for job in jobs if numbers[job.image] % num_chunks == chunk_idx]
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _facts(arguments: Segment) -> dict[str, Any]:
