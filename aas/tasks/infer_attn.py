@@ -4,7 +4,6 @@ Images are decoded and made into inputs by worker processes, put into batches of
 has its own file, and its own failure.
 """
 
-import os
 import platform
 import sys
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 import aas
@@ -31,6 +30,7 @@ from aas.lmms.sampling import Sampling
 from aas.records import Answer, AttentionMaps
 from aas.store.items import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
+from aas.tasks.workers import half_the_cores, in_workers, n_workers
 from aas.view.text import harmless
 
 DEFAULT_QUESTION = "Describe the image in detail."
@@ -252,27 +252,6 @@ def _with_inputs(made: _Made, change: Any) -> _Made:
     return replace(made, prepared=replace(p, inputs=inputs, grids=grids, answer_ids=change(p.answer_ids)))
 
 
-def _made(lmm: LMM, requests: Sequence[Request], n_workers: int) -> Iterator[_Made]:
-    """In the order of `requests`."""
-    dataset = _Requests(lmm, requests)
-    if n_workers == 0:
-        yield from (dataset[i] for i in range(len(dataset)))
-        return
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they are forked
-    pack: Any = _packed  # of one, since nothing is batched here
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=n_workers, collate_fn=pack, multiprocessing_context="fork"
-    )
-    yield from map(_unpacked, loader)
-
-
-def _default_workers(n_images: int) -> int:
-    """None for a handful of images, where starting them takes longer than they save."""
-    if n_images < 8 or not hasattr(os, "fork"):
-        return 0
-    return min(8, max(1, (os.cpu_count() or 2) // 2))
-
-
 # --------------------------------------------------------------------------------------------------- batches
 
 
@@ -309,11 +288,10 @@ class _Runner:
 
     def fill(self, requests: Sequence[Request]) -> int:
         """Returns the number of images that failed."""
-        n_workers = self.arguments.workers
-        n_workers = _default_workers(len(requests)) if n_workers is None else n_workers
+        n = n_workers(self.arguments.workers, len(requests), half_the_cores())
         with self.progress:
-            made = self._without_failures(requests, _made(self.lmm, requests, n_workers))
-            for batch in buckets(made, self.batch_size):
+            made = map(_unpacked, in_workers(_Requests(self.lmm, requests), n, _packed))
+            for batch in buckets(self._without_failures(requests, made), self.batch_size):
                 self._answer(requests, batch)
         return self.n_failed
 

@@ -6,7 +6,6 @@ a batch, and one more process makes run lengths and writes. A small segmenter on
 each worker process does all of that for its own images, on one core.
 """
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from aas.datasets.answers import read_answers
@@ -30,11 +29,11 @@ from aas.tasks.segment_expressions import find_rows
 from aas.tasks.segment_jobs import SegmentJob, find_jobs, read_annotation
 from aas.tasks.segment_making import Made, Maker
 from aas.tasks.segment_results import SegmentResult, Writer
+from aas.tasks.workers import half_the_cores, in_workers, n_workers
 from aas.view.text import harmless
 
 AUTO_BATCH_SIZE = {"cuda": 8}  # elsewhere 1: on a CPU one photograph stays in the cache, four take twice as long each
 SMALL_WEIGHTS = 30_000_000  # a segmenter with more keeps all cores busy by itself, and several would need much memory
-FEW_IMAGES = 8  # for fewer, starting processes takes longer than they save
 
 
 def segment(arguments: Segment) -> int:
@@ -176,28 +175,6 @@ def _goes_by_images(segmenting: _Segmenting) -> bool:
     return is_small and segmenter.device.type == "cpu" and segmenting.arguments.batch_size in (None, 1)
 
 
-def _n_workers(asked: int | None, n_images: int, default: int) -> int:
-    if asked is not None:
-        return asked
-    return 0 if n_images < FEW_IMAGES or not hasattr(os, "fork") else min(8, max(1, default))
-
-
-def _in_workers(dataset: Dataset, n_workers: int) -> Iterator[Any]:
-    """The dataset's entries in order, each made by one of the processes, or, with none, here."""
-    if n_workers == 0:
-        yield from (dataset[i] for i in range(len(dataset)))  # type: ignore[arg-type]
-        return
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they are forked
-    unchanged: Any = _unchanged  # nothing is batched here
-    yield from DataLoader(
-        dataset, batch_size=None, num_workers=n_workers, collate_fn=unchanged, multiprocessing_context="fork"
-    )
-
-
-def _unchanged(entry: Any) -> Any:
-    return entry
-
-
 # ------------------------------------------------------------------------- a small segmenter on a CPU: by images
 
 
@@ -224,8 +201,8 @@ class _WholeImages(Dataset):
 
 def _by_images(maker: Maker, segmenting: _Segmenting) -> Iterator[tuple[str, str | None]]:
     # torch gives each worker one thread; as many workers as torch would take threads.
-    n_workers = _n_workers(segmenting.arguments.workers, len(maker), torch.get_num_threads())
-    for key, reason in _in_workers(_WholeImages(maker, segmenting), n_workers):
+    n = n_workers(segmenting.arguments.workers, len(maker), torch.get_num_threads())
+    for key, reason in in_workers(_WholeImages(maker, segmenting), n):
         if isinstance(reason, OSError):
             raise reason
         yield key, reason
@@ -237,9 +214,9 @@ def _by_images(maker: Maker, segmenting: _Segmenting) -> Iterator[tuple[str, str
 def _by_batches(maker: Maker, segmenting: _Segmenting) -> Iterator[tuple[str, str | None]]:
     arguments = segmenting.arguments
     size = arguments.batch_size or AUTO_BATCH_SIZE.get(segmenting.segmenter.device.type, 1)
-    n_workers = _n_workers(arguments.workers, len(maker), (os.cpu_count() or 2) // 2)
-    with Writer(in_process=n_workers > 0) as writer:
-        for batch in _batches(_in_workers(maker, n_workers), size):
+    n = n_workers(arguments.workers, len(maker), half_the_cores())
+    with Writer(in_process=n > 0) as writer:
+        for batch in _batches(in_workers(maker, n), size):
             for key, result in segmenting.results(batch):
                 if isinstance(result, SegmentResult):
                     writer.write(result)
