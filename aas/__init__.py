@@ -12,18 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aas.store.items import AttentionItem as AttentionItem
-    from aas.store.items import read_item as load_attention
-    from aas.tasks.ground import Grounder as Grounder
-    from aas.tasks.ground import Grounding as Grounding
+    from aas.ground import Grounder as Grounder
+    from aas.ground import Grounding as Grounding
+    from aas.store.attention import AttentionItem as AttentionItem
+    from aas.store.attention import read_item as load_attention
 
-__version__ = "0.1.0"
+from aas.version import __version__
+
 __all__ = ["AttentionItem", "Grounder", "Grounding", "__version__", "load_attention"]
 _WHERE = {
-    "AttentionItem": ("aas.store.items", "AttentionItem"),
-    "Grounder": ("aas.tasks.ground", "Grounder"),
-    "Grounding": ("aas.tasks.ground", "Grounding"),
-    "load_attention": ("aas.store.items", "read_item"),
+    "AttentionItem": ("aas.store.attention", "AttentionItem"),
+    "Grounder": ("aas.ground", "Grounder"),
+    "Grounding": ("aas.ground", "Grounding"),
+    "load_attention": ("aas.store.attention", "read_item"),
 }
 
 

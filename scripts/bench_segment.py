@@ -29,14 +29,15 @@ from transformers import AutoModelForMaskGeneration, SamConfig, SamImageProcesso
 from aas import rle
 from aas.geometry import padded_view
 from aas.images import read_image
+from aas.maps.mean import without_token_mean
+from aas.maps.merge import phrase_map
 from aas.paths import model_source
 from aas.phrases.parser import load_pipeline, noun_phrases
 from aas.records import Answer, AttentionMaps
-from aas.reduce import phrase_map, without_token_mean
 from aas.segmenters import embedded, load_segmenter
-from aas.store.items import AttentionItem, read_item, write_item
-from aas.tasks.segment import segment
-from aas.tasks.segment_arguments import Segment
+from aas.stages.segment import segment
+from aas.stages.segment_arguments import Segment
+from aas.store.attention import AttentionItem, read_item, write_item
 
 ANSWER = "A man and a woman with a dog on a bench next to a tree, a red car, an old bicycle and a white house."
 # width, layers, heads, layers with global attention

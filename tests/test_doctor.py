@@ -7,13 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from aas import registry
+from aas import doctor, registry
 from aas.cli import app
 from aas.geometry import stretched_view
 from aas.lmms.base import LMM, TokenGrid
 from aas.lmms.checks import plant_squares
 from aas.lmms.llava import Llava
-from aas.tasks import doctor
 from tests import tiny
 from tests.tiny.llava import llava
 

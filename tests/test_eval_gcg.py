@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from aas import rle
 from aas.cli import app
+from aas.evaluations.gcg import EvalGcg, evaluate
 from aas.metrics import bootstrap, captions, ptb
-from aas.tasks.eval_gcg import EvalGcg, evaluate
 from tests.conftest import shared
 from tests.eval_sets import coco_figures, encoded, random_mask, write_gcg_set, write_text_encoder
 

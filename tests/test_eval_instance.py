@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
 from aas.cli import app
+from aas.evaluations.instance import EvalInstance, evaluate
 from aas.metrics import bootstrap
-from aas.tasks.eval_instance import EvalInstance, evaluate
 from tests.conftest import shared
 from tests.eval_sets import FIGURES, HEIGHT, WIDTH, coco_figures, encoded, near, random_mask
 

@@ -23,10 +23,10 @@ from aas.metrics.expressions import narrative_evidence, overlap, referring_evide
 from aas.phrases.parser import load_pipeline
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
-from aas.prompts import point_prompt
+from aas.pointing.prompts import point_prompt
 from aas.records import Answer
 from aas.segmenters.base import Segmenter
-from aas.store.items import read_item
+from aas.store.attention import read_item
 from tests import expression_scenes as scenes
 from tests.conftest import shared
 

@@ -19,8 +19,9 @@ from aas.capture import CaptureError
 from aas.cli import app
 from aas.lmms import load_lmm
 from aas.records import Answer, AttentionMaps, View
-from aas.store.items import AttentionItem, ItemError, read_item, read_reference_item, write_item
-from aas.tasks import infer_attn as task
+from aas.stages import infer_attn as task
+from aas.store import reference
+from aas.store.attention import AttentionItem, ItemError, read_item, write_item
 from tests import tiny
 from tests.conftest import shared
 
@@ -285,7 +286,7 @@ def test_damaged_items_are_named(tmp_path):
         with pytest.raises(ItemError, match=r"a\.safetensors"):
             read_item(path)
         with pytest.raises(ItemError, match=r"a\.safetensors"):
-            read_reference_item(path)
+            reference.read_item(path)
     with pytest.raises(FileNotFoundError):
         read_item(tmp_path / "gone")
 
@@ -293,7 +294,7 @@ def test_damaged_items_are_named(tmp_path):
 @shared
 def test_items_of_the_reference(shared_dir):
     golden = np.load(shared_dir / "golden/attn/llava-tiny/all-heads/dog.npz")
-    text, token_ids, maps = read_reference_item(shared_dir / "golden/segment/attn_pth/all-heads/dog.pth")
+    text, token_ids, maps = reference.read_item(shared_dir / "golden/segment/attn_pth/all-heads/dog.pth")
     assert text.startswith("The image features a small brown dog")
     assert token_ids == golden["token_ids"].tolist()
     np.testing.assert_array_equal(maps, golden["maps"])

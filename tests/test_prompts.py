@@ -8,13 +8,15 @@ import torch
 from torch.nn import functional as F
 
 from aas.geometry import padded_view, stretched_view
+from aas.maps.mean import without_token_mean
+from aas.maps.merge import phrase_map
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.parser import load_pipeline, noun_phrases
-from aas.prompts import FULL_ATTENTION, mask_prompt, point_prompt, points_prompt, stacked
+from aas.pointing.prompts import FULL_ATTENTION, mask_prompt, point_prompt, points_prompt, stacked
+from aas.presets import PRESETS
 from aas.records import Answer, Prompt
-from aas.reduce import PRESETS, phrase_map, without_token_mean
 from aas.segmenters import load_segmenter
-from aas.store.items import read_reference_item
+from aas.store import reference
 from tests import tiny
 from tests.conftest import shared
 
@@ -113,7 +115,7 @@ def test_phrases_and_points_of_the_reference(shared_dir, heads, name):
         if entry["id"] == name
     ]
     image_hw = (entry["height"], entry["width"])
-    _, token_ids, maps = read_reference_item(golden / f"segment/attn_pth/{heads}/{name}.pth")
+    _, token_ids, maps = reference.read_item(golden / f"segment/attn_pth/{heads}/{name}.pth")
     tokenizer = AutoTokenizer.from_pretrained(golden / "models/llava-tiny")
     text, spans = decode_with_spans(tokenizer, token_ids)
     phrases = noun_phrases(

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from aas.cli import app
 from aas.geometry import cells_of_mask
-from aas.mask_choice import CHOICES, attention_contrast, choose
 from aas.records import View
 from aas.segmenters.base import Segmenter
+from aas.segmenters.choice import CHOICES, attention_contrast, choose
 from tests import tiny
 from tests.conftest import shared
 

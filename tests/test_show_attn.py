@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from aas.cli import app
 from aas.records import Answer, AttentionMaps, View
-from aas.store.items import AttentionItem, write_item
+from aas.store.attention import AttentionItem, write_item
 from aas.view import attention_sheet
 from aas.view.attention_sheet import GAP_PX, TEXT_PX, TILE_PX
 from tests import tiny

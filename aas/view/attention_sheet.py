@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from aas.geometry import map_on_image, peak_xy, scaled_view
+from aas.maps.mean import without_token_mean
 from aas.records import Answer, AttentionMaps
-from aas.reduce import without_token_mean
 from aas.view import shapes
 from aas.view.colours import BLACK, WHITE
 from aas.view.scaling import shown_image, shown_size_hw

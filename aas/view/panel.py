@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from aas.records import Answer, GroundedPhrase
+from aas.text import harmless
 from aas.view import shapes
 from aas.view.colours import RGB, WHITE, colour_of, ink_on, light_ink, light_tint
-from aas.view.text import Font, Piece, font_of, harmless, one_line, pieces_of, shortened, width_px, wrapped
+from aas.view.text import Font, Piece, font_of, one_line, pieces_of, shortened, width_px, wrapped
 
 INK: RGB = (0x1B, 0x1F, 0x24)
 GREY: RGB = (0x6B, 0x72, 0x80)

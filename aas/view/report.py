@@ -14,9 +14,10 @@ from PIL import Image
 
 from aas.records import Answer, GroundedPhrase, View
 from aas.store.atomic import write_text
+from aas.text import harmless
 from aas.view.colours import BLACK, PALETTE, colour_of, dark_ink, dark_tint, hex_of, light_ink, light_tint
 from aas.view.scaling import PIXELATED_BELOW_PX, inner_edge, shown_image, shown_mask, shown_point, shown_size_hw
-from aas.view.text import harmless, pieces_of
+from aas.view.text import pieces_of
 
 LONGEST_SIDE_PX = 960
 _FILL_ALPHA, _EDGE_ALPHA = 105, 245

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from PIL import ImageFont
 
 from aas.records import GroundedPhrase
+from aas.text import harmless
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# They turn the reading direction of what follows: with them a text can pretend to be another one.
-_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ASCII_FOR = str.maketrans({"\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2022": "-", "\u00d7": "x", "\u2032": "'"})
 _INVISIBLE = frozenset({"Mn", "Me", "Cf"})
 
@@ -24,15 +23,6 @@ class Piece:
 
     text: str
     phrase: int | None = None
-
-
-def harmless(text: str) -> str:
-    """Without control characters (new lines and tabs stay), lone surrogates and direction overrides."""
-    return "".join(c for c in text if c in "\n\t" or not _is_harmful(c))
-
-
-def _is_harmful(character: str) -> bool:
-    return unicodedata.category(character) in {"Cc", "Cs"} or character in _DIRECTION_MARKS
 
 
 def pieces_of(text: str, phrases: Sequence[GroundedPhrase]) -> list[Piece]:

@@ -26,14 +26,16 @@ from tqdm import tqdm
 
 from aas import Grounder
 from aas.geometry import deepest_xy
+from aas.ground import N_POINTS_EMBEDDED
 from aas.images import read_image
+from aas.maps.mean import without_token_mean
+from aas.maps.merge import phrase_map
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import noun_phrases
-from aas.prompts import point_prompt, points_prompt
+from aas.pointing.masks import phrase_masks
+from aas.pointing.phrases import Pointed
+from aas.pointing.prompts import point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
-from aas.reduce import phrase_map, without_token_mean
-from aas.tasks.ground import N_POINTS_EMBEDDED
-from aas.tasks.phrase_masks import Pointed, phrase_masks
 
 METHODS = {
     "attention": "attention minus token mean: its peak (the method)",

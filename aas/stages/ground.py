@@ -9,12 +9,12 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers.utils import logging
 
+from aas.ground import Grounder, Grounding
 from aas.images import ImageError, list_images
 from aas.store.atomic import write_text
 from aas.store.keys import result_names
-from aas.tasks.ground import Grounder, Grounding
+from aas.text import harmless
 from aas.view import report, terminal
-from aas.view.text import harmless
 
 EMBEDDED_NOTICE = (
     "The embedded model is small (7 million parameters, trained on 2,000 photographs): expect simple captions and "

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from aas import rle
 from aas.datasets.coco import Findings, TrueAnnotation, in_order, usable_ids
 from aas.datasets.grandf import GcgAnswer, GcgTruth, read_answers, read_truth
+from aas.evaluations import report
 from aas.metrics import bootstrap, check_installed
 from aas.metrics.captions import Caption, CaptionScorer
 from aas.metrics.detections import Detection, Detections, TrueMask
 from aas.metrics.gcg import PROTOCOLS, ImagePairs
 from aas.metrics.pairing import iou_matrix
 from aas.metrics.text_similarity import TextEncoder
-from aas.tasks import eval_report
 
 WHY = (
     "glamm is the published evaluator: all scores 1.0, IoU over matched pairs only, a recall that stops at the first "
@@ -50,7 +50,7 @@ def eval_gcg(arguments: EvalGcg) -> int:
     """Print the table, write what was asked for; returns the exit code."""
     content, findings = evaluate(arguments)
     table = as_table(content) + (f"\n\n{WHY}" if len(arguments.protocols) > 1 else "")
-    return eval_report.deliver(content, findings, table, arguments.json_file, arguments.csv_file)
+    return report.deliver(content, findings, table, arguments.json_file, arguments.csv_file)
 
 
 def evaluate(arguments: EvalGcg) -> tuple[dict[str, Any], Findings]:
@@ -69,7 +69,7 @@ def evaluate(arguments: EvalGcg) -> tuple[dict[str, Any], Findings]:
         detections = _detections(truth, answers, protocol)
         coco, _ = detections.figures()
         groups[protocol] = _pair_evidence(pairs, truth, protocol)
-        by_image = eval_report.numbers(groups[protocol] | groups["captions"], len(truth.images))
+        by_image = report.numbers(groups[protocol] | groups["captions"], len(truth.images))
         content[protocol] = coco | by_image
         if arguments.n_resamples or arguments.json_file:
             groups[protocol] |= {"AP": _of_captioned(detections.evidence(), truth)}
@@ -187,9 +187,9 @@ def as_table(content: Mapping[str, Any]) -> str:
     """A row per figure, a column per protocol, with 95 % intervals where there are some."""
     protocols = [name for name in PROTOCOLS if name in content]
     rows = [[figure, *(_cell(content, protocol, figure) for protocol in protocols)] for figure in content[protocols[0]]]
-    return eval_report.markdown(["", *protocols], rows)
+    return report.markdown(["", *protocols], rows)
 
 
 def _cell(content: Mapping[str, Any], protocol: str, figure: str) -> str:
     interval = content["intervals"].get(protocol, {}).get(figure)
-    return eval_report.cell(content[protocol][figure], interval)
+    return report.cell(content[protocol][figure], interval)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aas import cli_expressions
+from aas.cli import expressions as cli_expressions
 
 app = typer.Typer(
     help="Ask a multimodal model about images and ground every noun phrase of its answer to a mask.",
@@ -81,7 +81,7 @@ def ground(
     ] = None,
 ) -> None:
     """Answer a question about each image and ground every noun phrase of the answer."""
-    from aas.tasks.ground_files import ground_files
+    from aas.stages.ground import ground_files
 
     with _usage_errors():
         code = ground_files(
@@ -145,7 +145,7 @@ def infer_attn(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that read images. Default: by cores.")] = None,
 ) -> None:
     """Ask a model about many images and store the attention of every answer token."""
-    from aas.tasks.infer_attn import InferAttn, infer_attn
+    from aas.stages.infer_attn import InferAttn, infer_attn
 
     with _usage_errors():
         for option, value, known in (
@@ -238,8 +238,8 @@ def segment(
     ] = None,
 ) -> None:
     """Turn stored attention into masks."""
-    from aas.tasks.segment import segment
-    from aas.tasks.segment_arguments import Segment
+    from aas.stages.segment import segment
+    from aas.stages.segment_arguments import Segment
 
     with _usage_errors():
         if task not in ("gcg", "instance", "expressions"):
@@ -280,7 +280,7 @@ def segment(
 @app.command(epilog="Examples:\n\n  aas merge instances")
 def merge(folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment instance`.")]) -> None:
     """Put the results of all images into one file, results.json."""
-    from aas.tasks.merge import merge as merge_folder
+    from aas.store.merge import merge as merge_folder
 
     with _usage_errors():
         typer.echo(merge_folder(folder))
@@ -292,7 +292,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say how far a run is, and what failed."""
-    from aas.tasks import runs
+    from aas.store import status as runs
 
     with _usage_errors():
         found = runs.status(folder)
@@ -302,7 +302,7 @@ def status(
 @app.command(epilog="Examples:\n\n  aas verify run")
 def verify(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Read every item of a run and name those that are damaged."""
-    from aas.tasks import runs
+    from aas.store import status as runs
 
     with _usage_errors():
         wrong = runs.verify(folder)
@@ -325,7 +325,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what this machine has, and check that a model's attention and geometry are right here."""
-    from aas.tasks import doctor as task
+    from aas import doctor as task
 
     with _usage_errors():
         report, well = task.doctor(model, device=device, dtype=dtype, base=base, adapter=adapter, quantize=quantize)
@@ -342,10 +342,10 @@ def list_kind(
     with _usage_errors():
         if kind != "models":
             raise ValueError(f"Nothing to list under {kind!r}. Known: models.")
-        from aas.tasks import list_models
+        from aas import catalogue
 
-        rows = list_models.families()
-    typer.echo(json.dumps(rows, indent=1) if as_json else list_models.as_text(rows))
+        rows = catalogue.families()
+    typer.echo(json.dumps(rows, indent=1) if as_json else catalogue.as_text(rows))
 
 
 show = typer.Typer(help="Pictures of what a run stored.", no_args_is_help=True, rich_markup_mode=None)
@@ -371,7 +371,7 @@ def show_attn(
     tokenizer: Annotated[str | None, typer.Option(help="For items of the reference (.pth): names their words.")] = None,
 ) -> None:
     """Draw each token's attention over the photograph, before and after removing the token mean."""
-    from aas.tasks.show_attn import show_attn
+    from aas.show.attn import show_attn
 
     with _usage_errors():
         code = show_attn(items, out, images, tokenizer)
@@ -392,7 +392,7 @@ def show_masks(
     only: Annotated[list[str] | None, typer.Option(help="Id of an image to show; may be repeated.")] = None,
 ) -> None:
     """Draw each image with its ground truth, its masks, and the answer."""
-    from aas.tasks.show_masks import show_masks
+    from aas.show.masks import show_masks
 
     with _usage_errors():
         code = show_masks(folder, out, images, gt, only)
@@ -440,7 +440,7 @@ def eval_gcg(
         protocols = {"glamm": ("glamm",), "strict": ("strict",), "both": ("glamm", "strict")}
         if protocol not in protocols:
             raise ValueError(f"--protocol {protocol!r}: give {', '.join(protocols)}.")
-        from aas.tasks import eval_gcg as task
+        from aas.evaluations import gcg as task
 
         arguments = task.EvalGcg(
             results=results,
@@ -473,7 +473,7 @@ def eval_instance(
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """COCO's AP and AR over masks, point accuracy, and a table of categories."""
-    from aas.tasks import eval_instance as task
+    from aas.evaluations import instance as task
 
     with _usage_errors():
         code = task.eval_instance(task.EvalInstance(results, gt, bootstrap, seed, json_file, csv_file))
@@ -489,7 +489,7 @@ def eval_compare(
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """Which of two runs is better, figure by figure, with paired intervals."""
-    from aas.tasks import eval_compare as task
+    from aas.evaluations import compare as task
 
     with _usage_errors():
         code = task.eval_compare(first, second, bootstrap, seed, json_file)

@@ -8,7 +8,7 @@ from typing import Any
 
 from aas.datasets.expressions import Expression, Expressions
 from aas.store.atomic import write_text
-from aas.view.text import harmless
+from aas.text import harmless
 
 SHOWN_PROBLEMS = 10
 

@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from aas.datasets.coco import Findings, in_order, usable_ids
 from aas.datasets.instances import Instance, InstanceTruth, read_detections, read_truth
+from aas.evaluations import report
 from aas.metrics import bootstrap, check_installed
 from aas.metrics.detections import Detection, Detections, TrueMask
 from aas.rle import Rle, covers
-from aas.tasks import eval_report
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EvalInstance:
 def eval_instance(arguments: EvalInstance) -> int:
     """Print the tables, write what was asked for; returns the exit code."""
     content, findings = evaluate(arguments)
-    return eval_report.deliver(content, findings, as_table(content), arguments.json_file, arguments.csv_file)
+    return report.deliver(content, findings, as_table(content), arguments.json_file, arguments.csv_file)
 
 
 def evaluate(arguments: EvalInstance) -> tuple[dict[str, Any], Findings]:
@@ -47,7 +47,7 @@ def evaluate(arguments: EvalInstance) -> tuple[dict[str, Any], Findings]:
     evidence: dict[str, Any] = {}
     if on_thing:
         evidence["point_accuracy"] = _point_evidence(on_thing, order)
-        content |= eval_report.numbers(evidence, len(order))
+        content |= report.numbers(evidence, len(order))
     if len(on_thing) < len(found):
         findings["detections_without_a_point"] = [str(i) for i in range(len(found)) if i not in on_thing]
     if arguments.n_resamples or arguments.json_file:
@@ -125,19 +125,17 @@ def as_table(content: Mapping[str, Any]) -> str:
     """The figures with their intervals, and a row for each category that has masks or detections."""
     figures = [name for name, value in content.items() if isinstance(value, float)]
     intervals = content.get("intervals", {})
-    whole = eval_report.markdown(
-        ["", "all"], [[name, eval_report.cell(content[name], intervals.get(name))] for name in figures]
-    )
+    whole = report.markdown(["", "all"], [[name, report.cell(content[name], intervals.get(name))] for name in figures])
     header = ["category", "masks", "detections", "AP", "AP50", "AR100", "point accuracy"]
     rows = [
         [
             row["name"],
             str(row["true_masks"]),
             str(row["detections"]),
-            *(eval_report.cell(row[name]) for name in ("AP", "AP50", "AR100")),
-            eval_report.cell(row["points_right"] / row["points"] if row["points"] else None),
+            *(report.cell(row[name]) for name in ("AP", "AP50", "AR100")),
+            report.cell(row["points_right"] / row["points"] if row["points"] else None),
         ]
         for row in content["categories"]
         if row["true_masks"] or row["detections"]
     ]
-    return f"{whole}\n\n{eval_report.markdown(header, rows)}"
+    return f"{whole}\n\n{report.markdown(header, rows)}"

@@ -72,7 +72,7 @@ def rows_of_refcoco(
     """RefCOCO, RefCOCO+, RefCOCOg: each expression as a given answer, or as a question (--ask)."""
     from aas.datasets.expressions import asked_row, checked_template, given_row
     from aas.datasets.refcoco import read_refcoco
-    from aas.tasks.expressions import write_rows
+    from aas.evaluations.rows import write_rows
 
     say = checked_template(say, "--say")
     question = None if ask is None else checked_template(ask, "--ask")
@@ -84,7 +84,7 @@ def rows_of_png(narratives: Narratives, panoptic: Panoptic, out: Out, panoptic_m
     """Panoptic narrative grounding: each caption as a given answer, with the characters of its phrases."""
     from aas.datasets.expressions import given_row
     from aas.datasets.png import read_png
-    from aas.tasks.expressions import write_rows
+    from aas.evaluations.rows import write_rows
 
     return write_rows(read_png(narratives, panoptic, panoptic_masks), out, given_row)
 
@@ -100,7 +100,7 @@ def rows_of_reasonseg(
     """ReasonSeg: questions, which the model answers."""
     from aas.datasets.expressions import asked_row, checked_template
     from aas.datasets.reasonseg import read_reasonseg
-    from aas.tasks.expressions import write_rows
+    from aas.evaluations.rows import write_rows
 
     question = checked_template(ask, "--ask")
     return write_rows(read_reasonseg(data, sentences), out, lambda one: asked_row(one, question))
@@ -118,7 +118,7 @@ def eval_refcoco(
 ) -> int:
     """RefCOCO, RefCOCO+, RefCOCOg: cIoU, gIoU, Pr@0.5."""
     from aas.datasets.refcoco import read_refcoco
-    from aas.tasks.eval_expressions import evaluate, referring
+    from aas.evaluations.expressions import evaluate, referring
 
     dataset = read_refcoco(refs, split, split_by=split_by, sentences=sentences, instances=instances)
     return evaluate(dataset, results, referring, json_file, csv_file)
@@ -134,8 +134,8 @@ def eval_png(
 ) -> int:
     """Panoptic narrative grounding: average recall, also of things, stuff, singular and plural phrases."""
     from aas.datasets.png import read_png
-    from aas.tasks.eval_expressions import evaluate
-    from aas.tasks.eval_expressions import narratives as scores
+    from aas.evaluations.expressions import evaluate
+    from aas.evaluations.expressions import narratives as scores
 
     return evaluate(read_png(narratives, panoptic, panoptic_masks), results, scores, json_file, csv_file)
 
@@ -145,6 +145,6 @@ def eval_reasonseg(
 ) -> int:
     """ReasonSeg: gIoU and cIoU; pixels that are to be ignored do not count."""
     from aas.datasets.reasonseg import read_reasonseg
-    from aas.tasks.eval_expressions import evaluate, referring
+    from aas.evaluations.expressions import evaluate, referring
 
     return evaluate(read_reasonseg(data, sentences), results, referring, json_file, csv_file)

@@ -10,12 +10,13 @@ from aas.geometry import padded_view
 from aas.images import read_image
 from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps
+from aas.store import reference
 from aas.store.atomic import written
-from aas.store.items import REFERENCE_SUFFIX, SUFFIX, AttentionItem, read_item, read_reference_item
+from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.keys import unquoted
 from aas.store.runs import RunFolder
+from aas.text import harmless
 from aas.view import attention_sheet
-from aas.view.text import harmless
 
 
 def show_attn(paths: Sequence[Path], out: Path, images: Path | None = None, tokenizer: str | None = None) -> int:
@@ -39,7 +40,7 @@ def show_attn(paths: Sequence[Path], out: Path, images: Path | None = None, toke
 
 def _items(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in (SUFFIX, REFERENCE_SUFFIX))
+        found = sorted(p for p in path.iterdir() if p.suffix in (SUFFIX, reference.SUFFIX))
         if not found:
             raise ValueError(f"{path} holds no attention items (*{SUFFIX}).")
         return found
@@ -58,7 +59,7 @@ def _images_of_run(folder: Path) -> Path:
 
 
 def _show(path: Path, out: Path, images: Path, tokenizer: str | None) -> Path:
-    if path.suffix == REFERENCE_SUFFIX:
+    if path.suffix == reference.SUFFIX:
         photo = read_image(_photo_of_reference(path, images))
         item = _of_reference(path, photo.shape[:2], tokenizer)
     else:
@@ -83,7 +84,7 @@ def _photo_of_reference(path: Path, images: Path) -> Path:
 
 
 def _of_reference(path: Path, image_hw: tuple[int, int], tokenizer: str | None) -> AttentionItem:
-    text, token_ids, maps = read_reference_item(path)
+    text, token_ids, maps = reference.read_item(path)
     spans = [(0, 0)] * len(token_ids)
     if tokenizer is not None:
         from transformers import AutoTokenizer

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from aas.datasets.sources import read_json
+from aas.evaluations import report
 from aas.metrics import bootstrap
-from aas.tasks import eval_report
 
 
 def eval_compare(first: Path, second: Path, n_resamples: int, seed: int, json_file: Path | None) -> int:
@@ -31,7 +31,7 @@ def eval_compare(first: Path, second: Path, n_resamples: int, seed: int, json_fi
     print(_table(found))
     if json_file:
         settings = {"a": str(first), "b": str(second), "images": len(common), "resamples": n_resamples, "seed": seed}
-        eval_report.write_json(json_file, found | {"settings": settings})
+        report.write_json(json_file, found | {"settings": settings})
     return 0
 
 
@@ -55,4 +55,4 @@ def _table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         for group, figures in found.items()
         for figure, row in figures.items()
     ]
-    return eval_report.markdown(["", "figure", "A", "B", "B − A", "p"], rows)
+    return report.markdown(["", "figure", "A", "B", "B − A", "p"], rows)

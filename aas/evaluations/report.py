@@ -13,7 +13,7 @@ import numpy as np
 from aas.datasets.coco import Findings
 from aas.metrics import bootstrap
 from aas.store.atomic import write_text
-from aas.view.text import harmless
+from aas.text import harmless
 
 SHOWN = 3
 

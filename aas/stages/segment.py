@@ -16,21 +16,22 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from aas import rle
 from aas.datasets.answers import read_answers
 from aas.devices import default_device
-from aas.reduce import PRESETS
+from aas.pointing.masks import phrase_masks
+from aas.presets import PRESETS
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.stages.segment_arguments import Segment
+from aas.stages.segment_expressions import find_rows
+from aas.stages.segment_jobs import SegmentJob, find_jobs, read_annotation
+from aas.stages.segment_making import Made, Maker
+from aas.stages.segment_results import SegmentResult, Writer
+from aas.stages.workers import half_the_cores, in_workers, n_workers
+from aas.store.merge import merge_instances
 from aas.store.runs import RunFolder
-from aas.tasks.merge import merge_instances
-from aas.tasks.phrase_masks import packed_masks, phrase_masks
-from aas.tasks.segment_arguments import Segment
-from aas.tasks.segment_expressions import find_rows
-from aas.tasks.segment_jobs import SegmentJob, find_jobs, read_annotation
-from aas.tasks.segment_making import Made, Maker
-from aas.tasks.segment_results import SegmentResult, Writer
-from aas.tasks.workers import half_the_cores, in_workers, n_workers
-from aas.view.text import harmless
+from aas.text import harmless
 
 AUTO_BATCH_SIZE = {"cuda": 8}  # elsewhere 1: on a CPU one photograph stays in the cache, four take twice as long each
 SMALL_WEIGHTS = 30_000_000  # a segmenter with more keeps all cores busy by itself, and several would need much memory
@@ -151,7 +152,7 @@ class _Segmenting:
             [one.phrase for one in made.pointed],
             [one.point_xy for one in made.pointed],
             list(made.categories),
-            [packed_masks(found.masks) for found in masks],
+            [rle.packed(found.masks) for found in masks],
             [found.scores.tolist() for found in masks],
         )
 

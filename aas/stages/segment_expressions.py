@@ -11,9 +11,9 @@ from aas.phrases.parser import Words
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
 from aas.records import Answer, Phrase
-from aas.store.items import SUFFIX
+from aas.stages.segment_jobs import SegmentJob
+from aas.store.attention import SUFFIX
 from aas.store.runs import RunFolder
-from aas.tasks.segment_jobs import SegmentJob
 
 
 def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[list[SegmentJob], list[tuple[str, str]]]:

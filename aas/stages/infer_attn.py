@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-import aas
 from aas.capture import Alignment, Keep, Selection
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
 from aas.datasets.sources import ImageSource, find_sources
@@ -28,10 +27,11 @@ from aas.lmms import load_lmm
 from aas.lmms.base import LMM, AskOptions, Prepared
 from aas.lmms.sampling import Sampling
 from aas.records import Answer, AttentionMaps
-from aas.store.items import SUFFIX, AttentionItem, write_item
+from aas.stages.workers import half_the_cores, in_workers, n_workers
+from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
-from aas.tasks.workers import half_the_cores, in_workers, n_workers
-from aas.view.text import harmless
+from aas.text import harmless
+from aas.version import __version__
 
 DEFAULT_QUESTION = "Describe the image in detail."
 AUTO_BATCH_SIZE = {"cuda": 32, "cpu": 4}
@@ -193,7 +193,7 @@ def _facts(arguments: InferAttn, lmm: LMM) -> dict[str, Any]:
             "revision": getattr(lmm.model.config, "_commit_hash", None),
             "dtype": str(lmm.model.dtype).removeprefix("torch."),
         },
-        "versions": {"aas": aas.__version__, "python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": {"aas": __version__, "python": platform.python_version()} | {p: version(p) for p in packages},
     }
 
 

@@ -12,12 +12,13 @@ from aas.images import ImageError, read_image
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline
+from aas.pointing.phrases import Pointed, point_phrases, prompted
 from aas.records import Answer, AttentionMaps, Phrase
-from aas.store.items import REFERENCE_SUFFIX, read_item, read_reference_item
-from aas.tasks.phrase_masks import Pointed, point_phrases, prompted
-from aas.tasks.segment_arguments import Segment
-from aas.tasks.segment_expressions import phrases_of
-from aas.tasks.segment_jobs import Annotation, SegmentJob, image_of
+from aas.stages.segment_arguments import Segment
+from aas.stages.segment_expressions import phrases_of
+from aas.stages.segment_jobs import Annotation, SegmentJob, image_of
+from aas.store import reference
+from aas.store.attention import read_item
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Maker(Dataset):
         return made if self.matcher is None else self._categorized(made)
 
     def _read(self, path: Path, image_hw: tuple[int, int]) -> tuple[Answer, AttentionMaps]:
-        if path.suffix == REFERENCE_SUFFIX:
+        if path.suffix == reference.SUFFIX:
             return self._read_reference(path, image_hw)
         item = read_item(path)
         if item.image_hw != image_hw:
@@ -105,7 +106,7 @@ class Maker(Dataset):
     def _read_reference(self, path: Path, image_hw: tuple[int, int]) -> tuple[Answer, AttentionMaps]:
         if self.tokenizer is None:
             raise ValueError(f"{path}: items of the reference hold ids only: name their tokenizer with --tokenizer.")
-        _, token_ids, maps = read_reference_item(path)
+        _, token_ids, maps = reference.read_item(path)
         text, spans = decode_with_spans(self.tokenizer, token_ids)
         view = padded_view if self.arguments.fit == "pad" else stretched_view
         return Answer("", text, tuple(token_ids), tuple(spans)), AttentionMaps(maps, view(maps.shape[1:], image_hw))

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from aas.mask_choice import CHOICES, MaskChoice
+from aas.maps.merge import Merge
 from aas.phrases.parser import Words
 from aas.phrases.visible import TESTS, Kind
-from aas.reduce import PRESETS, Merge
-from aas.tasks.phrase_masks import PointingOptions, PromptKind
+from aas.pointing.phrases import PointingOptions, PromptKind
+from aas.presets import PRESETS
+from aas.segmenters.choice import CHOICES, MaskChoice
 
 Task = Literal["gcg", "instance", "expressions"]
 Fit = Literal["pad", "stretch"]

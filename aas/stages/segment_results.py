@@ -12,9 +12,8 @@ import numpy as np
 
 from aas import rle
 from aas.records import Phrase
+from aas.stages.segment_arguments import Task
 from aas.store.atomic import write_text
-from aas.tasks.phrase_masks import run_lengths_of
-from aas.tasks.segment_arguments import Task
 
 MAX_WAITING_WRITES = 16
 
@@ -42,7 +41,7 @@ class SegmentResult:
 
     def gcg(self) -> dict[str, Any]:
         """`covers_point`: whether the mask holds the point that was asked about; a segmenter may miss it."""
-        masks = [run_lengths_of(packed, self.size_hw)[0] for packed in self.packed]
+        masks = [rle.of_packed(packed, self.size_hw)[0] for packed in self.packed]
         return {
             "image_id": self.image_id,
             **({} if self.image is None else {"image": self.image}),
@@ -61,7 +60,7 @@ class SegmentResult:
         """Without ids, which are given when all images are merged. Empty masks are dropped, as in the reference."""
         detections = []
         for i, phrase in enumerate(self.phrases):
-            for mask, score in zip(run_lengths_of(self.packed[i], self.size_hw), self.scores[i], strict=True):
+            for mask, score in zip(rle.of_packed(self.packed[i], self.size_hw), self.scores[i], strict=True):
                 area = rle.area(mask)
                 if area:
                     detections.append(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -16,7 +15,6 @@ from aas.store.keys import unquoted
 
 SCHEMA = "1"
 SUFFIX = ".safetensors"
-REFERENCE_SUFFIX = ".pth"
 
 
 class ItemError(ValueError):
@@ -107,25 +105,3 @@ def read_item(path: Path) -> AttentionItem:
 def safetensors_image(path: Path) -> str:
     """The image that an item is about, from its file's name alone."""
     return unquoted(path.name.removesuffix(SUFFIX))
-
-
-def read_reference_item(path: Path) -> tuple[str, list[int], np.ndarray]:
-    """An item of the method's authors (`.pth`): answer, token ids, maps float32 [tokens, h, w].
-
-    Their ids begin with the beginning-of-sequence token, which has no map: it is dropped. Where the maps lie on the
-    image is not in the file.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        maps = content["attentions"].float().numpy()
-        token_ids = content["sequences"].flatten().tolist()
-        answer = str(content["answer"])
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever torch.load finds wrong, down to zip files and unpicklers
-        raise ItemError(f"{path}: not an attention item of the reference, or damaged ({error})") from error
-    if len(token_ids) == len(maps) + 1:
-        token_ids = token_ids[1:]
-    if maps.ndim != 3 or len(token_ids) != len(maps):
-        raise ItemError(f"{path}: {len(token_ids)} token ids for maps of shape {list(maps.shape)}")
-    return answer, token_ids, maps

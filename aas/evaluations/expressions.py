@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from aas.datasets.expressions import Expression, Expressions, Target, mask_of, what_is_wrong
+from aas.evaluations import report
+from aas.evaluations.rows import complain
 from aas.metrics import bootstrap
 from aas.metrics.expressions import Overlap, narrative_evidence, overlap, referring_evidence
 from aas.store.atomic import write_text
 from aas.store.runs import RunFolder
-from aas.tasks import eval_report
-from aas.tasks.expressions import complain
 
 N_RESAMPLES = 1000  # of the images, for intervals
 
@@ -68,7 +68,7 @@ def evaluate(
         raise ValueError(f"No ground truth can be read: {unusable[0]}")
     extra = sorted(set(run.items()) - {expression.id for expression in dataset.items})
     problems = list(dict.fromkeys(one.problem for one in scored if one.problem))
-    report = _measured(scored, measured) | {
+    content = _measured(scored, measured) | {
         "counts": {
             "expressions": len({one.expression.id for one in scored}),
             "images": len({one.expression.image for one in scored}),
@@ -80,10 +80,10 @@ def evaluate(
         "reported": {"not_predicted": problems, "unusable": unusable, "extra": extra},
     }
     if json_file:
-        eval_report.write_json(json_file, report)
+        report.write_json(json_file, content)
     if csv_file:
         write_text(csv_file, as_csv(scored))
-    print(as_text(report))
+    print(as_text(content))
     complain(problems + unusable)
     return 3 if problems or unusable else 0
 
@@ -146,13 +146,13 @@ def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None
     return masks, ""
 
 
-def as_text(report: dict[str, Any]) -> str:
+def as_text(content: dict[str, Any]) -> str:
     """A Markdown table of the figures with their intervals, and a line of counts."""
-    evidence, intervals = report["evidence"]["expressions"], report["intervals"]
-    rows = [[name, eval_report.cell(report[name], intervals.get(name))] for name in evidence]
-    counts = report["counts"]
+    evidence, intervals = content["evidence"]["expressions"], content["intervals"]
+    rows = [[name, report.cell(content[name], intervals.get(name))] for name in evidence]
+    counts = content["counts"]
     return (
-        f"{eval_report.markdown(['figure', 'value'], rows)}\n\n"
+        f"{report.markdown(['figure', 'value'], rows)}\n\n"
         f"{counts['masks']} masks of {counts['expressions']} expressions in {counts['images']} images; "
         f"{counts['not_predicted']} not predicted (they count 0), {counts['unusable']} unusable (left out), "
         f"{counts['extra']} results of others."

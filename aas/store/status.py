@@ -8,7 +8,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from aas.store.items import SUFFIX, read_item
+from aas.store.attention import SUFFIX, read_item
 from aas.store.runs import RunFolder
 
 

@@ -1,13 +1,13 @@
 """Which attention items `aas segment` turns into masks, of which images, and under which ids."""
 
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from aas.datasets.answers import GivenAnswer
-from aas.datasets.sources import read_json
-from aas.store.items import REFERENCE_SUFFIX, SUFFIX, safetensors_image
+from aas.datasets.sources import image_file, read_json
+from aas.store import reference
+from aas.store.attention import SUFFIX, safetensors_image
 from aas.store.keys import result_names, unquoted
 
 
@@ -81,10 +81,10 @@ def _items(attn: Path) -> dict[str, Path]:
     for path in sorted(attn.iterdir()):
         if path.suffix == SUFFIX:
             items[safetensors_image(path)] = path
-        elif path.suffix == REFERENCE_SUFFIX:
+        elif path.suffix == reference.SUFFIX:
             items[unquoted(path.stem)] = path
     if not items:
-        raise ValueError(f"--attn {attn}: no attention items (*{SUFFIX}, *{REFERENCE_SUFFIX}) in this folder.")
+        raise ValueError(f"--attn {attn}: no attention items (*{SUFFIX}, *{reference.SUFFIX}) in this folder.")
     return items
 
 
@@ -96,11 +96,3 @@ def _with_extension(image: str, item: Path) -> str:
 def image_of(job: SegmentJob) -> Path:
     """The image's file; of the reference's items the one that has their stem."""
     return image_file(job.image.parent, job.image.name, None)
-
-
-def image_file(folder: Path, key: str, file_name: str | None) -> Path:
-    """The file of an image in `folder` by its name, or, where that has no extension, by its stem."""
-    path = folder / (file_name or key)
-    if path.is_file():
-        return path
-    return next(iter(sorted(path.parent.glob(f"{escape(path.name)}.*"))), path)

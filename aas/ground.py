@@ -15,12 +15,13 @@ from aas.images import read_image, upright_rgb
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
 from aas.phrases.parser import load_pipeline
+from aas.pointing.masks import phrase_masks
+from aas.pointing.phrases import PointingOptions, point_phrases
+from aas.presets import PRESETS, Preset
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
-from aas.reduce import PRESETS, Preset
 from aas.segmenters import load_segmenter
 from aas.store.atomic import write_text, written
 from aas.store.keys import quoted
-from aas.tasks.phrase_masks import PointingOptions, phrase_masks, point_phrases
 from aas.view import overlay
 
 # Peaks that become points. The method takes one; the embedded models, whose maps and masks are both rough, draw better

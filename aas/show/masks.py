@@ -10,17 +10,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from aas.datasets.sources import read_json
+from aas.datasets.sources import image_file, read_json
 from aas.geometry import deepest_xy
 from aas.images import read_image
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.store.atomic import written
 from aas.store.keys import quoted
 from aas.store.runs import RunFolder
-from aas.tasks.runs import open_run
-from aas.tasks.segment_jobs import image_file
+from aas.store.status import open_run
+from aas.text import harmless
 from aas.view import mask_sheet
-from aas.view.text import harmless
 
 CONTACT_SHEET = "contact_sheet.png"
 MAX_CELLS = 100

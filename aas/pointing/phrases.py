@@ -1,0 +1,75 @@
+"""Noun phrases of an answer, each with its map and the prompt that it makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from spacy.language import Language
+
+from aas.maps.mean import without_token_mean
+from aas.maps.merge import Merge, phrase_map
+from aas.phrases.parser import Words, noun_phrases
+from aas.phrases.visible import Kind
+from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
+from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
+
+PromptKind = Literal["point", "mask"]
+
+
+@dataclass(frozen=True)
+class PointingOptions:
+    """From an answer's maps to prompts.
+
+    `merge`: how the maps of a phrase's tokens become one; `words`: whether those are its root word's or all of the
+    chunk's; `drop`: kinds of phrases to leave out; `prompt`: points, `n_positive` at the peaks and `n_negative` at the
+    troughs of the map, or the map itself as a mask of `mask_side` cells.
+    """
+
+    merge: Merge = "mean"
+    words: Words = "root"
+    drop: tuple[Kind, ...] = ()
+    prompt: PromptKind = "point"
+    n_positive: int = 1
+    n_negative: int = 0
+    mask_side: int = 256
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """A phrase, its map float32 [h, w] over `view`, the pixel where that is largest, and its prompt."""
+
+    phrase: Phrase
+    map: np.ndarray
+    view: View
+    point_xy: tuple[int, int]
+    prompt: Prompt
+
+
+def point_phrases(
+    pipeline: Language, answer: Answer, attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
+) -> list[Pointed]:
+    """The answer's noun phrases in reading order, each with its prompt."""
+    phrases = noun_phrases(pipeline, answer, words=options.words, drop=options.drop)
+    return prompted(phrases, attention, options, image_hw)
+
+
+def prompted(
+    phrases: Sequence[Phrase], attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
+) -> list[Pointed]:
+    """Each phrase with its map and its prompt."""
+    residual = without_token_mean(attention.maps)
+    pointed = []
+    for phrase in phrases:
+        # Of a phrase that is the whole answer nothing specific would remain, as of a single token.
+        maps = attention.maps if len(phrase.token_indices) == len(residual) else residual
+        grid_map = phrase_map(maps, phrase.token_indices, options.merge)
+        point_xy = point_prompt(grid_map, attention.view, image_hw)
+        if options.prompt == "mask":
+            prompt = mask_prompt(grid_map, attention.view, image_hw, options.mask_side)
+        elif options.n_positive == 1 and not options.n_negative:
+            prompt = Prompt(np.array([point_xy], np.float32), np.ones(1, np.int64))
+        else:
+            prompt = points_prompt(grid_map, attention.view, image_hw, options.n_positive, options.n_negative)
+        pointed.append(Pointed(phrase, grid_map, attention.view, point_xy, prompt))
+    return pointed
