@@ -1,15 +1,13 @@
 """The `aas` command: arguments only. Heavy imports happen inside the commands, so that `aas --help` is quick."""
 
-import errno
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from aas.cli import expressions as cli_expressions
+from aas.cli.options import usage_errors as _usage_errors
 
 app = typer.Typer(
     help="Ask a multimodal model about images and ground every noun phrase of its answer to a mask.",
@@ -28,24 +26,6 @@ DTYPE_HELP = "auto, bfloat16, float32 or float16."
 QUANTIZE_HELP = "4bit or 8bit, with bitsandbytes."
 SEGMENTER_HELP = "Segmenter: `embedded`, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth."
 PHRASES_HELP = "spaCy pipeline: `embedded`, a package name or a folder."
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            typer.echo("aas: no space left on the device: free some, then run the same command again.", err=True)
-            raise typer.Exit(1) from error
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)):
-            raise
-        typer.echo(f"aas: {error}", err=True)
-        raise typer.Exit(2) from error
-    except ValueError as error:
-        typer.echo(f"aas: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 @app.callback()
