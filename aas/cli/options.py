@@ -100,10 +100,10 @@ def lazy_group(table: Mapping[str, Any], command: Callable[[str], tuple[Callable
     """
 
     class LazyGroup(TyperGroup):
-        def list_commands(self, ctx: typer.Context) -> list[str]:
+        def list_commands(self, ctx: Any) -> list[str]:
             return [*super().list_commands(ctx), *table]
 
-        def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
             if cmd_name not in table:
                 return super().get_command(ctx, cmd_name)
             function, epilog = command(cmd_name)
