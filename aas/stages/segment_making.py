@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from aas.geometry import padded_view, stretched_view
 from aas.images import ImageError, read_image
-from aas.phrases.alignment import decode_with_spans
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline
 from aas.pointing.phrases import Pointed, point_phrases, prompted
@@ -42,11 +40,7 @@ class Maker(Dataset):
         self.options = arguments.pointing(mask_side=256)  # which the segmenter decides
         self.pipeline = load_pipeline(arguments.phrases)
         self.jobs: Sequence[SegmentJob] = ()
-        self.tokenizer = None
-        if arguments.tokenizer is not None:
-            from transformers import AutoTokenizer
-
-            self.tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
+        self.tokenizer = None if arguments.tokenizer is None else reference.load_tokenizer(arguments.tokenizer)
         self.matcher: CategoryMatcher | None = None
         if arguments.task == "instance":
             self.category_ids, names = self._categories()
@@ -106,10 +100,7 @@ class Maker(Dataset):
     def _read_reference(self, path: Path, image_hw: tuple[int, int]) -> tuple[Answer, AttentionMaps]:
         if self.tokenizer is None:
             raise ValueError(f"{path}: items of the reference hold ids only: name their tokenizer with --tokenizer.")
-        _, token_ids, maps = reference.read_item(path)
-        text, spans = decode_with_spans(self.tokenizer, token_ids)
-        view = padded_view if self.arguments.fit == "pad" else stretched_view
-        return Answer("", text, tuple(token_ids), tuple(spans)), AttentionMaps(maps, view(maps.shape[1:], image_hw))
+        return reference.read_answer(path, image_hw, self.tokenizer, self.arguments.fit)
 
     def _categorized(self, made: Made) -> Made:
         """Only the phrases that name a category, with it."""
