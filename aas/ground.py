@@ -1,6 +1,5 @@
 """The whole way for one image: ask, find the noun phrases, point, segment."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from aas.pointing.phrases import PointingOptions, point_phrases
 from aas.presets import PRESETS, Preset
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
 from aas.segmenters import load_segmenter
-from aas.store.atomic import write_text, written
+from aas.store.atomic import written
 from aas.store.keys import quoted
+from aas.store.results import Result, result_json, result_of, write_result
 from aas.view import overlay
 
 # Peaks that become points. The method takes one; the embedded models, whose maps and masks are both rough, draw better
@@ -48,16 +48,19 @@ class Grounding:
 
     def item(self) -> dict[str, Any]:
         """The GCG item: plain JSON types, masks as COCO run lengths of the upright image."""
-        return {
-            "image_id": self.name,
-            "question": self.answer.question,
-            "caption": self.answer.text,
-            "phrases": [phrase.text for phrase in self.phrases],
-            "pred_masks": [rle.of_mask(phrase.mask) for phrase in self.phrases],
-            "points": [list(phrase.point_xy) for phrase in self.phrases],
-            "scores": [round(phrase.score, 4) for phrase in self.phrases],
-            "spans": [list(phrase.span) for phrase in self.phrases],
-        }
+        return result_json(self.result())
+
+    def result(self) -> Result:
+        """What `save` writes."""
+        return result_of(
+            [one.phrase for one in self.phrases],
+            [rle.of_mask(one.mask) for one in self.phrases],
+            [one.point_xy for one in self.phrases],
+            [one.score for one in self.phrases],
+            image_id=self.name,
+            question=self.answer.question,
+            caption=self.answer.text,
+        )
 
     def draw(self) -> Image.Image:
         """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
@@ -68,7 +71,7 @@ class Grounding:
         json_path, png_path = Path(folder) / f"{self.name}.json", Path(folder) / f"{self.name}.png"
         with written(png_path) as temporary:
             self.draw().save(temporary, format="PNG")
-        write_text(json_path, json.dumps(self.item(), ensure_ascii=False) + "\n")
+        write_result(json_path, self.result())
         return json_path, png_path
 
 

@@ -349,12 +349,13 @@ def show_attn(
     out: Annotated[Path, typer.Option(help="Folder for one PNG per item.")] = Path("sheets"),
     images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For items of the reference (.pth): names their words.")] = None,
+    fit: Annotated[str, typer.Option(help="Of those items: images were padded (pad) or stretched (stretch).")] = "pad",
 ) -> None:
     """Draw each token's attention over the photograph, before and after removing the token mean."""
     from aas.show.attn import show_attn
 
     with _usage_errors():
-        code = show_attn(items, out, images, tokenizer)
+        code = show_attn(items, out, images, tokenizer, fit)  # type: ignore[arg-type]
     raise typer.Exit(code)
 
 

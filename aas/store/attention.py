@@ -11,10 +11,10 @@ from safetensors.numpy import save
 
 from aas.records import Answer, AttentionMaps, View
 from aas.store.atomic import write_bytes
-from aas.store.keys import unquoted
+from aas.store.keys import ATTENTION_SUFFIX, unquoted
 
 SCHEMA = "1"
-SUFFIX = ".safetensors"
+SUFFIX = ATTENTION_SUFFIX
 
 
 class ItemError(ValueError):
@@ -86,6 +86,7 @@ def read_item(path: Path) -> AttentionItem:
             View(tuple(view["size_hw"]), tuple(view["box_xyxy"]), view["name"]),
             metadata["alignment"],
         )
+        _check_maps(attention.maps, len(answer.token_ids))
         height, width = json.loads(metadata["image_size_hw"])
         return AttentionItem(
             metadata["image"],
@@ -98,8 +99,15 @@ def read_item(path: Path) -> AttentionItem:
         )
     except FileNotFoundError:
         raise
-    except (SafetensorError, KeyError, ValueError, AssertionError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AssertionError, OSError) as error:
         raise ItemError(f"{path}: not an attention item, or damaged ({error})") from error
+
+
+def _check_maps(maps: np.ndarray, n_tokens: int) -> None:
+    if maps.ndim < 3 or maps.shape[-3] != n_tokens:
+        raise ValueError(f"{n_tokens} tokens have maps of shape {list(maps.shape)}")
+    if not np.isfinite(maps).all():
+        raise ValueError("maps that are not finite numbers")
 
 
 def safetensors_image(path: Path) -> str:

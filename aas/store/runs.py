@@ -1,13 +1,14 @@
 """Run folders: what was asked (run.json), what is done (the items), what failed (failed.jsonl)."""
 
-import fcntl
 import json
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from aas.store.atomic import write_text
@@ -37,12 +38,14 @@ class RunFolder:
 
     def items(self) -> dict[str, Path]:
         """Key -> file of every item that is done, by key."""
-        found = {p.name: p for p in self.path.iterdir() if p.suffix == self.suffix and p.name not in OWN_FILES}
-        named = {unquoted(name.removesuffix(self.suffix)): path for name, path in found.items() if name[0] != "."}
-        return dict(sorted(named.items()))
+        with os.scandir(self.path) as entries:
+            # Only files: to read from a named pipe would wait for ever.
+            names = [entry.name for entry in entries if entry.name.endswith(self.suffix) and entry.is_file()]
+        names = [name for name in names if name not in OWN_FILES and not name.startswith(".")]
+        return dict(sorted((unquoted(name.removesuffix(self.suffix)), self.path / name) for name in names))
 
     def is_done(self, key: str) -> bool:
-        return self.item_path(key).exists()
+        return self.item_path(key).is_file()
 
     def begin(self, command: str, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Write run.json, or check that this folder's run was asked the same.
@@ -103,13 +106,12 @@ class RunFolder:
                 self.failed_path.unlink(missing_ok=True)
 
     def _failure_lines(self) -> Iterator[str]:
-        for line in self.failed_path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # a line that was cut off says nothing
-                yield line
+        # Lines as a file has them; `splitlines` would break a name at U+2028.
+        with self.failed_path.open(encoding="utf-8", newline="\n") as file:
+            yield from (line for line in file if line.endswith("\n"))  # a line that was cut off says nothing
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.path / ".lock", poll_interval=0.01):
             yield
