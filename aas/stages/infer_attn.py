@@ -11,16 +11,16 @@ from typing import Any
 from aas.capture import Selection
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
 from aas.datasets.sources import ImageSource, find_sources
+from aas.engine.local import fill
+from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM, AskOptions, Prepared
 from aas.lmms.sampling import Sampling
 from aas.records import Answer, AttentionMaps
-from aas.stages.base import Plan, Stage, Work, chunk_of
-from aas.stages.engine import fill
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import AnswerOptions, AttentionOptions, indices
-from aas.stages.workers import half_the_cores, n_workers
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
@@ -126,6 +126,7 @@ def find_requests(options: InferAttn) -> Work[Request]:
         chunk_of(requests, options.num_chunks, options.chunk_idx),
         missing if options.chunk_idx == 0 else [],
         len(requests) + len(missing),
+        options.num_chunks == 1,
     )
 
 

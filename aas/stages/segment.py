@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,9 @@ import torch
 from aas import rle
 from aas.datasets.answers import read_answers
 from aas.devices import default_device
+from aas.engine.local import fill
+from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import phrase_masks
@@ -20,8 +22,7 @@ from aas.presets import preset_named
 from aas.records import Answer, AttentionMaps
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
-from aas.stages.base import Plan, Stage, Work, chunk_of
-from aas.stages.engine import fill
+from aas.segmenters.once import EncodedOnce
 from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories, Category
 from aas.stages.segment_expressions import find_rows, phrases_of
@@ -29,7 +30,6 @@ from aas.stages.segment_items import Attention
 from aas.stages.segment_jobs import Annotation, SegmentJob, find_jobs, image_of, read_annotation
 from aas.stages.segment_options import Segment
 from aas.stages.segment_results import SegmentResult
-from aas.stages.workers import half_the_cores, n_workers
 from aas.store.merge import merge_instances
 from aas.store.results import labelled_points
 from aas.store.runs import RunFolder
@@ -60,7 +60,7 @@ def segment(options: Segment) -> int:
         categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
         segmenter = load_segmenter(options.segmenter, options.device or default_device(), options.dtype)
         pointing = pointing_options(options, options, segmenter.mask_side)
-        stage = Segmenting(options, run, attention, pipeline, pointing, categories, segmenter)
+        stage = Segmenting(options, run, attention, pipeline, pointing, categories, EncodedOnce(segmenter))
         return stage, plan_for(segmenter, options, len(work.items)), _facts(options)
 
     code = fill(run, f"segment {options.task}", options.deciding(), work, load)
@@ -76,7 +76,8 @@ def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[Segment
     else:
         jobs, missing = find_rows(options.attn, options.images, read_answers(options.answers))
     chunk = chunk_of(jobs, options.num_chunks, options.chunk_idx)
-    return Work(chunk, missing if options.chunk_idx == 0 else [], len(jobs) + len(missing)), jobs
+    missing_here = missing if options.chunk_idx == 0 else []
+    return Work(chunk, missing_here, len(jobs) + len(missing), options.num_chunks == 1), jobs
 
 
 def _facts(options: Segment) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class PromptedImage:
 
 @dataclass(frozen=True)
 class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
-    """From stored attention to masks. `embeddings`: of the last batch, by photograph."""
+    """From stored attention to masks."""
 
     options: Segment
     run: RunFolder
@@ -135,8 +136,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     pipeline: Any
     pointing: PointingOptions
     categories: Categories | None
-    segmenter: Segmenter
-    embeddings: dict[Path, ImageEmbedding] = field(default_factory=dict)
+    encoded: EncodedOnce
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
         image = read_image(image_of(item))
@@ -151,25 +151,17 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         self, item: SegmentJob, answer: Answer, maps: AttentionMaps, image_hw: tuple[int, int]
     ) -> list[Pointed]:
         if item.row is None:
-            return point_phrases(self.pipeline, answer, maps, self.pointing, image_hw)
+            return point_phrases(self.pipeline, answer, maps, self.pointing, image_hw)[0]
         phrases = phrases_of(item.row, self.pipeline, answer, self.pointing.words)
         return prompted(phrases, maps, self.pointing, image_hw)
 
     def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
-        self._encode({one.job.image: one.image for one in batch if one.pointed})
-        return [self._result(one) for one in batch]
+        embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})
+        return [self._result(one, embeddings.get(one.job.image)) for one in batch]
 
-    def _encode(self, images: dict[Path, np.ndarray]) -> None:
-        """Each photograph once: the expression before may have been about the same."""
-        for path in self.embeddings.keys() - images.keys():
-            del self.embeddings[path]
-        new = [path for path in images if path not in self.embeddings]
-        self.embeddings.update(zip(new, self.segmenter.encode([images[path] for path in new]), strict=True))
-
-    def _result(self, one: PromptedImage) -> SegmentResult:
+    def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
         choice = None if self.options.more_masks else self.options.mask_choice
-        embedding = self.embeddings.get(one.job.image)
-        masks = phrase_masks(self.segmenter, embedding, one.pointed, choice) if embedding and one.pointed else []
+        masks = phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice) if embedding is not None else []
         return SegmentResult(
             self.options.task,
             self.run.item_path(one.job.key),

@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from aas.stages.base import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
-from aas.stages.workers import Finishing, in_workers
+from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
+from aas.engine.workers import Finishing, in_workers
 from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
@@ -31,11 +31,12 @@ def fill(
     arguments: Mapping[str, Any],
     work: Work[I],
     load: Callable[[], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]],
+    done: Callable[[I], None] = lambda item: None,
 ) -> int:
     """Fill a run folder with the items that it lacks; returns the exit code.
 
     `arguments` decide what the items are: a folder of another run is refused before `load` loads any model and says how
-    the stage runs and what is noted of it.
+    the stage runs and what is noted of it. `done` hears of each item that is new.
     """
     if run.description_path.exists():
         run.begin(command, arguments, {})
@@ -43,32 +44,33 @@ def fill(
     if waiting:
         stage, plan, facts = load()
         run.begin(command, arguments, {**facts, "n_images": work.n_all})
-    run.forget_failures({item.key for item in work.items} | {key for key, _ in work.missing})
+    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
+    run.forget_failures(None if work.is_whole else mine)
     for key, reason in work.missing:
         run.fail(key, reason)
     n_failed = len(work.missing)
-    if waiting:
-        n_failed += sum(failed for failed in carry_out(stage, waiting, plan, run.fail))
+    for item, reason in carry_out(stage, waiting, plan) if waiting else ():
+        if reason is None:
+            done(item)
+        else:
+            n_failed += 1
+            run.fail(item.key, reason, stage.shown(item))
     n_new = len(waiting) + len(work.missing) - n_failed
     log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, run.path)
     return 3 if n_failed else 0
 
 
-def carry_out(
-    stage: Stage[I, P, R], items: Sequence[I], plan: Plan, fail: Callable[[str, str], None]
-) -> Iterator[bool]:
-    """All three steps for all items, with a progress bar; of each, whether it failed. `fail` takes key and reason.
+def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator[tuple[I, str | None]]:
+    """All three steps for all items, with a progress bar; of each, why it failed, if it did.
 
     Raises OSError where nothing more can be written.
     """
     way = _by_item if plan.by_item else _by_batches
     with tqdm(total=len(items), unit="image", smoothing=0.1, disable=len(items) == 1) as progress:
         for index, failure in way(stage, items, plan):
-            if failure is not None:
-                if failure.error is not None and failure.error.errno in ENDS_A_RUN:
-                    raise failure.error
-                fail(items[index].key, failure.reason)
-            yield failure is not None
+            if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
+                raise failure.error
+            yield items[index], failure and failure.reason
             progress.update()
 
 

@@ -39,6 +39,10 @@ class Stage(ABC, Generic[I, P, R]):
     def finish(self, item: I, result: R) -> None:
         """Write the item's result. In a process of its own, if the plan says so."""
 
+    def shown(self, item: I) -> str | None:
+        """What people call the item, where that is not its key."""
+        return None
+
     window_batches = 1  # items of so many batches are brought into the order of their lengths
 
     def length(self, prepared: P) -> int:
@@ -59,11 +63,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work(Generic[I]):
-    """The items of this chunk; the (key, reason) of those that cannot be tried; and the number of all chunks'."""
+    """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
+    there is no other chunk."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
     n_all: int
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)

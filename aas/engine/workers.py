@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from aas.stages.base import Item, Outcome, Stage, finished
+from aas.engine.stage import Item, Outcome, Stage, finished
 
 FEW_ITEMS = 8  # for fewer, starting processes takes longer than they save
 MOST_WORKERS = 8
