@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aas import registry
 from aas.paths import embedded_dir, model_config, model_source
 
 
@@ -27,7 +28,7 @@ def _model(name: str) -> None:
 
 
 def _segmenter(name: str) -> None:
-    is_class = ":" in name and not Path(name).exists()
+    is_class = name in registry.SEGMENTERS_BY_NAME or (":" in name and not Path(name).exists())
     if not Path(name).is_file() and not is_class:
         model_config(*model_source(name, "segmenter"), "segmenter", name)
 

@@ -220,7 +220,7 @@ class Grounder:
     def is_small(self) -> bool:
         """Whether several of it fit side by side, and one core each serves them best."""
         n_weights = sum(weight.numel() for weight in self.lmm.model.parameters())
-        return self.segmenter.is_small and n_weights <= SMALL_WEIGHTS
+        return getattr(self.segmenter, "is_small", False) and n_weights <= SMALL_WEIGHTS
 
     def images_at_once(self) -> int:
         return self.batch_size or AUTO_BATCH_SIZE.get(self.lmm.device.type, 1)

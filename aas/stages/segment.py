@@ -35,7 +35,6 @@ from aas.store.results import labelled_points
 from aas.store.runs import RunFolder
 
 AUTO_BATCH_SIZE = {"cuda": 8}  # elsewhere 1: on a CPU one photograph stays in the cache, four take twice as long each
-SMALL_WEIGHTS = 30_000_000  # a segmenter with more keeps all cores busy by itself, and several would need much memory
 ORACLE = (
     "categories are chosen among those that the ground truth has in each image, as the reference does: an oracle. "
     "--categories all does without."
@@ -107,8 +106,7 @@ def plan_for(segmenter: Segmenter, options: Segment, n_items: int) -> Plan:
     lengths and writes. A small one on a CPU leaves cores idle that way: there each worker does all for its own images,
     as many as torch would take threads."""
     on_cpu = segmenter.device.type == "cpu"
-    is_small = sum(weight.numel() for weight in segmenter.model.parameters()) <= SMALL_WEIGHTS
-    if is_small and on_cpu and options.batch_size in ("auto", "1"):
+    if getattr(segmenter, "is_small", False) and on_cpu and options.batch_size in ("auto", "1"):
         return Plan(1, n_workers(options.workers, n_items, torch.get_num_threads()), by_item=True)
     batch_size = options.images_at_once(AUTO_BATCH_SIZE, segmenter.device.type)
     return Plan(batch_size, n_workers(options.workers, n_items, half_the_cores()), finishes_elsewhere=True)
