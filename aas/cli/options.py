@@ -93,22 +93,39 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-def lazy_group(table: Mapping[str, Any], command: Callable[[str], tuple[Callable[..., None], str]]) -> type[TyperGroup]:
+def lazy_group(table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]) -> type[TyperGroup]:
     """The `cls` of a `typer.Typer` whose commands are the names of `table`, each made when it is asked for.
 
-    `command(name)` gives the function (as `command_of`) and its epilog; what it imports costs other commands nothing.
+    `made(name)` gives the function (as `command_of` does) and its epilog; what it imports costs other commands nothing.
     """
 
     class LazyGroup(TyperGroup):
-        def list_commands(self, ctx: Any) -> list[str]:
-            return [*super().list_commands(ctx), *table]
+        def __init__(self, **attributes: Any):
+            super().__init__(**attributes)
+            self.commands = _Commands(table, made)  # type: ignore[assignment]
 
-        def get_command(self, ctx: Any, cmd_name: str) -> Any:
-            if cmd_name not in table:
-                return super().get_command(ctx, cmd_name)
-            function, epilog = command(cmd_name)
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(cmd_name, epilog=epilog)(function)
-            return typer.main.get_command(alone)
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(table)
 
     return LazyGroup
+
+
+class _Commands(Mapping):
+    """Commands by name; see `lazy_group`."""
+
+    def __init__(self, table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]):
+        self._table, self._made = table, made
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._table:
+            raise KeyError(name)
+        function, epilog = self._made(name)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(name, epilog=epilog)(function)
+        return typer.main.get_command(alone)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
