@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import typer
 
-
 EXTRA = ("accelerate", "diffusers", "peft", "pydantic", "yaml")  # what the extra `difflmm` brings, as modules
 
 

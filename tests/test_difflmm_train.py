@@ -192,7 +192,7 @@ def test_wrong_recipes_are_told(parts, tmp_path):
     assert "give one of" in told("model=somewhere") and "no diffusion" in told("encoder=clip", "features=x")
     assert "give data" in told("synthetic=false", "model=somewhere") and "synthetic has data" in told("data=x.json")
     assert "needs diffusion" in told("synthetic=false", "data=x.json", "llm=y")
-    with pytest.raises(FileNotFoundError, match="no such recipe. These ship: .*recipes/tiny.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no such recipe\. These ship: .*recipes/tiny.yaml"):
         read_recipe(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="not a multiple"):
         train(recipe(parts, tmp_path / "out", batch_size=6))
