@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, getdoc
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import click
 import typer
 from typer.core import TyperGroup
 from typer.models import OptionInfo, ParameterInfo
@@ -64,6 +65,10 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         return None
     if kind is bool and isinstance(infos[0], OptionInfo) and infos[0].default is ...:
         infos[0].default = "--" + field.name.replace("_", "-")  # a name of its own: no `--no-…` beside it
+    words = [word for part in _alternatives(kind) for word in _words(part)]
+    if words:
+        infos[0].click_type = click.Choice(words)
+        kind = tuple[str, ...] if get_origin(kind) is tuple else str | None if type(None) in get_args(kind) else str
     default = field.default if field.default_factory is MISSING else field.default_factory()
     return Parameter(
         field.name,
@@ -71,6 +76,12 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         default=Parameter.empty if default is MISSING else list(default) if isinstance(default, tuple) else default,
         annotation=Annotated[_as_list(kind), infos[0]],
     )
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """The choices of `Literal[…]` or `tuple[Literal[…], …]`, which typer does not take as a list."""
+    element = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return get_args(element) if get_origin(element) is Literal else ()
 
 
 def _is_tuple(hint: Any) -> bool:
