@@ -24,7 +24,8 @@ class ItemError(ValueError):
 @dataclass(frozen=True)
 class AttentionItem:
     """One image's answer and maps. `image`: its path relative to the folder of images; `image_hw` in pixels, upright;
-    `reduction`: which layers and heads, and what became of them."""
+    `reduction`: which layers and heads, and what became of them; `phrase_maps` float32 [phrases, h, w] where phrases
+    were grounded."""
 
     image: str
     image_hw: tuple[int, int]
@@ -33,6 +34,7 @@ class AttentionItem:
     model: str = ""
     tokenizer: str = ""
     reduction: dict[str, Any] = field(default_factory=dict)
+    phrase_maps: np.ndarray | None = None
 
 
 def write_item(path: Path, item: AttentionItem) -> None:
@@ -42,6 +44,8 @@ def write_item(path: Path, item: AttentionItem) -> None:
         "token_ids": np.array(item.answer.token_ids, np.int64),
         "token_spans": np.array(item.answer.token_spans, np.int64).reshape(-1, 2),
     }
+    if item.phrase_maps is not None:
+        tensors["phrase_maps"] = item.phrase_maps
     view = item.attention.view
     metadata = {
         "schema": SCHEMA,
@@ -96,6 +100,7 @@ def read_item(path: Path) -> AttentionItem:
             metadata["model"],
             metadata["tokenizer"],
             json.loads(metadata["reduction"]),
+            tensors.get("phrase_maps"),
         )
     except FileNotFoundError:
         raise

@@ -1,7 +1,7 @@
 """Items of the method's authors: an answer, its token ids and maps in a `.pth` file. Read, never written.
 
-An item is named as its image without extension. Of the tokens it holds ids but no words, and it does not say where its
-grid lies on the image.
+An item is named as its image without extension. It holds no words of the tokens, and does not say where its grid lies
+on the image.
 """
 
 from pathlib import Path

@@ -36,7 +36,7 @@ class Result:
     `image`: path of the photograph, where `image_id` does not name it. `points_xy`: the peak of the phrase's map.
     `prompt_points`: all points that the segmenter was shown (none of a mask prompt). `spans`: half-open, characters of
     `caption`. `token_indices`: of the answer's tokens. `covers_point`: whether the mask holds the pixel of `points_xy`.
-    A column that is None is not in the file, as in those of other programs.
+    `left_out`: phrases that were not looked for. What is None is not in the file, as in those of other programs.
     """
 
     image_id: ImageId
@@ -51,6 +51,7 @@ class Result:
     spans: tuple[tuple[int, int], ...] | None = None
     token_indices: tuple[tuple[int, ...], ...] | None = None
     covers_point: tuple[bool, ...] | None = None
+    left_out: tuple[str, ...] | None = None
 
     @property
     def points_shown(self) -> tuple[tuple[LabelledPoint, ...], ...]:
@@ -111,6 +112,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "question": result.question,
         "caption": result.caption,
         **{key: as_lists(column) for key, column in columns.items() if column is not None},
+        **({} if result.left_out is None else {"left_out": list(result.left_out)}),
     }
 
 
@@ -187,6 +189,7 @@ def _result(content: dict[str, Any], needs: Collection[str]) -> Result:
         caption=values.named("caption", content.get("caption"), values.text),
         question=values.named("question", content.get("question", ""), values.text),
         image=None if image is None else values.named("image", image, values.text),
+        left_out=values.column("left_out", content["left_out"], values.text) if "left_out" in content else None,
         **columns,
     )
     _check_together(result, {key: len(content[key]) for key in _COLUMNS if key in content})
