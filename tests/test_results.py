@@ -64,6 +64,7 @@ def results(draw) -> Result:
         column(spans),
         column(st.lists(st.integers(0, 99), max_size=4).map(tuple)),
         column(st.booleans()),
+        draw(st.none() | st.lists(WORDS, max_size=2).map(tuple)),
     )
 
 
@@ -150,6 +151,7 @@ DAMAGES = {  # key -> what another value is called
     "caption": [(None, "caption"), (5, "caption")],
     "image_id": [(None, "image_id"), (True, "image_id"), (1.5, "image_id")],
     "question": [([], "question")],
+    "left_out": [("it", "not a list of left_out"), ([3], "left_out 1")],
 }
 
 
