@@ -26,6 +26,7 @@ from aas.store.results import (
     result_of,
     write_result,
 )
+from aas.store.runs import RunFolder
 from aas.store.status import verify
 
 SIZE_HW = (330, 410)
@@ -258,6 +259,7 @@ def test_verify_names_every_damaged_file_once(tmp_path, command):
     (tmp_path / "cut.json").write_text(json.dumps(damaged))
     (tmp_path / "huge.json").write_text(json.dumps(damaged).replace("[330, 410]", "[1000000, 1000000]"))
     os.mkfifo(tmp_path / "pipe.json")  # to read from it would wait for ever
+    assert list(RunFolder(tmp_path, ".json").items()) == ["cut", "huge", "whole"]
     lines = verify(tmp_path)
     assert [line.split(": ")[0] for line in lines] == [str(tmp_path / "cut.json"), str(tmp_path / "huge.json")]
     assert all(line.count(".json") == 1 for line in lines)
