@@ -137,7 +137,7 @@ def test_a_damaged_description_is_one_line(tmp_path, content):
 
 
 def test_the_photograph_of_a_stem(tmp_path):
-    for name in ("a[1].jpg", "a1.jpg", "dog.json", "dog.v2.jpg", "dog.png", "sub/cat.jpg"):
+    for name in ("a[1].jpg", "a1.jpg", "dog.json", "dog.2.jpg", "dog.png", "sub/cat.jpg"):
         write_text(tmp_path / name, "")
     found = {stem: image_file(tmp_path, stem).name for stem in ("a[1]", "dog", "sub/cat", "dog.png", "none")}
     assert found == {"a[1]": "a[1].jpg", "dog": "dog.png", "sub/cat": "cat.jpg", "dog.png": "dog.png", "none": "none"}
