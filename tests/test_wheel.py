@@ -76,7 +76,7 @@ def test_the_source_distribution_is_the_repository(sdist):
 
 def test_the_source_distribution_runs_its_tests(sdist):
     environment = os.environ | {"PYTHONPATH": str(sdist)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_layers.py", "tests/test_docs.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_docs.py", "-k", "command or link"]
     done = subprocess.run(command, cwd=sdist, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
