@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
     {"records", "registry", "paths", "devices", "mobilenet", "images", "rle", "text", "version"},
-    {"geometry", "capture", "maps", "store", "phrases"},
+    {"geometry", "capture", "maps", "phrases"},
+    {"store"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"lmms", "pointing"},
     {"ground", "doctor", "catalogue", "show", "evaluations"},
