@@ -58,5 +58,5 @@ def _check_size(found: Iterable[PhraseMasks], size_hw: tuple[int, int]) -> None:
     for one in found:
         if one.masks.shape[1:] != size_hw:
             raise ValueError(
-                f"The segmenter's masks are {one.masks.shape[1:]} of a photograph of {size_hw} pixels (H, W)."
+                f"The segmenter's masks are {one.masks.shape[1:]}, the photograph is {size_hw} pixels (H, W)."
             )

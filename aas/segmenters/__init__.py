@@ -18,8 +18,8 @@ def load_segmenter(
 ) -> Segmenter:
     """Load a segmenter, or take one that is there already as it is.
 
-    `segmenter`: `embedded`, a local folder, a Hugging Face id or `id@revision`, a checkpoint file of segment-anything, a
-    name of `SEGMENTERS_BY_NAME`, or `package.module:Class` of your own, which may lie in the working folder; or an
+    `segmenter`: `embedded`, a local folder, a Hugging Face id or `id@revision`, a checkpoint file of segment-anything,
+    a name of `SEGMENTERS_BY_NAME`, or `package.module:Class` of your own, which may lie in the working folder; or an
     object with the four names of `aas.segmenters.base.Segmenter`, to which device and dtype say nothing.
     `device`: None is a GPU if there is one. `dtype`: what the image encoder computes in: bfloat16, float16, float32, or
     auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on a CPU, as the embedded segmenter anywhere.
