@@ -128,7 +128,8 @@ def test_segment_with_it(grabcut: type[Segmenter], attn: Path, rocket: SimpleNam
     for choice in ("best-score", "best-attention"):
         assert segmented(attn, tmp_path / choice, "--mask-choice", choice) == found
     masks = segmented(attn, tmp_path / "masks", "--prompt", "mask")
-    assert all(item["covers_point"] == [True] for item in masks.values())
+    assert len(masks) == N_COPIES and len({item["pred_masks"][0]["counts"] for item in masks.values()}) == 1
+    assert masks != found
 
 
 def test_ground_with_it(grabcut: type[Segmenter], attn: Path, tmp_path: Path) -> None:
