@@ -1,15 +1,12 @@
 """Which of the masks that a segmenter proposes is the phrase's?"""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from aas.choices import MaskChoice
 from aas.geometry import cells_of_mask
 from aas.records import View
-
-MaskChoice = Literal["last", "best-score", "best-attention"]
-CHOICES = ("last", "best-score", "best-attention")
 
 
 def choose(
