@@ -80,6 +80,8 @@ SEGMENTERS = {
     "sam3_tracker": "aas.segmenters.sam2:Sam2Segmenter",
     "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
 }
+# name for --segmenter -> class of a segmenter that needs no checkpoint
+SEGMENTERS_BY_NAME: dict[str, str] = {}
 
 
 def load(table: dict[str, str], name: str, what: str) -> Any:

@@ -61,12 +61,20 @@ def noun_phrases(
 
     `drop`: leave out `pronouns`, and the `unseen` (`the image`, `the background`; English).
     """
-    phrases = []
+    return chosen_phrases(pipeline, answer, words=words, drop=drop)[0]
+
+
+def chosen_phrases(
+    pipeline: Language, answer: Answer, *, words: Words = "root", drop: Collection[Kind] = ()
+) -> tuple[tuple[Phrase, ...], tuple[str, ...]]:
+    """As `noun_phrases`, and the words of the chunks that were left out."""
+    phrases, left_out = [], []
     for chunk in noun_chunks(pipeline(answer.text)):
         if any(TESTS[kind](chunk) for kind in drop):
-            continue
-        phrases.append(phrase_of(chunk, answer, words))
-    return tuple(phrases)
+            left_out.append(chunk.text)
+        else:
+            phrases.append(phrase_of(chunk, answer, words))
+    return tuple(phrases), tuple(left_out)
 
 
 def phrase_of(chunk: Span, answer: Answer, words: Words) -> Phrase:
