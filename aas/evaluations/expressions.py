@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from aas.evaluations.rows import complain
 from aas.metrics import bootstrap
 from aas.metrics.expressions import Overlap, narrative_evidence, overlap, referring_evidence
 from aas.store.atomic import write_text
+from aas.store.results import raw_result
 from aas.store.runs import RunFolder
 
 N_RESAMPLES = 1000  # of the images, for intervals
@@ -137,9 +137,9 @@ def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None
     if not path.is_file():
         return None, f"{expression.id}: no result"
     try:
-        masks = json.loads(path.read_text(encoding="utf-8"))["pred_masks"]
+        masks = raw_result(path)["pred_masks"]
         n_masks = len(masks)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         return None, f"{path}: damaged ({type(error).__name__}: {error})"
     if n_masks != expression.n_targets:
         return None, f"{expression.id}: {n_masks} masks for {expression.n_targets} targets"
