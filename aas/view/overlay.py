@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from aas.records import Answer, GroundedPhrase
 from aas.view import panel, shapes

@@ -45,8 +45,8 @@ def entry(
     """HTML of one grounding, for `render_report`.
 
     `image`: uint8 [H, W, 3] RGB; `view`: the grid of the phrases' maps and the rectangle of the image, in its pixels,
-    that it covers; `left_out`: phrases that were given no mask on purpose. Photograph and masks are embedded with a long
-    side of 960 pixels at most. Any text is allowed in `name`, question, answer and phrases.
+    that it covers; `left_out`: phrases that were given no mask on purpose. Photograph and masks are embedded with a
+    long side of 960 pixels at most. Any text is allowed in `name`, question, answer and phrases.
     """
     image_hw = (image.shape[0], image.shape[1])
     size_hw = shown_size_hw(image_hw, 1, LONGEST_SIDE_PX)
@@ -109,7 +109,7 @@ def _asset(name: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _templates() -> jinja2.Environment:
-    """Whatever a template writes is `harmless` and escaped, unless it is `Markup`: our own style, script and pictures."""
+    """What a template writes is `harmless` and escaped, unless it is `Markup`: our own style, script and pictures."""
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
