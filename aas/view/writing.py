@@ -47,7 +47,8 @@ def clusters(text: str) -> list[str]:
 
 def is_rtl(text: str) -> bool:
     """Whether a text is read from the right: its first letter says so."""
-    return next((found for found in map(_direction, text) if found is not None), False)
+    kinds = map(unicodedata.bidirectional, text)
+    return next((kind != "L" for kind in kinds if kind in ("L", "R", "AL")), False)
 
 
 def _direction(cluster: str) -> bool | None:
