@@ -2,7 +2,7 @@
 
 import errno
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
@@ -33,16 +33,17 @@ def usage_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def command_of(options_class: type, run: Callable[[Any], int]) -> Callable[..., None]:
+def command_of(options_class: type, run: Callable[[Any], int], *, without: Collection[str] = ()) -> Callable[..., None]:
     """A function for `typer.Typer.command`: options in, `run(options_class(…))`, its exit code out.
 
     Options are the fields that are annotated with a `typer.Option` or `typer.Argument`
-    (`Annotated[Path, typer.Option(help=…)]`); others keep their default. A field without a default must be given, a
-    `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The class's docstring is the
-    command's help.
+    (`Annotated[Path, typer.Option(help=…)]`); others, and those named in `without`, keep their default. A field without
+    a default must be given, a `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The
+    class's docstring is the command's help.
     """
     hints = get_type_hints(options_class, include_extras=True)
-    mine = {field.name: parameter for field in fields(options_class) if (parameter := _parameter(field, hints))}
+    chosen = [field for field in fields(options_class) if field.name not in without]
+    mine = {field.name: parameter for field in chosen if (parameter := _parameter(field, hints))}
     repeated = {name for name in mine if _is_tuple(hints[name])}
 
     def command(**given: Any) -> None:
