@@ -49,6 +49,19 @@ LMM_REFUSED = {
 }
 
 
+def lmm_family(config: dict[str, Any]) -> Any:
+    """The class for a model of that config.json, by its type, and that of its tower where the table asks for it.
+
+    ValueError for a type that is refused; a type without a family gets the fallback, which looks closer.
+    """
+    model_type = config.get("model_type", "")
+    with_tower = f"{model_type}/{(config.get('vision_config') or {}).get('model_type')}"
+    if model_type in LMM_REFUSED:
+        raise ValueError(f"Models of type {model_type!r} are refused: {LMM_REFUSED[model_type]}.")
+    name = with_tower if with_tower in LMM_FAMILIES else model_type
+    return load({name: LMM_FALLBACK} | LMM_FAMILIES, name, "LMM family")
+
+
 def unknown_lmm(model_type: str, reason: str) -> ValueError:
     """What to raise for a model type that has no family; `reason`: why it does not run without one."""
     return ValueError(
@@ -67,6 +80,8 @@ SEGMENTERS = {
     "sam3_tracker": "aas.segmenters.sam2:Sam2Segmenter",
     "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
 }
+# name for --segmenter -> class of a segmenter that needs no checkpoint
+SEGMENTERS_BY_NAME: dict[str, str] = {}
 
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
 EXPRESSION_DATASETS = {
@@ -113,8 +128,3 @@ def load(table: dict[str, str], name: str, what: str) -> Any:
 def summary(found: Any) -> str:
     """The first paragraph of a docstring, on one line."""
     return " ".join((found.__doc__ or "").split("\n\n")[0].split())
-
-
-def described(table: dict[str, str]) -> dict[str, str]:
-    """Name -> the first paragraph of what is behind it; imports all of them."""
-    return {name: summary(load(table, name, "name")) for name in table}

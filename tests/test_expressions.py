@@ -27,7 +27,7 @@ from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
 from aas.pointing.prompts import point_prompt
 from aas.records import Answer
-from aas.segmenters.base import Segmenter
+from aas.segmenters.sam_family import SamFamily
 from aas.store.attention import read_item
 from tests import expression_scenes as scenes
 from tests.conftest import shared
@@ -434,8 +434,8 @@ def test_a_photograph_is_encoded_once_for_all_its_expressions(data, tmp_path, mo
     rows = tmp_path / "rows.jsonl"
     run("expressions", "refcoco", "--refs", data / "refcoco", "--split-by", "unc", "--out", rows)
     encoded = []
-    encode = Segmenter.encode
-    monkeypatch.setattr(Segmenter, "encode", lambda self, images: encoded.extend(images) or encode(self, images))
+    encode = SamFamily.encode
+    monkeypatch.setattr(SamFamily, "encode", lambda self, images: encoded.extend(images) or encode(self, images))
     results = grounded(rows, data / "images", tmp_path)
     assert len(list(results.glob("[0-9]*.json"))) == 10 and len(encoded) == 2
 

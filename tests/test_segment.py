@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from aas.cli import app
 from aas.geometry import cells_of_mask
 from aas.records import View
-from aas.segmenters.base import Segmenter
 from aas.segmenters.choice import CHOICES, attention_contrast, choose
+from aas.segmenters.sam_family import SamFamily
 from tests import tiny
 from tests.conftest import shared
 
@@ -309,13 +309,13 @@ def test_masks_say_whether_they_cover_their_point(attn, tmp_path):
 
 
 def test_an_image_that_cannot_be_encoded_fails_alone(attn, tmp_path, monkeypatch):
-    encode = Segmenter.encode
+    encode = SamFamily.encode
 
     def short_of_memory(self, images):
         if len(images) > 1 or images[0].shape[0] == 90:
             raise RuntimeError("out of memory")
         return encode(self, images)
 
-    monkeypatch.setattr(Segmenter, "encode", short_of_memory)
+    monkeypatch.setattr(SamFamily, "encode", short_of_memory)
     code, output = segmented(attn, tmp_path, "--batch-size", 4)
     assert code == 3 and "3 done, 0 were there, 1 failed" in output and "tree.png: RuntimeError" in output

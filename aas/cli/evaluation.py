@@ -7,6 +7,7 @@ from dataclasses import make_dataclass
 import typer
 
 from aas import registry
+from aas.cli.look import group
 from aas.cli.options import command_of, examples, lazy_group
 
 Made = tuple[Callable[..., None], str]
@@ -47,27 +48,18 @@ def _joined(dataset: type, options: type, described: str) -> type:
     )
 
 
-evaluation = typer.Typer(
-    help="Figures against ground truth.",
-    cls=lazy_group(ChainMap(registry.EXPRESSION_DATASETS, registry.EVALUATIONS), _evaluation),
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-expressions = typer.Typer(
-    help="Datasets of given expressions, as the file that `aas infer-attn --answers` takes.",
-    cls=lazy_group(registry.EXPRESSION_DATASETS, _rows_of),
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-
-@evaluation.callback()
-@expressions.callback()
-def _group() -> None:
-    pass
-
-
-def add_to(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add both groups of commands."""
-    app.add_typer(expressions, name="expressions")
-    app.add_typer(evaluation, name="eval")
+    evaluations = ChainMap(registry.EXPRESSION_DATASETS, registry.EVALUATIONS)
+    expressions = group(
+        "Datasets of given expressions, as the file that `aas infer-attn --answers` takes.",
+        lazy_group(registry.EXPRESSION_DATASETS, _rows_of),
+    )
+    evaluation = group("Figures against ground truth.", lazy_group(evaluations, _evaluation))
+    for one, name in ((expressions, "expressions"), (evaluation, "eval")):
+        one.callback()(_nothing)
+        app.add_typer(one, name=name)
+
+
+def _nothing() -> None:
+    """A group needs something to call before its commands."""

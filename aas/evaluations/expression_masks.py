@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from aas.metrics import bootstrap
 from aas.metrics.overlap import MaskPair
 from aas.rle import Rle
 from aas.store.atomic import write_text
+from aas.store.results import raw_result
 from aas.store.runs import RunFolder
 
 # Of a mask pair each, and the number of its image: what figures are made of. `registry.EXPRESSION_METRICS` names them.
@@ -156,9 +156,9 @@ def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None
     if not path.is_file():
         return None, f"{expression.id}: no result"
     try:
-        masks = json.loads(path.read_text(encoding="utf-8"))["pred_masks"]
+        masks = raw_result(path)["pred_masks"]
         n_masks = len(masks)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         return None, f"{path}: damaged ({type(error).__name__}: {error})"
     if n_masks != expression.n_targets:
         return None, f"{expression.id}: {n_masks} masks for {expression.n_targets} targets"

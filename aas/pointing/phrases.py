@@ -9,7 +9,7 @@ from spacy.language import Language
 
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import Merge, phrase_map
-from aas.phrases.parser import Words, noun_phrases
+from aas.phrases.parser import Words, chosen_phrases
 from aas.phrases.visible import Kind
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
@@ -48,10 +48,13 @@ class Pointed:
 
 def point_phrases(
     pipeline: Language, answer: Answer, attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
-) -> list[Pointed]:
-    """The answer's noun phrases in reading order, each with its prompt."""
-    phrases = noun_phrases(pipeline, answer, words=options.words, drop=options.drop)
-    return prompted(phrases, attention, options, image_hw)
+) -> tuple[list[Pointed], tuple[str, ...]]:
+    """The answer's noun phrases in reading order, each with its prompt; and the words of those that were left out.
+
+    `image_hw`: of the upright photograph, in pixels.
+    """
+    phrases, left_out = chosen_phrases(pipeline, answer, words=options.words, drop=options.drop)
+    return prompted(phrases, attention, options, image_hw), left_out
 
 
 def prompted(
