@@ -6,8 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AttentionInterface, GptOssConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from transformers import MistralConfig, PreTrainedConfig
+from transformers import (
+    AttentionInterface,
+    GptOssConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    MistralConfig,
+    PreTrainedConfig,
+)
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 from aas import capture

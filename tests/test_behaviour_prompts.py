@@ -70,7 +70,9 @@ def folder(tmp_path_factory, photo) -> Path:
     # One more token makes the mean over all of them zero: what is left without it are the planted maps.
     maps[0] = -maps.sum(0)
     view = View(GRID_HW, (0.0, 0.0, float(IMAGE_HW[1]), float(IMAGE_HW[0])))
-    write_item(root / "attn/photo.png.safetensors", AttentionItem("photo.png", IMAGE_HW, answer, AttentionMaps(maps, view)))
+    write_item(
+        root / "attn/photo.png.safetensors", AttentionItem("photo.png", IMAGE_HW, answer, AttentionMaps(maps, view))
+    )
     return root
 
 
