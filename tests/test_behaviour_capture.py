@@ -1,4 +1,4 @@
-"""What is captured where families rarely go: ends of answers in a batch, windows, sinks; held against eager attention."""
+"""What is captured where families rarely go (ends of answers, windows, sinks), against eager attention."""
 
 import copy
 from dataclasses import replace
@@ -154,8 +154,8 @@ def test_a_window_beside_a_padding_mask(windowed, kind):
 def sinking() -> Llava:
     """GPT-OSS: every head has a sink, which takes part in the softmax and has no key; layers in turn have a window."""
     lmm = llava_of(
-        GptOssConfig, head_dim=16, sliding_window=30, num_local_experts=2, num_experts_per_tok=1, initializer_range=0.15,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        GptOssConfig, head_dim=16, sliding_window=30, num_local_experts=2, num_experts_per_tok=1,
+        initializer_range=0.15, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         layer_types=["sliding_attention", "full_attention", "full_attention"],
     )  # fmt: skip
     with torch.no_grad():

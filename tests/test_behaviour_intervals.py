@@ -39,8 +39,8 @@ def evaluated(folder: Path, name: str, points: list[tuple[int, int]], *more: obj
     ]
     truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
     detections = [
-        {"image_id": i, "category_id": 1, "score": 0.5 + 0.01 * k, "segmentation": encoded(0, 11 + (3 * i + 5 * k) % 14),
-         "point": [5 if k < right else 35, 7]}
+        {"image_id": i, "category_id": 1, "score": 0.5 + 0.01 * k, "point": [5 if k < right else 35, 7],
+         "segmentation": encoded(0, 11 + (3 * i + 5 * k) % 14)}
         for i, (right, n) in enumerate(points, start=1)
         for k in range(n)
     ]  # fmt: skip

@@ -170,7 +170,7 @@ def test_mask_choices(folder, photo, segmenter, tmp_path, choice):
 
 
 def test_the_map_itself_as_a_prompt(folder, photo, segmenter, tmp_path):
-    """At the segmenter's own mask resolution: probability = attention / 0.0002, its logits, and a box of what is sure."""
+    """At the segmenter's own mask resolution: logits of attention / 0.0002, and a box of what is sure."""
     found = segmented(folder, tmp_path, "--prompt", "mask")
     side, (embedding,) = segmenter.mask_side, segmenter.encode([photo])
     expected = {}
