@@ -139,8 +139,6 @@ def test_a_line_about_no_image_is_told_once(photos, model, tmp_path):
     assert sorted(codes) == [0, 3] and sorted(items(tmp_path / "run")) == ["0.png", "1.png", "2.png"]
     lines = (tmp_path / "run/failed.jsonl").read_text().splitlines()
     assert [json.loads(line)["image"] for line in lines] == ["gone.png"]
-        "gone.png"
-    ]
     assert "3 of 4 done, 1 failed, 0 to do" in well("status", tmp_path / "run")
 
 
