@@ -239,7 +239,7 @@ def test_pictures_of_masks(attn, tmp_path):
     "arguments, message",
     [
         (["--attn", "/nowhere"], "/nowhere"),
-        (["--preset", "mine"], "mine"),
+        (["--preset", "mine"], "'mine' is not one of 'paper'"),
         (["--mask-choice", "first"], "first"),
         (["--chunk-idx", 3], "--chunk-idx 3"),
         (["--ref-anno", __file__], "not valid JSON"),
