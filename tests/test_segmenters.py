@@ -23,8 +23,9 @@ from aas.paths import embedded_dir
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding
 from aas.segmenters.sam import SamSegmenter
-from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamCandidates, SamFamily
+from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamFamily
 from aas.segmenters.sam_original import load_sam_checkpoint
+from aas.segmenters.sam_records import SamCandidates
 from tests.conftest import shared
 from tests.tiny.segmenters import FAMILIES, saved
 
