@@ -1,6 +1,7 @@
 """Names of what can be plugged in, and where it is. Nothing is imported until it is asked for."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 # model_type of config.json -> class of the family; "model_type/tower's model_type" where the tower decides
@@ -115,6 +116,13 @@ EVALUATIONS = {
     "instance": "aas.evaluations.instance:EvalInstance",
     "compare": "aas.evaluations.compare:EvalCompare",
 }
+
+
+def names_segmenter_class(name: str) -> bool:
+    """Whether it is a name of `SEGMENTERS_BY_NAME` or, as `package.module:Class`, of a class anywhere; no file's."""
+    module, colon, attribute = name.partition(":")
+    is_import = bool(colon) and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
+    return name in SEGMENTERS_BY_NAME or (is_import and not Path(name).exists())
 
 
 def load(table: dict[str, str], name: str, what: str) -> Any:

@@ -47,7 +47,8 @@ def clusters(text: str) -> list[str]:
 
 def is_rtl(text: str) -> bool:
     """Whether a text is read from the right: its first letter says so."""
-    return next((found for found in map(_direction, text) if found is not None), False)
+    kinds = map(unicodedata.bidirectional, text)
+    return next((kind != "L" for kind in kinds if kind in ("L", "R", "AL")), False)
 
 
 def _direction(cluster: str) -> bool | None:
@@ -68,7 +69,18 @@ def runs(text: str, owner: int = 0) -> list[Run]:
         else:
             found.append(Run("", source, rtl, owner))
             parts.append(cluster)
-    return [replace(run, text=part) for run, part in zip(found, parts, strict=True)]
+    whole = [replace(run, text=part) for run, part in zip(found, parts, strict=True)]
+    return [part for run in whole for part in _without_tail(run)]
+
+
+def _without_tail(run: Run) -> list[Run]:
+    """Signs at a run's end stand by themselves: which side they stand on is decided by what follows."""
+    if run.rtl is None:
+        return [run]
+    end = next(i for i in range(len(run.text), 0, -1) if _direction(run.text[i - 1]) is not None)
+    end += next((i for i, c in enumerate(run.text[end:]) if unicodedata.category(c)[0] != "M"), len(run.text) - end)
+    tail = replace(run, text=run.text[end:], rtl=None)
+    return [replace(run, text=run.text[:end]), tail] if tail.text else [run]
 
 
 def _kept(cluster: str, found: Sequence[Run]) -> faces.Source | None:
@@ -136,9 +148,7 @@ def width_px(text: str, size_px: int) -> float:
     return line[-1].x + line[-1].width_px if line else 0.0
 
 
-def write(
-    picture: Image.Image, xy: tuple[float, float], text: str, size_px: int, ink: RGB, anchor: str = "lm"
-) -> None:
+def write(picture: Image.Image, xy: tuple[float, float], text: str, size_px: int, ink: RGB, anchor: str = "lm") -> None:
     """The text with its left end ("lm"), middle ("mm") or right end ("rm") at x, the middle of its height at y."""
     x = xy[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * width_px(text, size_px)
     for part in placed([text], size_px, is_rtl(text)):
