@@ -28,6 +28,7 @@ class Options(Base):
     json_file: Annotated[Path | None, typer.Option("--json")] = None
     only: Annotated[tuple[str, ...], typer.Option(help="These.")] = ("a", "b")
     drop: Annotated[tuple[str, ...] | None, typer.Option(help="Not these.")] = None
+    kinds: Annotated[tuple[Literal["pronouns", "un-seen"], ...], typer.Option(help="Of these.")] = ("pronouns",)
     ids: Annotated[list[int] | None, typer.Option(help="Numbers.")] = field(default_factory=list)
     secret: Annotated[int, "no option"] = 4
 
@@ -45,11 +46,11 @@ def run(*words: str, without: tuple[str, ...] = (), work: Any = lambda options: 
 
 def test_every_field_is_an_option():
     words = "p q --out-folder o --keep heads --is-quiet --json f --only x --only y --drop z --ids 1 --ids 2 --seed 5"
-    result, options = run(*words.split())
+    result, options = run(*words.split(), "--kinds", "un-seen", "--kinds", "pronouns")
     assert result.exit_code == 3
     assert options == Options(
         photos=(Path("p"), Path("q")), out_folder=Path("o"), keep="heads", is_quiet=True, json_file=Path("f"),
-        only=("x", "y"), drop=("z",), ids=[1, 2], seed=5,
+        only=("x", "y"), drop=("z",), ids=[1, 2], seed=5, kinds=("un-seen", "pronouns"),
     )  # fmt: skip
 
 
@@ -64,6 +65,7 @@ def test_defaults_are_those_of_the_class():
         ("--out-folder o", "Missing argument"),
         ("p", "Missing option '--out-folder'"),
         ("p --out-folder o --keep layers", "'layers' is not one of 'mean', 'heads'"),
+        ("p --out-folder o --kinds none", "'none' is not one of 'pronouns', 'un-seen'"),
         ("p --out-folder o --seed -1", "--seed"),
         ("p --out-folder o --seed 13", "aas: --seed 13: give another number."),
         ("p --out-folder o --no-is-quiet", "No such option"),
