@@ -54,7 +54,8 @@ def command_of(options_class: type, run: Callable[[Any], int], *, without: Colle
             code = run(options_class(**(given | values)))
         raise typer.Exit(code)
 
-    command.__signature__ = Signature(list(mine.values()))  # type: ignore[attr-defined]
+    needed_first = sorted(mine.values(), key=lambda parameter: parameter.default is not Parameter.empty)
+    command.__signature__ = Signature(needed_first)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = options_class.__name__, getdoc(options_class)
     return command
 
