@@ -2,7 +2,7 @@
 
 import errno
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
@@ -50,17 +50,14 @@ def command_of(options_class: type, run: Callable[[Any], int], *, without: Colle
 
     def command(**given: Any) -> None:
         with usage_errors():
-            values = {name: _values(given[name]) for name in repeated if given[name] is not None}
+            values = {name: tuple(map(_word, given[name])) for name in repeated if given[name] is not None}
             code = run(options_class(**(given | values)))
         raise typer.Exit(code)
 
-    command.__signature__ = Signature(list(mine.values()))  # type: ignore[attr-defined]
+    needed_first = sorted(mine.values(), key=lambda parameter: parameter.default is not Parameter.empty)
+    command.__signature__ = Signature(needed_first)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = options_class.__name__, getdoc(options_class)
     return command
-
-
-def _values(given: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(one.value if isinstance(one, Enum) else one for one in given)
 
 
 def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
@@ -96,9 +93,13 @@ def _as_list(kind: Any) -> Any:
 
 
 def _element(kind: Any) -> Any:
-    """T of `tuple[T, …]`; the words of a `Literal` as an Enum, since typer takes no list of Literals."""
+    """T of `tuple[T, …]`. Typer takes a Literal alone, and in a list only an Enum of its words."""
     element = get_args(kind)[0]
-    return Enum("Choices", {word: word for word in get_args(element)}) if get_origin(element) is Literal else element
+    return Enum("Choice", {word: word for word in get_args(element)}) if get_origin(element) is Literal else element
+
+
+def _word(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def examples(*lines: str) -> str:
