@@ -204,7 +204,7 @@ def _heat_uri(grid_map: np.ndarray) -> Markup:
 
 def _places(phrase: GroundedPhrase, image_hw: tuple[int, int], size_hw: tuple[int, int]) -> list[dict[str, str]]:
     """The points of a phrase, the peak last: it lies over the others."""
-    places = []
+    places: list[dict[str, str]] = []
     for i, (point_xy, label) in enumerate(phrase.prompt_points):
         x, y = shown_point(point_xy, image_hw, size_hw)
         kind = "peak" if i == 0 else "further" if label == 1 else "not"

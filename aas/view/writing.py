@@ -120,7 +120,10 @@ def _directions(own: Sequence[bool | None], rtl: bool) -> list[bool]:
 
 
 def _last_known(own: Sequence[bool | None]) -> list[bool | None]:
-    return list(itertools.accumulate(own, lambda known, new: known if new is None else new))
+    found: list[bool | None] = []
+    for new in own:
+        found.append(new if new is not None or not found else found[-1])
+    return found
 
 
 def _turned(order: Sequence[int], turns: Sequence[bool]) -> list[int]:
