@@ -2,16 +2,18 @@
 
 import errno
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, getdoc
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import click
 import typer
-from typer.core import TyperGroup
 from typer.models import OptionInfo, ParameterInfo
+
+from aas.cli.look import Command, Group
 
 
 @contextmanager
@@ -33,16 +35,17 @@ def usage_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def command_of(options_class: type, run: Callable[[Any], int]) -> Callable[..., None]:
+def command_of(options_class: type, run: Callable[[Any], int], *, without: Collection[str] = ()) -> Callable[..., None]:
     """A function for `typer.Typer.command`: options in, `run(options_class(…))`, its exit code out.
 
     Options are the fields that are annotated with a `typer.Option` or `typer.Argument`
-    (`Annotated[Path, typer.Option(help=…)]`); others keep their default. A field without a default must be given, a
-    `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The class's docstring is the
-    command's help.
+    (`Annotated[Path, typer.Option(help=…)]`); others, and those named in `without`, keep their default. A field without
+    a default must be given, a `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The
+    class's docstring is the command's help.
     """
     hints = get_type_hints(options_class, include_extras=True)
-    mine = {field.name: parameter for field in fields(options_class) if (parameter := _parameter(field, hints))}
+    chosen = [field for field in fields(options_class) if field.name not in without]
+    mine = {field.name: parameter for field in chosen if (parameter := _parameter(field, hints))}
     repeated = {name for name in mine if _is_tuple(hints[name])}
 
     def command(**given: Any) -> None:
@@ -64,6 +67,10 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         return None
     if kind is bool and isinstance(infos[0], OptionInfo) and infos[0].default is ...:
         infos[0].default = "--" + field.name.replace("_", "-")  # a name of its own: no `--no-…` beside it
+    words = [word for part in _alternatives(kind) for word in _words(part)]
+    if words:
+        infos[0].click_type = click.Choice(words)
+        kind = tuple[str, ...] if get_origin(kind) is tuple else str | None if type(None) in get_args(kind) else str
     default = field.default if field.default_factory is MISSING else field.default_factory()
     return Parameter(
         field.name,
@@ -71,6 +78,12 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         default=Parameter.empty if default is MISSING else list(default) if isinstance(default, tuple) else default,
         annotation=Annotated[_as_list(kind), infos[0]],
     )
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """The choices of `Literal[…]` or `tuple[Literal[…], …]`, which typer does not take as a list."""
+    element = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return get_args(element) if get_origin(element) is Literal else ()
 
 
 def _is_tuple(hint: Any) -> bool:
@@ -93,13 +106,13 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-def lazy_group(table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]) -> type[TyperGroup]:
-    """The `cls` of a `typer.Typer` whose commands are the names of `table`, each made when it is asked for.
+def lazy_group(table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]) -> type[Group]:
+    """The `cls` of a group whose commands are the names of `table`, each made when it is asked for.
 
     `made(name)` gives the function (as `command_of` does) and its epilog; what it imports costs other commands nothing.
     """
 
-    class LazyGroup(TyperGroup):
+    class LazyGroup(Group):
         def __init__(self, **attributes: Any):
             super().__init__(**attributes)
             self.commands = _Commands(table, made)  # type: ignore[assignment]
@@ -114,15 +127,17 @@ class _Commands(Mapping):
     """Commands by name; see `lazy_group`."""
 
     def __init__(self, table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]):
-        self._table, self._made = table, made
+        self._table, self._made, self._found = table, made, dict[str, Any]()
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._table:
             raise KeyError(name)
-        function, epilog = self._made(name)
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, epilog=epilog)(function)
-        return typer.main.get_command(alone)
+        if name not in self._found:
+            function, epilog = self._made(name)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, cls=Command, epilog=epilog)(function)
+            self._found[name] = typer.main.get_command(alone)
+        return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table)

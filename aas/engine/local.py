@@ -49,12 +49,12 @@ def fill(
     for key, reason in work.missing:
         run.fail(key, reason)
     n_failed = len(work.missing)
-    for item, reason in carry_out(stage, waiting, plan) if waiting else ():
-        if reason is None:
+    for item, failed in carry_out(stage, waiting, plan) if waiting else ():
+        if failed is None:
             done(item)
         else:
             n_failed += 1
-            run.fail(item.key, reason, stage.shown(item))
+            run.fail(item.key, failed, stage.shown(item))
     n_new = len(waiting) + len(work.missing) - n_failed
     log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, run.path)
     return 3 if n_failed else 0
@@ -70,7 +70,7 @@ def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator
         for index, failure in way(stage, items, plan):
             if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
                 raise failure.error
-            yield items[index], failure and failure.reason
+            yield items[index], None if failure is None else failure.reason
             progress.update()
 
 

@@ -1,7 +1,7 @@
 """Images of every kind: a path, URL, bytes, file, PIL image, array or tensor in, upright RGB out."""
 
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -51,10 +51,10 @@ def as_pixels(image: ImageLike) -> np.ndarray:
         return rgb_of(image)
     if isinstance(image, np.ndarray):
         return of_array(image)
-    if hasattr(image, "detach"):  # a tensor: torch is not imported for this
-        return of_tensor(image)
     if hasattr(image, "read"):
-        return read_file(image)
+        return read_file(cast("BinaryIO", image))
+    if hasattr(image, "detach"):  # a tensor: torch is not imported for this
+        return of_tensor(cast("Tensor", image))
     raise ImageError(
         "An image is a path, a URL, bytes, an open file, a PIL image, a numpy array or a torch tensor, "
         f"not {type(image).__name__}."

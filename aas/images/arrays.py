@@ -59,8 +59,8 @@ def _as_uint8(array: np.ndarray) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
         raise ImageError(
-            f"The array runs from {low:.4g} to {high:.4g}, and of float only 0 to 1 is one meaning: give image / 255 if "
-            "it runs to 255, image * std + mean if it was normalised."
+            f"The array is {array.dtype} from {low:.4g} to {high:.4g}, and 0 to 1 is expected of it: give image / 255 "
+            "if 255 is white, image * std + mean if it was normalised."
         )
     return (array.astype(np.float64) * 255).round().astype(np.uint8)
 

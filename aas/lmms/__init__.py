@@ -45,9 +45,8 @@ def load_lmm(
     if not isinstance(model, str | Path):
         from aas.lmms.loaded import of_loaded
 
-        given = {"device": device, "dtype": None if dtype == "auto" else dtype, "base": base, "adapter": adapter,
-                 "quantize": quantize, "device_map": device_map}  # fmt: skip
-        return of_loaded(model, processor, given)
+        given: dict[str, object] = {"device": device, "dtype": None if dtype == "auto" else dtype, "base": base}
+        return of_loaded(model, processor, given | {"adapter": adapter, "quantize": quantize, "device_map": device_map})
     if processor is not None:
         raise ValueError(f"processor= goes with a loaded model; {str(model)!r} is loaded with its own: leave it out.")
     if quantize is not None and adapter is not None:

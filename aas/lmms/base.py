@@ -143,6 +143,7 @@ class LMM(ABC):
     @classmethod
     def check(cls, config: PreTrainedConfig, processor: ProcessorMixin) -> None:
         """ValueError where a model of this config, with this processor, is none that the family can read."""
+        return  # most families read every model of their types
 
     # ---------------------------------------------------------------------------------- what a family says
 

@@ -56,7 +56,7 @@ def _processor_of(model: PreTrainedModel, family: type[LMM]) -> ProcessorMixin:
     try:
         if not model.name_or_path:
             raise OSError("it was not loaded from a folder or the hub")
-        return family.load_processor(model.name_or_path, model.config._commit_hash or "main")
+        return family.load_processor(model.name_or_path, getattr(model.config, "_commit_hash", None) or "main")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"The model's processor is not found ({reason}): pass processor=.") from error
