@@ -147,7 +147,7 @@ class Grounding:
         return self.source if is_url(self.source) else relative(Path(self.source), folder)
 
     @classmethod
-    def load(cls, path: str | Path, image: ImageLike | None = None) -> "Grounding":
+    def load(cls, path: str | Path, image: "ImageLike | None" = None) -> "Grounding":
         """What `save` or `aas ground` wrote: `path` is NAME.json. `image`: the photograph, where it was moved.
 
         Raises ValueError or OSError, which name the file, for what is missing or damaged.

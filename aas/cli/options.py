@@ -69,7 +69,7 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         infos[0].default = "--" + field.name.replace("_", "-")  # a name of its own: no `--no-…` beside it
     words = [word for part in _alternatives(kind) for word in _words(part)]
     if words:
-        infos[0].click_type = click.Choice(words)
+        infos[0].click_type = click.Choice(words)  # type: ignore[attr-defined]
         kind = tuple[str, ...] if get_origin(kind) is tuple else str | None if type(None) in get_args(kind) else str
     default = field.default if field.default_factory is MISSING else field.default_factory()
     return Parameter(

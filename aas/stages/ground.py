@@ -52,7 +52,8 @@ def ground(options: Ground) -> int:
         grounder = Grounder(**options.grounder())
         return Saving(grounder, run), plan_for(grounder, options, len(requests)), facts({}, grounder.lmm)
 
-    code = fill(run, "ground", options.deciding(), _work(inputs, requests, options), load, told.tell)
+    work = _work(inputs, requests, options)
+    code = fill(run, "ground", options.deciding(), work, load, told.tell, run.path / REPORT)
     told.write_report()
     return code
 
