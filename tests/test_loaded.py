@@ -173,13 +173,13 @@ def test_the_processor_is_found_where_the_model_came_from(tmp_path):
         load_lmm(model)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="processor is not found .*pass processor="):
+    with pytest.raises(ValueError, match=r"processor is not found .*pass processor="):
         load_lmm(loaded)
     processor.save_pretrained(tmp_path)
     lmm = load_lmm(loaded)
     assert lmm.name == str(tmp_path)
     assert lmm.ask(tiny.a_photo(), QUESTION, "a dog")[0] == load_lmm(tmp_path).ask(tiny.a_photo(), QUESTION, "a dog")[0]
-    with pytest.raises(ValueError, match="AutoProcessor.*PreTrainedTokenizerFast|AutoProcessor.*TokenizersBackend"):
+    with pytest.raises(ValueError, match=r"AutoProcessor.*not a \w*Tokeniz"):
         load_lmm(loaded, processor=processor.tokenizer)
 
 
@@ -200,7 +200,7 @@ def test_what_is_no_model(monkeypatch):
     model, processor = llava()
     lmm = load_lmm(model, processor=processor)
     assert load_lmm(lmm) is lmm
-    with pytest.raises(ValueError, match="processor= .*loaded already"):
+    with pytest.raises(ValueError, match=r"processor= .*loaded already"):
         load_lmm(lmm, processor=processor)
     with pytest.raises(ValueError, match="processor= goes with a loaded model"):
         load_lmm("embedded", processor=processor)
