@@ -121,8 +121,12 @@ def test_a_model_is_as_it_was_after_an_error():
 
 
 def test_a_model_can_still_be_trained():
-    """Asked before its first step, as in a callback: its buffers and mode are those of training."""
+    """Asked in a callback: its mode is that of training, and what it computed on the way is no tensor of inference."""
     model, processor = llava()
+    model.config.text_config.max_position_embeddings = 16  # shorter than a prompt: the frequencies are computed anew
+    model.config.text_config.rope_parameters = {"rope_type": "dynamic", "factor": 64.0, "rope_theta": 1e4}
+    model = type(model)(model.config)
+    model.config.text_config.max_position_embeddings = 512
     lmm = load_lmm(model.train(), processor=processor)
     lmm.ask(tiny.a_photo(), QUESTION, options=AskOptions(2))
     inputs = lmm.prepare(tiny.a_photo(), QUESTION).inputs

@@ -145,7 +145,12 @@ def test_arrays():
     three_greys = np.repeat(GREY[..., None], 3, 2)
     for grey in (GREY, GREY[..., None], GREY[None], GREY / 255, (GREY / 255).astype(np.float16)):
         np.testing.assert_array_equal(as_pixels(grey), three_greys)
-    for rgb in (RGB / 255, (RGB / 255).astype(np.float32), RGB.transpose(2, 0, 1), RGB.astype(np.float64)[..., :] / 255):
+    for rgb in (
+        RGB / 255,
+        (RGB / 255).astype(np.float32),
+        RGB.transpose(2, 0, 1),
+        RGB.astype(np.float64)[..., :] / 255,
+    ):
         np.testing.assert_array_equal(as_pixels(rgb), RGB)
     np.testing.assert_array_equal(as_pixels(GREY > 100), np.where(three_greys > 100, 255, 0))
     np.testing.assert_array_equal(as_pixels(np.full((2, 2, 3), 0.5)), np.full((2, 2, 3), 128))
@@ -162,7 +167,13 @@ def test_transparency_is_put_on_white():
 
 def test_tensors():
     tensor = torch.from_numpy(RGB).permute(2, 0, 1)
-    for image in (tensor, tensor / 255, (tensor / 255).double(), torch.from_numpy(RGB), (tensor / 255).requires_grad_()):
+    for image in (
+        tensor,
+        tensor / 255,
+        (tensor / 255).double(),
+        torch.from_numpy(RGB),
+        (tensor / 255).requires_grad_(),
+    ):
         np.testing.assert_array_equal(as_pixels(image), RGB)
     half = as_pixels((tensor / 255).bfloat16())  # of 8 bits, the last is rounded away
     assert np.abs(half.astype(int) - RGB).max() <= 1
