@@ -17,6 +17,7 @@ from aas.cli import app
 from aas.records import Answer, AttentionMaps, View
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import MaskCandidates, Segmenter
+from aas.segmenters.choice import choose
 from aas.store.attention import AttentionItem, write_item
 from tests.tiny import segmenters
 
@@ -186,3 +187,12 @@ def test_the_map_itself_as_a_prompt(folder, photo, segmenter, tmp_path):
         candidates = segmenter.masks(embedding, boxes_xyxy=box, mask_logits=coarse)
         expected[phrase] = candidates.masks[0, -1], candidates.scores[0, -1]
     assert_masks(found, expected)
+
+
+def test_the_best_attention_leaves_little_outside():
+    """Not the mask on the very peak, but that which has all of the thing."""
+    view = View((1, 4), (0.0, 0.0, 40.0, 10.0))
+    grid_map = np.array([[0.5, 0.45, 0.4, 0.0]], np.float32)
+    masks = np.zeros((3, 10, 40), bool)
+    masks[0, :, :10] = masks[1, :, :30] = masks[2, :, 10:] = True
+    assert choose("best-attention", masks, np.zeros(3, np.float32), grid_map, view) == 1
