@@ -11,7 +11,8 @@ In generation the queries of many steps are stashed and their rows computed toge
 which still holds every key they saw; where the cache has dropped keys (a sliding window), a row is computed at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
@@ -19,7 +20,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -197,7 +198,7 @@ class AttentionCapture(Watch):
         self._in_pass: set[int] = set()  # layers that were called in the present forward pass
         self._row = -1  # of the present forward pass
         self._pass_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._joined_masks: dict[tuple[int, ...], Tensor] = {}
+        self._joined_masks: dict[tuple[Any, ...], Tensor] = {}
         self._chunk_rows = STASHED_STEPS if rows is None else rows.shape[1]
         self._chunks: list[dict[int, Tensor]] = []  # of so many rows each: layer (or -1, all of them) -> their maps
         self._finite: dict[int, Tensor] = {}
@@ -273,9 +274,10 @@ class AttentionCapture(Watch):
         """[B, 1, R, S] of a layer's stashed rows; a row saw none of the keys that came after it."""
         assert layer.call is not None
         n_keys = layer.call.key.shape[2]
-        shared = (n_keys, *layer.lengths, *map(id, layer.masks))
+        device = layer.call.key.device
+        shared = (device, n_keys, *layer.lengths, *map(id, layer.masks))
         if shared not in self._joined_masks:
-            self._joined_masks = {shared: _join_masks(layer.masks, layer.lengths, n_keys, layer.call.key.device)}
+            self._joined_masks = {shared: _join_masks(layer.masks, layer.lengths, n_keys, device)}
         return self._joined_masks[shared]
 
     def _weights(self, call: Call, query: Tensor, mask: Tensor | None, columns: Tensor) -> Tensor:
@@ -363,12 +365,11 @@ def _last_row(call: Call) -> Tensor:
 
 
 def _join_masks(masks: Sequence[Tensor | None], lengths: Sequence[int], n_keys: int, device: torch.device) -> Tensor:
-    """[B or 1, 1 or H, R, n_keys] from the mask of each row, which covers the keys of its time."""
-    written = torch.arange(n_keys, device=device) < torch.tensor(lengths, device=device)[:, None]
-    joined = written[None, None]
+    """[B or 1, 1 or H, R, n_keys] from each row's mask, which covers the keys of its time and hides unwritten ones."""
+    written = (torch.arange(n_keys, device=device) < torch.tensor(lengths, device=device)[:, None])[None, None]
     if all(mask is None for mask in masks):
-        return joined
-    rows = [joined[:, :, i : i + 1] if mask is None else mask for i, mask in enumerate(masks)]
+        return written
+    rows = [written[:, :, i : i + 1] if mask is None else mask for i, mask in enumerate(masks)]
     if any(row.dtype != torch.bool for row in rows):
         rows = [torch.zeros_like(r, dtype=torch.float32).masked_fill_(~r, -torch.inf) if r.dtype == torch.bool else r
                 for r in rows]  # fmt: skip
@@ -379,8 +380,7 @@ def _join_masks(masks: Sequence[Tensor | None], lengths: Sequence[int], n_keys: 
         )
         for r in rows
     ]
-    together = torch.cat(rows, dim=2)
-    return together & joined if together.dtype == torch.bool else together.masked_fill(~joined, -torch.inf)
+    return torch.cat(rows, dim=2)
 
 
 def _plain_attention(call: Call, value: Tensor) -> Tensor:
@@ -435,19 +435,52 @@ def _capturing(base: str) -> Callable[..., tuple[Tensor, None]]:
     return capturing_attention
 
 
-def prepare(model: PreTrainedModel, part: str = "text_config") -> None:
-    """Let one part of `model` run through the capturing attention; the others, the eyes, keep their own.
-
-    `part`: the key of the part in `config.sub_configs`, empty where the model's own config is that of its text part.
-    """
-    config = getattr(model.config, part) if part else model.config
-    base = config._attn_implementation or "sdpa"
-    if base.startswith("aas_"):
-        return
-    if base == "eager":  # which would hold the whole matrix; soft-capping is computed here
-        base = "sdpa"
+def _registered(base: str) -> str:
+    """The name of the attention that returns what `base` returns while a watch looks on."""
     # Not "sdpa" in the name: transformers then refuses models whose layers soft-cap, or have sinks.
     name = "aas_scaled_dot_product" if base == "sdpa" else f"aas_{base}"
     AttentionInterface.register(name, _capturing(base))
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
-    model.set_attn_implementation({part: name})
+    return name
+
+
+def _configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
+    """`config` and all below it."""
+    below = [getattr(config, key, None) for key in config.sub_configs]
+    return [config, *(deeper for one in below if one is not None for deeper in _configs(one))]
+
+
+@contextmanager
+def attention_of(model: PreTrainedModel, part: str, implementation: str | None = None) -> Iterator[None]:
+    """One part of `model` runs through `implementation`, or through its own with a watch looking on; the others, the
+    eyes, keep theirs, and afterwards all have what they had.
+
+    `part`: the key of the part in `config.sub_configs`, empty where the model's own config is that of its text part.
+    The modules look up the implementation in their config whenever they are called: nothing else is touched.
+    """
+    configs = _configs(getattr(model.config, part)) if part else [model.config]
+    former = [config._attn_implementation for config in configs]
+    # Eager would hold the whole matrix: sdpa goes instead of it, and soft-capping is computed here.
+    name = implementation or _registered("sdpa" if former[0] in (None, "eager") else former[0])
+    try:
+        for config in configs:
+            config._attn_implementation = {"": name}  # of this config alone
+        yield
+    finally:
+        for config, own in zip(configs, former, strict=True):
+            config._attn_implementation = {"": own}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module of `model` in evaluation mode, afterwards as it was; no gradients."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        # Not inference_mode: a buffer that a model computes once, as it goes, could never be trained with again.
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,4 +1,4 @@
-"""Which numbers a model computes with on a device."""
+"""On which device a model runs, and with which numbers."""
 
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,41 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def torch_dtype(name: str, device: str) -> "torch.dtype":
-    """`auto`: bfloat16 on a GPU that has it, float16 on an older one, float32 elsewhere. ValueError if unknown."""
+def torch_device(device: "str | torch.device | None") -> "torch.device":
+    """The device of that name ("cpu", "cuda", "cuda:1"), the default one if None.
+
+    ValueError, before anything is loaded, where this machine has no such device.
+    """
     import torch
 
+    try:
+        chosen = torch.device(default_device() if device is None else device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # torch's words: a page, or C++
+        raise ValueError(_no_device(device)) from error
+    if chosen.type == "meta":
+        raise ValueError(_no_device(device))
+    return chosen
+
+
+def _no_device(device: object) -> str:
+    import torch
+
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    gpus = [f"{kind.type}:{i}" for i in range(torch.accelerator.device_count())] if kind else []
+    return f"No device {str(device)!r} on this machine. There are: {', '.join(['cpu', *gpus])}."
+
+
+def torch_dtype(dtype: "str | torch.dtype", device: "str | torch.device") -> "torch.dtype":
+    """A name of `DTYPES`, or what it names. ValueError if unknown.
+
+    `auto`: bfloat16 on a GPU that has it, float16 on an older one, float32 elsewhere.
+    """
+    import torch
+
+    name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"Unknown dtype {name!r}. Known: {', '.join(DTYPES)}.")
-    if name == "auto" and device.startswith("cuda"):
+    if name == "auto" and torch.device(device).type == "cuda":
         name = "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     return torch.float32 if name == "auto" else getattr(torch, name)

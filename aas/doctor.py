@@ -80,7 +80,7 @@ def examine(lmm: LMM) -> dict[str, Any]:
         "class": type(lmm.model).__name__,
         "dtype": str(lmm.model.dtype).removeprefix("torch."),
         "device": str(lmm.device),
-        "attention": lmm.text_config._attn_implementation.removeprefix("aas_"),
+        "attention": lmm.text_config._attn_implementation,
         "layers": lmm.text_config.num_hidden_layers,
         "heads": lmm.text_config.num_attention_heads,
         "views": [

@@ -1,135 +1,323 @@
-"""The whole way for one image: ask, find the noun phrases, point, segment."""
+"""The whole way for an image: ask, find the noun phrases, point, segment."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from PIL import Image
 
-from aas import rle
+from aas.available import all_here
 from aas.capture import Selection
+from aas.choices import (
+    Alignment,
+    Dtype,
+    Keep,
+    Kind,
+    MaskChoice,
+    Merge,
+    PresetName,
+    PromptKind,
+    Quantize,
+    Words,
+    check,
+)
 from aas.devices import default_device
-from aas.images import read_image, upright_rgb
+from aas.engine.local import carry_out
+from aas.engine.stage import Plan, Stage
+from aas.grounding import Grounding
+from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
+from aas.lmms.base import LMM, AskOptions, Prepared
+from aas.lmms.sampling import Sampling
 from aas.phrases.parser import load_pipeline
-from aas.pointing.masks import phrase_masks
-from aas.pointing.phrases import PointingOptions, point_phrases
-from aas.presets import PRESETS, Preset
-from aas.records import Answer, AttentionMaps, GroundedPhrase, View
+from aas.pointing.masks import PhraseMasks, phrase_masks
+from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
+from aas.presets import n_points_for, preset_named
+from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
-from aas.store.atomic import write_text, written
+from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.segmenters.once import EncodedOnce
 from aas.store.keys import quoted
-from aas.view import overlay
+from aas.store.results import labelled_points
 
-# Peaks that become points. The method takes one; the embedded models, whose maps and masks are both rough, draw better
-# from three (mean IoU of phrases 0.29 -> 0.31 on the photographs for choosing, 0.39 -> 0.41 on those for the figures).
-N_POINTS = 1
-N_POINTS_EMBEDDED = 3
+if TYPE_CHECKING:
+    import torch
+    from spacy.language import Language
+    from transformers import PreTrainedModel, ProcessorMixin
+
 DEFAULT_QUESTION = "Describe the image in detail."
-ImageLike = str | Path | Image.Image | np.ndarray
+LEFT_OUT: tuple[Kind, ...] = ("pronouns", "unseen")
+AUTO_BATCH_SIZE = {"cuda": 16}
+SMALL_WEIGHTS = 30_000_000
+
+
+class GroundingError(ValueError):
+    """What stands in a list of groundings for an image that could not be grounded; the message says why."""
 
 
 @dataclass(frozen=True)
-class Grounding:
-    """An answer about an image, its noun phrases and where they are.
+class Request:
+    """An image and what is asked, or said, about it. `key`: its place among others."""
 
-    `image` uint8 [H, W, 3] RGB, upright: all points and masks are in its pixels. `name` is that of its
-    files: the image's without extension, reserved characters percent-encoded, or `image`.
-    """
+    key: str
+    source: ImageLike
+    question: str
+    answer: str | None = None
+    token_ids: tuple[int, ...] | None = None
 
-    name: str
+    @property
+    def image(self) -> Path:
+        """A name for messages."""
+        return Path(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A photograph uint8 [H, W, 3] and a question, ready for the LMM."""
+
+    request: Request
     image: np.ndarray
-    answer: Answer
-    phrases: tuple[GroundedPhrase, ...]
-    view: View
+    prepared: Prepared
 
-    def item(self) -> dict[str, Any]:
-        """The GCG item: plain JSON types, masks as COCO run lengths of the upright image."""
-        return {
-            "image_id": self.name,
-            "question": self.answer.question,
-            "caption": self.answer.text,
-            "phrases": [phrase.text for phrase in self.phrases],
-            "pred_masks": [rle.of_mask(phrase.mask) for phrase in self.phrases],
-            "points": [list(phrase.point_xy) for phrase in self.phrases],
-            "scores": [round(phrase.score, 4) for phrase in self.phrases],
-            "spans": [list(phrase.span) for phrase in self.phrases],
-        }
-
-    def draw(self) -> Image.Image:
-        """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
-        return overlay.draw(self.image, self.answer, self.phrases)
-
-    def save(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write `NAME.json` and `NAME.png` into `folder`; returns their paths."""
-        json_path, png_path = Path(folder) / f"{self.name}.json", Path(folder) / f"{self.name}.png"
-        with written(png_path) as temporary:
-            self.draw().save(temporary, format="PNG")
-        write_text(json_path, json.dumps(self.item(), ensure_ascii=False) + "\n")
-        return json_path, png_path
+    @property
+    def photograph(self) -> object:
+        """The same for all requests about one photograph."""
+        source = self.request.source
+        return str(source) if isinstance(source, (str, Path)) else id(source)
 
 
 class Grounder:
-    """Loads the three models once, then grounds images one by one.
+    """Loads the three models once, then grounds images.
+
+        grounder = Grounder()
+        grounding = grounder("photo.jpg", "What is on the table?")
 
     `model`, `segmenter` and `phrases` are `embedded`, a Hugging Face id, a local folder, a checkpoint file of
-    segment-anything (segmenter), or the name of a spaCy pipeline (phrases). `base`: the base LLM, where `model` is a
-    LoRA in LLaVA's own format. `preset`: `paper`, `reference-2024` or `reference-2025`. `n_points`: peaks of a phrase's
-    map that become points for the segmenter, at most; by default one, and three with the embedded segmenter.
+    segment-anything (segmenter), or the name of a spaCy pipeline (phrases); or what is loaded already: a model of
+    transformers with its `processor`, an object with the segmenters' four names, a spaCy pipeline. `base`: the base
+    LLM, where `model` is a LoRA in LLaVA's own format. `adapter`: a peft LoRA to merge. `device`, `dtype`, `quantize`
+    and `device_map`: how the LMM is loaded; the segmenter shares the device, and computes in `segmenter_dtype`.
+
+    `preset`: `paper`, `reference-2024` or `reference-2025`; it says which heads count and how the maps of a phrase's
+    tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts.
+    `max_new_tokens`, `temperature`, `top_p`, `seed`: how the LMM answers. `words`: tokens of a phrase's `root` or of
+    the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none.
+    `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
+    and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
+    `best-attention`. `batch_size`: images of a list that the LMM answers at once.
+
+    Raises ValueError or FileNotFoundError, in one line, for what cannot be loaded.
     """
 
     def __init__(
         self,
-        model: str = "embedded",
-        segmenter: str = "embedded",
-        phrases: str = "embedded",
+        model: "str | PreTrainedModel | LMM" = "embedded",
+        segmenter: str | Segmenter = "embedded",
+        phrases: "str | Language" = "embedded",
         *,
+        processor: "ProcessorMixin | None" = None,
         base: str | None = None,
-        preset: str = "paper",
-        n_points: int | None = None,
-        device: str | None = None,
+        adapter: str | None = None,
+        device: "str | torch.device | None" = None,
+        dtype: "Dtype | torch.dtype" = "auto",
+        quantize: Quantize | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        segmenter_dtype: Dtype = "auto",
+        preset: PresetName = "paper",
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        alignment: Alignment = "predict",
+        view: str | None = None,
         max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        merge: Merge | None = None,
+        words: Words = "root",
+        drop: Sequence[Kind] = LEFT_OUT,
+        prompt: PromptKind = "point",
+        n_points: int | None = None,
+        n_negative: int = 0,
+        mask_choice: MaskChoice = "last",
+        batch_size: int | None = None,
     ):
-        if preset not in PRESETS:
-            raise ValueError(f"Unknown preset {preset!r}. Known: {', '.join(PRESETS)}.")
-        self.preset: Preset = PRESETS[preset]
-        self.max_new_tokens = max_new_tokens
-        default = N_POINTS_EMBEDDED if segmenter == "embedded" else N_POINTS
-        self.options = PointingOptions(self.preset.merge, n_positive=default if n_points is None else n_points)
-        device = device or default_device()
-        self.pipeline = load_pipeline(phrases)
-        self.segmenter = load_segmenter(segmenter, device)
-        self.lmm = load_lmm(model, device, base=base)
-
-    def __call__(self, image: ImageLike, question: str | None = None, answer: str | None = None) -> Grounding:
-        """Ask about an image (path, PIL image, or uint8 [H, W, 3] RGB) and ground the answer.
-
-        With `answer` the given words are grounded (teacher forcing). Raises ImageError for an unusable image.
-        """
-        name, pixels = _as_pixels(image)
-        options = AskOptions(self.max_new_tokens, selection=Selection(heads=self.preset.heads))
-        said, maps = self.lmm.ask(pixels, question or DEFAULT_QUESTION, answer, options)
-        return self.ground(name, pixels, said, maps)
-
-    def ground(self, name: str, pixels: np.ndarray, answer: Answer, maps: AttentionMaps) -> Grounding:
-        """The second half: from an answer and its maps to masks."""
-        pointed = point_phrases(self.pipeline, answer, maps, self.options, pixels.shape[:2])
-        found = phrase_masks(self.segmenter, self.segmenter.encode([pixels])[0], pointed, "last") if pointed else []
-        grounded = tuple(
-            GroundedPhrase(one.phrase, one.map, one.point_xy, masks.masks[0], float(masks.scores[0]))
-            for one, masks in zip(pointed, found, strict=True)
+        named = preset_named(preset)
+        check("mask_choice", mask_choice, MaskChoice)
+        self.mask_choice, self.batch_size = mask_choice, batch_size
+        self.ask_options = AskOptions(
+            max_new_tokens,
+            Sampling(temperature, top_p) if temperature else None,
+            Selection(None if layers is None else tuple(layers), named.heads if heads is None else tuple(heads)),
+            alignment,
+            view,
+            seed,
         )
-        return Grounding(name, pixels, answer, grounded, maps.view)
+        points = (n_points_for(segmenter, n_points), n_negative)
+        self.pointing = PointingOptions(merge or named.merge, words, tuple(drop), prompt, *points)
+        all_here(model, segmenter, phrases)
+        self.pipeline = load_pipeline(phrases)
+        self.segmenter = load_segmenter(segmenter, device or default_device(), segmenter_dtype)
+        self.pointing = replace(self.pointing, mask_side=self.segmenter.mask_side)
+        self.encoded = EncodedOnce(self.segmenter)
+        self.lmm = load_lmm(
+            model,
+            device,
+            dtype,
+            processor=processor,
+            base=base,
+            adapter=adapter,
+            quantize=quantize,
+            device_map=device_map,
+        )
+        self.lmm.resolved(self.ask_options.selection)  # complains about layers and heads that the model does not have
+
+    # ------------------------------------------------------------------------------------------------- asking
+
+    @overload
+    def __call__(self, image: ImageLike, question: str | None = None, answer: str | None = None) -> Grounding: ...
+    @overload
+    def __call__(
+        self, image: list[ImageLike], question: str | None = None, answer: str | None = None
+    ) -> list[Grounding | GroundingError]: ...
+    @overload
+    def __call__(
+        self, image: ImageLike, question: list[str], answer: None = None
+    ) -> list[Grounding | GroundingError]: ...
+    @overload
+    def __call__(
+        self, image: ImageLike, question: str | None, answer: list[str]
+    ) -> list[Grounding | GroundingError]: ...
+
+    def __call__(self, image: Any, question: Any = None, answer: Any = None) -> Any:
+        """Ask about an image and ground the answer; with `answer` the given words are grounded (teacher forcing).
+
+        An image is a path, a URL, the bytes of a file, an open file, a PIL image, an array uint8 [H, W, 3] RGB (others
+        are converted, or refused with the conversion named), or a tensor [3, H, W]. Raises ImageError for an unusable
+        one.
+
+        A list of images, questions or answers gives a list of groundings in its order: images are answered in batches,
+        and one photograph is encoded once for all its answers. There an image that cannot be grounded is a
+        GroundingError in the list, and costs no other.
+        """
+        asked = question or DEFAULT_QUESTION
+        if isinstance(image, list):
+            return self._all([Request(str(i), one, asked, answer) for i, one in enumerate(image)])
+        if isinstance(question, list):
+            return self._all([Request(str(i), image, one) for i, one in enumerate(question)])
+        if isinstance(answer, list):
+            return self._all([Request(str(i), image, asked, one) for i, one in enumerate(answer)])
+        return self.compute([self.prepare(Request("0", image, asked, answer))])[0]
+
+    def _all(self, requests: Sequence[Request]) -> list[Grounding | GroundingError]:
+        collecting = _Collecting(self)
+        for request, reason in carry_out(collecting, requests, Plan(self.images_at_once())):
+            if reason is not None:
+                collecting.found[request.key] = GroundingError(reason)
+        return [collecting.found[request.key] for request in requests]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether several of it fit side by side, and one core each serves them best."""
+        n_weights = sum(weight.numel() for weight in self.lmm.model.parameters())
+        return getattr(self.segmenter, "is_small", False) and n_weights <= SMALL_WEIGHTS
+
+    def images_at_once(self) -> int:
+        return self.batch_size or AUTO_BATCH_SIZE.get(self.lmm.device.type, 1)
+
+    def attention(
+        self, image: ImageLike, question: str | None = None, answer: str | None = None, keep: Keep = "heads"
+    ) -> tuple[Answer, AttentionMaps]:
+        """The answer and its attention, kept apart: maps float32 [layers, heads, tokens, h, w], or with `keep="layers"`
+        [layers, tokens, h, w], over `.view`."""
+        check("keep", keep, Keep)
+        options = replace(self.ask_options, selection=replace(self.ask_options.selection, keep=keep))
+        return self.lmm.ask(as_pixels(image), question or DEFAULT_QUESTION, answer, options)
+
+    # ------------------------------------------------------------------------------------------------ in steps
+
+    def prepare(self, request: Request) -> Asked:
+        """Everything that needs no model: reading, resizing. Raises ImageError for an unusable image."""
+        image = as_pixels(request.source)
+        return Asked(request, image, self.lmm.prepare(image, request.question, request.answer, request.token_ids))
+
+    def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
+        """Answers all of `batch` at once and grounds the answers; either every answer is given, or none."""
+        said = self.lmm.run([one.prepared for one in batch], self.ask_options)
+        pointed = [self._pointed(one.image, *both) for one, both in zip(batch, said, strict=True)]
+        shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
+        embeddings = self.encoded.of(shown)
+        return [
+            self._grounding(one.request.source, one.image, *both, *found, embeddings.get(one.photograph))
+            for one, both, found in zip(batch, said, pointed, strict=True)
+        ]
+
+    def ground(self, image: ImageLike, answer: Answer, attention: AttentionMaps) -> Grounding:
+        """The second half alone: from an answer and its maps to masks."""
+        pixels = as_pixels(image)
+        pointed, left_out = self._pointed(pixels, answer, attention)
+        embedding = self.segmenter.encode([pixels])[0] if pointed else None
+        return self._grounding(image, pixels, answer, attention, pointed, left_out, embedding)
+
+    def _pointed(
+        self, pixels: np.ndarray, answer: Answer, attention: AttentionMaps
+    ) -> tuple[list[Pointed], tuple[str, ...]]:
+        return point_phrases(self.pipeline, answer, attention, self.pointing, pixels.shape[:2])
+
+    def _grounding(
+        self,
+        source: ImageLike,
+        pixels: np.ndarray,
+        answer: Answer,
+        attention: AttentionMaps,
+        pointed: Sequence[Pointed],
+        left_out: tuple[str, ...],
+        embedding: ImageEmbedding | None,
+    ) -> Grounding:
+        assert embedding is not None or not pointed
+        masks = phrase_masks(self.segmenter, embedding, pointed, self.mask_choice) if embedding is not None else []
+        grounded = tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
+        where = str(source) if isinstance(source, (str, Path)) else None
+        return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, where, self.lmm.name)
 
 
-def _as_pixels(image: ImageLike) -> tuple[str, np.ndarray]:
-    if isinstance(image, (str, Path)):
-        return quoted(Path(image).stem), read_image(Path(image))
-    if isinstance(image, Image.Image):
-        return "image", upright_rgb(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"An image array must be uint8 [H, W, 3] RGB, not {image.dtype} {image.shape}.")
-    return "image", image
+def _grounded(pointed: Pointed, found: PhraseMasks) -> GroundedPhrase:
+    shown = labelled_points(pointed.prompt)
+    return GroundedPhrase(
+        pointed.phrase,
+        pointed.map,
+        pointed.point_xy,
+        found.masks[0],
+        float(found.scores[0]),
+        tuple((x, y) for x, y, _ in shown),
+        tuple(label for _, _, label in shown),
+    )
+
+
+class ByGrounder(Stage[Request, Asked, Grounding]):
+    """The two steps that a grounder makes of a request; a subclass says what becomes of the grounding."""
+
+    window_batches = 4
+
+    def __init__(self, grounder: Grounder):
+        self.grounder = grounder
+
+    def prepare(self, item: Request) -> Asked:
+        return self.grounder.prepare(item)
+
+    def length(self, prepared: Asked) -> int:
+        return prepared.prepared.length
+
+    def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
+        return self.grounder.compute(batch)
+
+
+class _Collecting(ByGrounder):
+    """Keeps groundings, and what went wrong, by the requests' keys."""
+
+    def __init__(self, grounder: Grounder):
+        super().__init__(grounder)
+        self.found: dict[str, Grounding | GroundingError] = {}
+
+    def finish(self, item: Request, result: Grounding) -> None:
+        self.found[item.key] = result

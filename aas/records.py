@@ -87,8 +87,9 @@ class Prompt:
 class GroundedPhrase:
     """A phrase and where it is.
 
-    `map` float32 [h, w], over the grid of the grounding's view; `point_xy` pixels, the prompt; `mask` bool [H, W];
-    `score` the segmenter's predicted IoU of the mask.
+    `map` float32 [h, w], over the grid of the grounding's view; `point_xy` pixels, the map's peak; `mask` bool [H, W];
+    `score` the segmenter's predicted IoU of the mask. `points_xy` and `labels`: all points that the segmenter was
+    given, the peak first, 1 = on the thing, 0 = not on it; empty: the peak alone.
     """
 
     phrase: Phrase
@@ -96,6 +97,16 @@ class GroundedPhrase:
     point_xy: tuple[int, int]
     mask: np.ndarray
     score: float
+    points_xy: tuple[tuple[int, int], ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.points_xy) == len(self.labels)
+
+    @property
+    def prompt_points(self) -> tuple[tuple[tuple[int, int], int], ...]:
+        """Each point `x, y` with its label, the peak first."""
+        return tuple(zip(self.points_xy, self.labels, strict=True)) or ((self.point_xy, 1),)
 
     @property
     def text(self) -> str:

@@ -1,6 +1,7 @@
 """Names of what can be plugged in, and where it is. Nothing is imported until it is asked for."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 # model_type of config.json -> class of the family; "model_type/tower's model_type" where the tower decides
@@ -49,6 +50,19 @@ LMM_REFUSED = {
 }
 
 
+def lmm_family(config: dict[str, Any]) -> Any:
+    """The class for a model of that config.json, by its type, and that of its tower where the table asks for it.
+
+    ValueError for a type that is refused; a type without a family gets the fallback, which looks closer.
+    """
+    model_type = config.get("model_type", "")
+    with_tower = f"{model_type}/{(config.get('vision_config') or {}).get('model_type')}"
+    if model_type in LMM_REFUSED:
+        raise ValueError(f"Models of type {model_type!r} are refused: {LMM_REFUSED[model_type]}.")
+    name = with_tower if with_tower in LMM_FAMILIES else model_type
+    return load({name: LMM_FALLBACK} | LMM_FAMILIES, name, "LMM family")
+
+
 def unknown_lmm(model_type: str, reason: str) -> ValueError:
     """What to raise for a model type that has no family; `reason`: why it does not run without one."""
     return ValueError(
@@ -67,6 +81,48 @@ SEGMENTERS = {
     "sam3_tracker": "aas.segmenters.sam2:Sam2Segmenter",
     "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
 }
+# name for --segmenter -> class of a segmenter that needs no checkpoint
+SEGMENTERS_BY_NAME: dict[str, str] = {}
+
+# `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
+EXPRESSION_DATASETS = {
+    "refcoco": "aas.datasets.refcoco:RefCoco",
+    "png": "aas.datasets.png:Png",
+    "reasonseg": "aas.datasets.reasonseg:ReasonSeg",
+}
+# --metric -> how well masks of given expressions fit: mask pairs to evidence (docs/adding-a-metric.md)
+EXPRESSION_METRICS = {
+    "referring": "aas.metrics.referring:referring",
+    "narratives": "aas.metrics.narratives:narratives",
+}
+# figure -> how well captions say what references say, in the order of the report: words to evidence
+CAPTION_METRICS = {
+    "METEOR": "aas.metrics.meteor:Meteor",
+    "CIDEr": "aas.metrics.cider:Cider",
+    "Bleu": "aas.metrics.bleu:Bleu",
+    "ROUGE_L": "aas.metrics.rouge:Rouge",
+    "SPICE": "aas.metrics.spice:Spice",
+}
+# kind of evidence -> the formula that makes figures of it, for any resample of the images
+EVIDENCE_KINDS = {
+    "mean": "aas.metrics.mean:mean",
+    "bleu": "aas.metrics.bleu:bleu",
+    "meteor": "aas.metrics.meteor:meteor",
+    "detections": "aas.metrics.average_precision:average_precision",
+}
+# `aas eval NAME` that is no dataset of given expressions -> its options, which run it
+EVALUATIONS = {
+    "gcg": "aas.evaluations.gcg:EvalGcg",
+    "instance": "aas.evaluations.instance:EvalInstance",
+    "compare": "aas.evaluations.compare:EvalCompare",
+}
+
+
+def names_segmenter_class(name: str) -> bool:
+    """Whether it is a name of `SEGMENTERS_BY_NAME` or, as `package.module:Class`, of a class anywhere; no file's."""
+    module, colon, attribute = name.partition(":")
+    is_import = bool(colon) and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
+    return name in SEGMENTERS_BY_NAME or (is_import and not Path(name).exists())
 
 
 def load(table: dict[str, str], name: str, what: str) -> Any:
@@ -75,3 +131,8 @@ def load(table: dict[str, str], name: str, what: str) -> Any:
         raise ValueError(f"Unknown {what} {name!r}. Known: {', '.join(sorted(table))}.")
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def summary(found: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((found.__doc__ or "").split("\n\n")[0].split())

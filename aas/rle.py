@@ -89,6 +89,19 @@ def empty(size_hw: Sequence[int]) -> Rle:
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))
 
 
+def decoded(rle: Rle) -> np.ndarray:
+    """bool [H, W] of checked run lengths."""
+    return coco_mask.decode(rle).astype(bool)
+
+
+def box_xyxy(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The smallest box around the true pixels of a bool mask [H, W], half-open; zeros where there are none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def union(masks: Sequence[Rle]) -> Rle:
     """Of masks of one size."""
     return _as_text(coco_mask.merge(masks))

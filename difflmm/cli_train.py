@@ -30,9 +30,9 @@ def train(
     ] = None,
 ) -> None:
     """Train a DiffLMM or LLaVA as a recipe says; the same command again goes on where it was stopped."""
-    from difflmm.recipe import read_recipe
-
     with usage_errors():
+        from difflmm.recipe import read_recipe
+
         recipe = read_recipe(config, changes or ())  # a wrong one is told before torch is there
         from difflmm.train import train as run
 

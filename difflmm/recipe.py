@@ -84,9 +84,11 @@ class Recipe:
 
 
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe of a YAML file; `changes`: `key=value`, each instead of the file's. ValueError says what is wrong."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recipe.")
+    """A recipe of a YAML file; `changes`: `key=value`, each instead of the file's. ValueError says what is wrong.
+
+    A path as `recipes/tiny.yaml` that is not in the current folder is looked up among the recipes that ship.
+    """
+    path = _found(path)
     given = _mapping(path.read_text(encoding="utf-8"), str(path))
     for change in changes:
         if "=" not in change:
@@ -100,6 +102,21 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
         raise ValueError(f"{path}: {'; '.join(reasons)}.") from error
+
+
+def _found(path: Path) -> Path:
+    if path.is_file():
+        return path
+    shipped = {Path("recipes", one.name): one for one in sorted(_shipped_folder().glob("*.yaml"))}
+    if path not in shipped:
+        raise FileNotFoundError(f"{path}: no such recipe. These ship: {', '.join(map(str, shipped))}.")
+    return shipped[path]
+
+
+def _shipped_folder() -> Path:
+    """`recipes/` of a checkout is the package `difflmm.recipes` of an install (see setup.py)."""
+    here = Path(__file__).resolve().parent
+    return next((folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir()), here / "recipes")
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype)
 
 def need_diffusers() -> None:
     if find_spec("diffusers") is None:
-        raise ValueError("DiffLMM needs diffusers: pip install 'aas[difflmm]'")
+        raise ValueError('DiffLMM needs diffusers: pip install "attend-and-segment[difflmm]"')
     import difflmm.model  # noqa: F401  registers it
 
 

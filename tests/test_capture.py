@@ -133,7 +133,7 @@ def test_beside_a_flash_kernel(lmm):
     model, processor = llava()
     model.set_attn_implementation({"text_config": "padded_flash"})
     flash = Llava(model, processor, "flash")
-    assert model.config.text_config._attn_implementation == "aas_padded_flash"
+    assert model.config.text_config._attn_implementation == "padded_flash"
     batch = [lmm.prepare(IMAGE, question) for question in ("What is it?", "Who sits on the wooden bench?")]
     for items in (batch, batch[:1], [lmm.prepare(IMAGE, "What is it?", "a dog and a cat")] * 2):
         options = AskOptions(8, selection=Selection(keep="heads"))

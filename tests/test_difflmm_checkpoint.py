@@ -297,5 +297,5 @@ def test_our_own_format_is_strict_too(converted, tmp_path):
 def test_without_diffusers(written, converted, monkeypatch):
     monkeypatch.setattr(difflmm.towers, "find_spec", lambda name: None)
     for model, base in ((written[0], str(written[1])), (converted, None)):
-        with pytest.raises(ValueError, match=r"needs diffusers: pip install 'aas\[difflmm\]'"):
+        with pytest.raises(ValueError, match=r'needs diffusers: pip install "attend-and-segment\[difflmm\]"'):
             load_lmm(str(model), base=base)

@@ -192,7 +192,7 @@ def test_wrong_recipes_are_told(parts, tmp_path):
     assert "give one of" in told("model=somewhere") and "no diffusion" in told("encoder=clip", "features=x")
     assert "give data" in told("synthetic=false", "model=somewhere") and "synthetic has data" in told("data=x.json")
     assert "needs diffusion" in told("synthetic=false", "data=x.json", "llm=y")
-    with pytest.raises(FileNotFoundError, match="no such recipe"):
+    with pytest.raises(FileNotFoundError, match=r"no such recipe\. These ship: .*recipes/tiny.yaml"):
         read_recipe(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="not a multiple"):
         train(recipe(parts, tmp_path / "out", batch_size=6))
@@ -203,6 +203,26 @@ def test_recipes_are_whole(path, tmp_path):
     read = read_recipe(path)
     (tmp_path / "again.yaml").write_text(read.to_yaml())
     assert read_recipe(tmp_path / "again.yaml") == read
+
+
+def test_a_recipe_that_ships_is_found_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe(Path("recipes/tiny.yaml")) == read_recipe(RECIPES / "tiny.yaml")
+    with pytest.raises(FileNotFoundError, match="no such recipe"):
+        read_recipe(Path("tiny.yaml"))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/tiny.yaml").write_text("out: mine\nstage: 1\nsynthetic: true\n")
+    assert read_recipe(Path("recipes/tiny.yaml")).out == Path("mine")
+
+
+def test_a_missing_library_is_told(monkeypatch):
+    from difflmm.cli import app
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.delitem(sys.modules, "difflmm.train")
+    result = CliRunner().invoke(app, ["train", "--config", str(RECIPES / "tiny.yaml")])
+    assert result.exit_code == 2
+    assert result.stderr == 'difflmm: needs peft: pip install "attend-and-segment[difflmm]"\n'
 
 
 # ----------------------------------------------------------------------------------------------- what is trained

@@ -428,5 +428,5 @@ def test_options_that_cannot_work(plain, monkeypatch):
     monkeypatch.setattr("aas.lmms.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install bitsandbytes"):
         load_lmm(str(plain), quantize="4bit")
-    with pytest.raises(ValueError, match=r"pip install 'aas\[train\]'"):
+    with pytest.raises(ValueError, match=r"needs peft: pip install \"attend-and-segment\[train\]\""):
         load_lmm(str(plain), adapter="a")

@@ -21,8 +21,8 @@ from transformers import AutoModelForMaskGeneration, SamImageProcessorPil, SamPr
 
 from aas.paths import embedded_dir
 from aas.segmenters import load_segmenter
-from aas.segmenters.base import PROMPTS_PER_DECODE, MaskCandidates, Segmenter
 from aas.segmenters.sam import SamSegmenter
+from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamCandidates, SamFamily
 from aas.segmenters.sam_original import load_sam_checkpoint
 from tests.conftest import shared
 from tests.tiny.segmenters import FAMILIES, saved
@@ -42,12 +42,12 @@ def folder(request: pytest.FixtureRequest, folders: Callable[[str], Path]) -> Pa
 
 
 @pytest.fixture
-def segmenter(folder: Path) -> Segmenter:
+def segmenter(folder: Path) -> SamFamily:
     return load_segmenter(str(folder))
 
 
 @pytest.fixture(scope="module")
-def sam(folders: Callable[[str], Path]) -> Segmenter:
+def sam(folders: Callable[[str], Path]) -> SamFamily:
     return load_segmenter(str(folders("sam")))
 
 
@@ -70,7 +70,7 @@ def ids(sizes_hw: Sequence[tuple[int, int]]) -> list[str]:
     return [f"{width}x{height}" for height, width in sizes_hw]
 
 
-def assert_same(ours: MaskCandidates, logits: np.ndarray, scores: np.ndarray, tolerance: float = 1e-4) -> None:
+def assert_same(ours: SamCandidates, logits: np.ndarray, scores: np.ndarray, tolerance: float = 1e-4) -> None:
     """`logits` [N, 3, H, W] at the photograph's size; pixels whose sign rounding may turn are not asked."""
     assert ours.masks.shape == logits.shape and ours.masks.dtype == bool
     assert ours.scores.dtype == np.float32
@@ -153,7 +153,7 @@ def test_sam2_computes_what_transformers_computes(name: str, folders: Callable[[
 # -------------------------------------------------------------------------------------- every family alike
 
 
-def test_batch_equals_singles(segmenter: Segmenter) -> None:
+def test_batch_equals_singles(segmenter: SamFamily) -> None:
     images = photographs()
     for image, together in zip(images, segmenter.encode(images), strict=True):
         (alone,) = segmenter.encode([image])
@@ -162,7 +162,7 @@ def test_batch_equals_singles(segmenter: Segmenter) -> None:
         torch.testing.assert_close(together.features, alone.features, atol=1e-5, rtol=1e-4)
 
 
-def test_a_prompt_does_not_depend_on_the_others(segmenter: Segmenter) -> None:
+def test_a_prompt_does_not_depend_on_the_others(segmenter: SamFamily) -> None:
     (embedding,) = segmenter.encode(photographs()[:1])
     points = points_on(embedding.size_hw, PROMPTS_PER_DECODE + 2)
     together = segmenter.masks(embedding, points)
@@ -173,7 +173,7 @@ def test_a_prompt_does_not_depend_on_the_others(segmenter: Segmenter) -> None:
         torch.testing.assert_close(alone.logits[0], together.logits[i], atol=1e-4, rtol=1e-4)
 
 
-def test_points_that_fill_up_rows_change_nothing_but_their_own_row(segmenter: Segmenter) -> None:
+def test_points_that_fill_up_rows_change_nothing_but_their_own_row(segmenter: SamFamily) -> None:
     (embedding,) = segmenter.encode(photographs()[:1])
     points = points_on(embedding.size_hw, 2, 2)
     labels = np.array([[1, 1], [1, -10]])
@@ -182,7 +182,7 @@ def test_points_that_fill_up_rows_change_nothing_but_their_own_row(segmenter: Se
     np.testing.assert_allclose(both.scores[0], full.scores[0], atol=1e-5)
 
 
-def test_boxes_and_coarse_masks(segmenter: Segmenter) -> None:
+def test_boxes_and_coarse_masks(segmenter: SamFamily) -> None:
     (embedding,) = segmenter.encode(photographs()[:1])
     boxes = np.array([[3.0, 5.0, 60.0, 80.0], [10.0, 10.0, 40.0, 40.0]])
     coarse = np.random.default_rng(0).normal(size=(2, 16, 16))
@@ -198,7 +198,7 @@ def test_boxes_and_coarse_masks(segmenter: Segmenter) -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(60, 60), (40, 80), (120, 30)])
-def test_coarse_masks_lie_on_the_photograph(folder: Path, segmenter: Segmenter, size_hw: tuple[int, int]) -> None:
+def test_coarse_masks_lie_on_the_photograph(folder: Path, segmenter: SamFamily, size_hw: tuple[int, int]) -> None:
     """Given on the photograph padded to a square; checked against transformers' call with the mask made by hand."""
     (embedding,) = segmenter.encode(photographs([size_hw]))
     height, width = (round(16 * side / max(size_hw)) for side in size_hw)
@@ -219,7 +219,7 @@ def test_coarse_masks_lie_on_the_photograph(folder: Path, segmenter: Segmenter, 
     assert segmenter.masks(embedding, mask_logits=finer[None]).logits.shape == ours.logits.shape
 
 
-def test_one_mask_of_each_prompt(segmenter: Segmenter) -> None:
+def test_one_mask_of_each_prompt(segmenter: SamFamily) -> None:
     (embedding,) = segmenter.encode(photographs()[:1])
     candidates = segmenter.masks(embedding, points_on(embedding.size_hw, 4))
     assert (candidates.chosen(-1) == candidates.masks[:, -1]).all()
@@ -227,7 +227,7 @@ def test_one_mask_of_each_prompt(segmenter: Segmenter) -> None:
     assert (candidates.chosen(best) == candidates.masks[np.arange(4), best]).all()
 
 
-def test_half_precision_is_near(folder: Path, segmenter: Segmenter) -> None:
+def test_half_precision_is_near(folder: Path, segmenter: SamFamily) -> None:
     half = load_segmenter(str(folder), dtype="bfloat16")
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
     image = photographs()[0]
@@ -238,14 +238,14 @@ def test_half_precision_is_near(folder: Path, segmenter: Segmenter) -> None:
     assert (rounded.masks == exact.masks).mean() > 0.97
 
 
-def test_overflow_is_an_error(sam: Segmenter) -> None:
+def test_overflow_is_an_error(sam: SamFamily) -> None:
     (embedding,) = sam.encode(photographs()[:1])
     broken = replace(embedding, features=(embedding.features[0] * torch.inf,))
     with pytest.raises(ValueError, match="not finite"):
         sam.masks(broken, np.zeros((2, 1, 2)))
 
 
-def test_nothing_asked_nothing_answered(segmenter: Segmenter) -> None:
+def test_nothing_asked_nothing_answered(segmenter: SamFamily) -> None:
     (embedding,) = segmenter.encode(photographs()[:1])
     none = segmenter.masks(embedding, np.zeros((0, 1, 2)))
     assert none.masks.shape == (0, 3, *embedding.size_hw)
@@ -383,7 +383,7 @@ def predicted(model: Any, image: np.ndarray, points: np.ndarray) -> tuple[np.nda
     return np.stack([masks for masks, _ in both]), np.stack([scores for _, scores in both])
 
 
-def assert_agrees_with_predictor(segmenter: Segmenter, model: Any, image: np.ndarray) -> None:
+def assert_agrees_with_predictor(segmenter: SamFamily, model: Any, image: np.ndarray) -> None:
     points = points_on(image.shape[:2], 5, 2)
     ours = segmenter.masks(segmenter.encode([image])[0], points)
     masks, scores = predicted(model, image, points)

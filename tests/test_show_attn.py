@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -70,6 +71,24 @@ def test_what_cannot_be_shown(a_run, tmp_path):
     Image.fromarray(tiny.a_photo((90, 60))).save(tmp_path / "photos/photo.png")
     code, output = run(a_run / "photo.png.safetensors", "--out", tmp_path / "c", "--images", tmp_path / "photos")
     assert code == 2 and "another size" in output
+
+
+def test_items_of_the_authors_find_their_photograph_and_fit(tmp_path):
+    """Glob characters in a name; padded and stretched grids lie elsewhere on the photograph."""
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(tiny.a_photo((60, 90))).save(tmp_path / "photos/a[1].jpg")
+    maps = torch.full((2, 4, 4), 0.01)
+    maps[0, 0, 0] = 0.5
+    torch.save({"attentions": maps, "sequences": torch.tensor([[1, 5, 6]]), "answer": "a dog"}, tmp_path / "a[1].pth")
+    where = (tmp_path / "a[1].pth", "--images", tmp_path / "photos")
+    for fit in ("pad", "stretch"):
+        code, output = run(*where, "--out", tmp_path / fit, "--fit", fit)
+        assert code == 0 and output.strip() == str(tmp_path / fit / "a[1].png")
+    assert run(*where, "--out", tmp_path / "default")[0] == 0
+    pad, stretch, default = ((tmp_path / fit / "a[1].png").read_bytes() for fit in ("pad", "stretch", "default"))
+    assert pad == default != stretch
+    code, output = run(*where, "--out", tmp_path, "--fit", "crop")
+    assert code == 2 and "--fit" in output
 
 
 @shared

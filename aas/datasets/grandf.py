@@ -1,6 +1,5 @@
 """GranD-f's two annotation files, captions and masks, and the answers that are held against them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from aas.datasets.coco import (
     score_of,
 )
 from aas.rle import Rle
+from aas.store.results import raw_result
 from aas.store.runs import RunFolder
 
 
@@ -119,7 +119,7 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
     damaged = set()
     for name, path in sorted(files.items(), key=lambda item: item[0] not in truth.images):
         try:
-            item = _item(json.loads(path.read_text(encoding="utf-8")))
+            item = raw_result(path)
         except ValueError as error:  # also of JSON and of UTF-8
             note(findings, "unreadable_files", f"{path.name}: {error}")
             damaged.add(name)
@@ -140,15 +140,6 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
         if key not in answers:
             note(findings, "images_without_an_answer", key)
     return answers
-
-
-def _item(content: Any) -> dict[str, Any]:
-    """An item, or one that is wrapped as GLaMM writes it, {name: item}."""
-    if isinstance(content, dict) and "caption" not in content and len(content) == 1:
-        (content,) = content.values()
-    if not isinstance(content, dict) or "pred_masks" not in content:
-        raise ValueError("no object with caption, phrases and pred_masks")
-    return content
 
 
 def _answer(item: Mapping[str, Any], size_hw: tuple[int, int], key: str, findings: Findings) -> GcgAnswer:

@@ -19,6 +19,7 @@ from aas.datasets.coco import (
 )
 from aas.datasets.sources import read_json
 from aas.rle import Rle
+from aas.store.instances import raw_detections
 from aas.store.runs import MERGED, RunFolder
 
 
@@ -113,10 +114,9 @@ def _of_items(folder: Path, findings: Findings) -> list[Any]:
         raise ValueError(f"--results {folder}: no results (*.json) in this folder.")
     for path in items.values():
         try:
-            content = read_json(path)
-            entries += content["detections"]  # type: ignore[index]
-        except (ValueError, KeyError, TypeError) as error:
-            note(findings, "unreadable_files", f"{path.name}: {error!r}")
+            entries += raw_detections(path)
+        except ValueError as error:
+            note(findings, "unreadable_files", f"{path.name}: {error}")
     return entries
 
 

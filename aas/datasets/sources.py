@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
 from aas.images import list_images
@@ -62,14 +61,6 @@ def annotated_names(ref_anno: Path) -> list[str]:
     if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
         raise ValueError(f"{ref_anno} is no COCO or GranD-f annotation: it has no list `images` with ids.")
     return [str(image.get("file_name") or f"{image['id']}.jpg") for image in images]
-
-
-def image_file(folder: Path, key: str, file_name: str | None) -> Path:
-    """The file of an image in `folder` by its name, or, where that has no extension, by its stem."""
-    path = folder / (file_name or key)
-    if path.is_file():
-        return path
-    return next(iter(sorted(path.parent.glob(f"{escape(path.name)}.*"))), path)
 
 
 def read_json(path: Path) -> object:

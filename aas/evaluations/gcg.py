@@ -4,12 +4,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import typer
 from tqdm import tqdm
 
-from aas import rle
+from aas import registry, rle
 from aas.datasets.coco import Findings, TrueAnnotation, in_order, usable_ids
 from aas.datasets.grandf import GcgAnswer, GcgTruth, read_answers, read_truth
 from aas.evaluations import report
@@ -30,36 +31,53 @@ NO_JAVA = (
 )
 
 
-@dataclass(frozen=True)
-class EvalGcg:
-    """Arguments. `n_resamples`: of the intervals, 0 for none."""
+@dataclass(frozen=True, kw_only=True)
+class EvalGcg(report.ReportOptions):
+    """AP, mIoU, mask recall, METEOR, CIDEr, BLEU and ROUGE-L of grounded captions."""
 
-    results: Path
-    gt_caption: Path
-    gt_mask: Path
-    protocols: Sequence[str] = ("glamm", "strict")
-    text_encoder: str = "bert-base-uncased"
-    n_resamples: int = 1000
-    seed: int = 0
-    spice: bool = False
-    json_file: Path | None = None
-    csv_file: Path | None = None
+    examples: ClassVar = (
+        "aas eval gcg --results masks --gt-caption test_gcg_coco_caption_gt.json --gt-mask test_gcg_coco_mask_gt.json",
+        "aas eval gcg --results masks --gt-caption CAPTIONS --gt-mask MASKS --protocol glamm --json run.json",
+    )
 
+    results: Annotated[Path, typer.Option(help="Folder of IMAGE_ID.json, as `aas segment gcg` writes them.")]
+    gt_caption: Annotated[
+        Path,
+        typer.Option(
+            help="GranD-f's captions and labels. Ids may be numbers or strings, masks polygons or run lengths."
+        ),
+    ]
+    gt_mask: Annotated[Path, typer.Option(help="GranD-f's masks.")]
+    protocol: Annotated[Literal["glamm", "strict", "both"], typer.Option(help="glamm: as published.")] = "both"
+    text_encoder: Annotated[str, typer.Option(help="Of labels and phrases: a Hugging Face id, or a folder.")] = (
+        "bert-base-uncased"
+    )
+    spice: Annotated[bool, typer.Option(help="SPICE too: needs Java 8, 8 GB of memory, and downloads 400 MB once.")] = (
+        False
+    )
 
-def eval_gcg(arguments: EvalGcg) -> int:
-    """Print the table, write what was asked for; returns the exit code."""
-    content, findings = evaluate(arguments)
-    table = as_table(content) + (f"\n\n{WHY}" if len(arguments.protocols) > 1 else "")
-    return report.deliver(content, findings, table, arguments.json_file, arguments.csv_file)
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return tuple(PROTOCOLS) if self.protocol == "both" else (self.protocol,)
+
+    @property
+    def caption_metrics(self) -> tuple[str, ...]:
+        return tuple(name for name in registry.CAPTION_METRICS if name != "SPICE" or self.spice)
+
+    def run(self) -> int:
+        """Print the table, write what was asked for; returns the exit code."""
+        content, findings = evaluate(self)
+        table = as_table(content) + (f"\n\n{WHY}" if len(self.protocols) > 1 else "")
+        return report.deliver(content, findings, table, self)
 
 
 def evaluate(arguments: EvalGcg) -> tuple[dict[str, Any], Findings]:
     """(what the JSON file holds, what was wrong)."""
-    check_installed("faster_coco_eval", "pycocoevalcap")
+    check_installed("pycocoevalcap")
     findings: Findings = {}
     truth = read_truth(arguments.gt_caption, arguments.gt_mask, findings)
     answers = read_answers(arguments.results, truth, findings)
-    captioner = CaptionScorer(arguments.spice)
+    captioner = CaptionScorer(arguments.caption_metrics)
     if not captioner.has_java:
         print(NO_JAVA, file=sys.stderr)
     pairs = _all_pairs(truth, answers, TextEncoder(arguments.text_encoder))

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from aas import capture
-from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection
+from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
 from aas.geometry import combined_map
 from aas.lmms.checkpoint import weight_files
 from aas.lmms.sampling import Sampling
@@ -111,9 +111,8 @@ class LMM(ABC):
     answer_fill = {"attention_mask": 1}
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
-        self.model, self.processor, self.name = model.eval(), processor, name
+        self.model, self.processor, self.name = model, processor, name
         self.tokenizer = processor.tokenizer
-        capture.prepare(self.model, self.text_part)
 
     @classmethod
     def load(
@@ -140,6 +139,11 @@ class LMM(ABC):
     def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
         """What makes inputs of images and words. Must work without torchvision."""
         return AutoProcessor.from_pretrained(source, revision=revision)
+
+    @classmethod
+    def check(cls, config: PreTrainedConfig, processor: ProcessorMixin) -> None:
+        """ValueError where a model of this config, with this processor, is none that the family can read."""
+        return  # most families read every model of their types
 
     # ---------------------------------------------------------------------------------- what a family says
 
@@ -188,6 +192,7 @@ class LMM(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where inputs go: of a model on several devices, where its first weights are."""
         return self.model.device
 
     @property
@@ -219,7 +224,11 @@ class LMM(ABC):
     def prepare(
         self, image: np.ndarray, question: str, answer: str | None = None, answer_ids: Sequence[int] | None = None
     ) -> Prepared:
-        """Everything that needs no model: in another process, if wanted. An answer is given as text or as tokens."""
+        """Everything that needs no model: in another process, if wanted. `image` uint8 [H, W, 3] RGB, upright; see
+        `aas.images.as_pixels`. An answer is given as text or as tokens.
+
+        CaptureError where image and question do not fit the model's context or its layout is not known.
+        """
         inputs = self.inputs(image, question)
         grids = tuple(self.grids(inputs, image.shape[:2]))
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
@@ -243,7 +252,18 @@ class LMM(ABC):
     def ask(
         self, image: np.ndarray, question: str, answer: str | None = None, options: AskOptions = DEFAULT_OPTIONS
     ) -> tuple[Answer, AttentionMaps]:
-        """The model's answer, or the given one by teacher forcing, and one map per answer token."""
+        """The model's answer, or the given one by teacher forcing, and one map per answer token.
+
+        `image` uint8 [H, W, 3] RGB, upright; `aas.images.as_pixels` makes it of a path, a PIL image or a tensor. The
+        maps are float32 [T, h, w], the mean over layers and heads. The attention of every layer and head, float32
+        [layers, heads, T, h, w]:
+
+            answer, attention = lmm.ask(image, question, options=AskOptions(selection=Selection(keep="heads")))
+            attention.maps
+
+        `keep="layers"` gives [layers, T, h, w]. `Selection(layers=(0, -1), heads=(3,), keep="heads")` gives those
+        alone. The model is afterwards as it was before: attention implementation, mode, generation settings.
+        """
         return self.run([self.prepare(image, question, answer)], options)[0]
 
     def run(
@@ -268,12 +288,15 @@ class LMM(ABC):
         inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
         sampling, n = options.sampling, len(batch)
         watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
-        with torch.inference_mode(), watch:
+        with self.watched(watch):
             sequences = self.generate(
                 inputs,
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
                 do_sample=False,
                 num_beams=1,
+                num_return_sequences=1,
+                use_cache=True,  # a row for each new token
+                return_dict_in_generate=False,
                 logits_processor=sampling.processors(n, options.seed, self.device) if sampling else [],
                 pad_token_id=self.pad_id,
             )
@@ -296,7 +319,7 @@ class LMM(ABC):
         """Maps [..., T, n] of given answers, in one forward pass."""
         inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = AttentionCapture(columns, options.selection, rows, self.records, self.cross_attention)
-        with torch.inference_mode(), watch:
+        with self.watched(watch):
             self.model(**inputs, **self.forward_arguments(inputs))
         maps = watch.maps()
         return [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
@@ -310,20 +333,22 @@ class LMM(ABC):
         return inputs, columns, self.answer_rows(inputs, answers, options.alignment)
 
     @contextmanager
+    def watched(self, watch: Watch) -> Iterator[None]:
+        """The model as it is asked: it does not train, and `watch` looks on. Afterwards it is as it was."""
+        with capture.evaluating(self.model), capture.attention_of(self.model, self.text_part), watch:
+            yield
+
+    @contextmanager
     def eager(self) -> Iterator[None]:
         """For checks: the text part runs transformers' own eager attention, which nothing is captured from."""
-        former = self.text_config._attn_implementation
-        self.model.set_attn_implementation({self.text_part: "eager"})
-        try:
+        with capture.evaluating(self.model), capture.attention_of(self.model, self.text_part, "eager"):
             yield
-        finally:
-            self.model.set_attn_implementation({self.text_part: former})
 
     def first_keys(self, prepared: Prepared) -> Tensor:
         """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
         watch = FirstKeys(self.records)
         inputs, _ = self._collate([prepared.inputs], [_positions(prepared.grids, None)], DEFAULT_OPTIONS.seed)
-        with torch.inference_mode(), watch:
+        with self.watched(watch):
             self.model(**inputs, **self.forward_arguments(inputs))
         assert watch.keys is not None
         return watch.keys[0].transpose(0, 1).float().cpu()

@@ -107,14 +107,13 @@ def _eager_maps(lmm: LMM, given: Prepared) -> np.ndarray:
         weights = output[1][0].float().mean(0)  # [Q, S]
         layers.append(weights[rows[0].to(weights.device)][:, columns[0].to(weights.device)].cpu())
 
-    with torch.inference_mode():
-        with modules:
+    with lmm.watched(modules):
+        lmm.model(**inputs, **lmm.forward_arguments(inputs))
+    hooks = [module.register_forward_hook(keep_rows) for module in modules.found]
+    try:
+        with lmm.eager():
             lmm.model(**inputs, **lmm.forward_arguments(inputs))
-        hooks = [module.register_forward_hook(keep_rows) for module in modules.found]
-        try:
-            with lmm.eager():
-                lmm.model(**inputs, **lmm.forward_arguments(inputs))
-        finally:
-            for hook in hooks:
-                hook.remove()
+    finally:
+        for hook in hooks:
+            hook.remove()
     return torch.stack(layers).mean(0).numpy()

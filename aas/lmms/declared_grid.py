@@ -40,11 +40,16 @@ class DeclaredGrid(LMM):
         if model_type not in CONFIG_MAPPING:
             raise registry.unknown_lmm(model_type, "this version of transformers does not know it either")
         config = AutoConfig.from_pretrained(source, revision=revision)
-        if (reason := _not_a_decoder_with_eyes(config)) is None:
-            processor = load_images_only(source, revision)
-            if (reason := _nothing_declared(config, processor)) is None:
-                return processor
-        raise registry.unknown_lmm(model_type, reason)
+        _check_config(config)
+        processor = load_images_only(source, revision)
+        cls.check(config, processor)
+        return processor
+
+    @classmethod
+    def check(cls, config: PreTrainedConfig, processor: ProcessorMixin) -> None:
+        _check_config(config)
+        if (reason := _nothing_declared(config, processor)) is not None:
+            raise registry.unknown_lmm(config.model_type, reason)
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         if "token_type_ids" in inputs:
@@ -96,8 +101,13 @@ def fitted_view(
     )
 
 
+def _check_config(config: PreTrainedConfig) -> None:
+    """ValueError where no model of this config can be one that `DeclaredGrid` runs, whatever its processor."""
+    if (reason := _not_a_decoder_with_eyes(config)) is not None:
+        raise registry.unknown_lmm(config.model_type, reason)
+
+
 def _not_a_decoder_with_eyes(config: PreTrainedConfig) -> str | None:
-    """Why a model of this config cannot be one that `DeclaredGrid` runs, None if it can."""
     if config.is_encoder_decoder:
         return "it has an encoder and a decoder"
     missing = [key for key in ("text_config", "vision_config", "image_token_id") if getattr(config, key, None) is None]

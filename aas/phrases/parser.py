@@ -17,19 +17,27 @@ from aas.records import Answer, Phrase
 Words = Literal["root", "chunk"]
 
 
-def load_pipeline(name: str) -> Language:
-    """`embedded`, the name of an installed spaCy package, or a folder.
+def load_pipeline(name: str | Path | Language) -> Language:
+    """`embedded`, the name of an installed spaCy package, a folder, or a pipeline that is loaded already.
 
     Raises FileNotFoundError when there is none, ValueError when it has no parser or no tagger.
     """
+    if isinstance(name, Language):
+        return _checked(name, f"{name.lang}_{name.meta['name']}")
     if name == "embedded":
         return spacy.load(embedded_dir("phrases"))
     try:
         pipeline = spacy.load(Path(name) if Path(name).is_dir() else name)
     except OSError as error:
         raise FileNotFoundError(
-            f"No spaCy pipeline {name!r}: give `embedded`, a folder, or install it (python -m spacy download {name})."
+            f"No spaCy pipeline {str(name)!r}: give `embedded`, a folder, or install it "
+            f"(python -m spacy download {name})."
         ) from error
+    return _checked(pipeline, str(name))
+
+
+def _checked(pipeline: Language, name: str) -> Language:
+    """`pipeline` if it finds noun phrases, or ValueError."""
     doc = pipeline("A dog.")
     missing = [what for what, attribute in (("parser", "DEP"), ("tagger", "POS")) if not doc.has_annotation(attribute)]
     if missing:
@@ -53,12 +61,20 @@ def noun_phrases(
 
     `drop`: leave out `pronouns`, and the `unseen` (`the image`, `the background`; English).
     """
-    phrases = []
+    return chosen_phrases(pipeline, answer, words=words, drop=drop)[0]
+
+
+def chosen_phrases(
+    pipeline: Language, answer: Answer, *, words: Words = "root", drop: Collection[Kind] = ()
+) -> tuple[tuple[Phrase, ...], tuple[str, ...]]:
+    """As `noun_phrases`, and the words of the chunks that were left out."""
+    phrases, left_out = [], []
     for chunk in noun_chunks(pipeline(answer.text)):
         if any(TESTS[kind](chunk) for kind in drop):
-            continue
-        phrases.append(phrase_of(chunk, answer, words))
-    return tuple(phrases)
+            left_out.append(chunk.text)
+        else:
+            phrases.append(phrase_of(chunk, answer, words))
+    return tuple(phrases), tuple(left_out)
 
 
 def phrase_of(chunk: Span, answer: Answer, words: Words) -> Phrase:

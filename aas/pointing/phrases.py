@@ -9,7 +9,7 @@ from spacy.language import Language
 
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import Merge, phrase_map
-from aas.phrases.parser import Words, noun_phrases
+from aas.phrases.parser import Words, chosen_phrases
 from aas.phrases.visible import Kind
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
@@ -48,16 +48,23 @@ class Pointed:
 
 def point_phrases(
     pipeline: Language, answer: Answer, attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
-) -> list[Pointed]:
-    """The answer's noun phrases in reading order, each with its prompt."""
-    phrases = noun_phrases(pipeline, answer, words=options.words, drop=options.drop)
-    return prompted(phrases, attention, options, image_hw)
+) -> tuple[list[Pointed], tuple[str, ...]]:
+    """The answer's noun phrases in reading order, each with its prompt; and the words of those that were left out.
+
+    `image_hw`: of the upright photograph, in pixels.
+    """
+    phrases, left_out = chosen_phrases(pipeline, answer, words=options.words, drop=options.drop)
+    return prompted(phrases, attention, options, image_hw), left_out
 
 
 def prompted(
     phrases: Sequence[Phrase], attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
 ) -> list[Pointed]:
-    """Each phrase with its map and its prompt."""
+    """Each phrase with its map and its prompt.
+
+    `attention`: maps float32 [tokens, h, w] of the whole answer, whose mean over its tokens is taken away before
+    a phrase's tokens are merged; `image_hw`: of the upright photograph, in pixels.
+    """
     residual = without_token_mean(attention.maps)
     pointed = []
     for phrase in phrases:
@@ -65,11 +72,16 @@ def prompted(
         maps = attention.maps if len(phrase.token_indices) == len(residual) else residual
         grid_map = phrase_map(maps, phrase.token_indices, options.merge)
         point_xy = point_prompt(grid_map, attention.view, image_hw)
-        if options.prompt == "mask":
-            prompt = mask_prompt(grid_map, attention.view, image_hw, options.mask_side)
-        elif options.n_positive == 1 and not options.n_negative:
-            prompt = Prompt(np.array([point_xy], np.float32), np.ones(1, np.int64))
-        else:
-            prompt = points_prompt(grid_map, attention.view, image_hw, options.n_positive, options.n_negative)
+        prompt = _prompt(grid_map, attention.view, point_xy, options, image_hw)
         pointed.append(Pointed(phrase, grid_map, attention.view, point_xy, prompt))
     return pointed
+
+
+def _prompt(
+    grid_map: np.ndarray, view: View, point_xy: tuple[int, int], options: PointingOptions, image_hw: tuple[int, int]
+) -> Prompt:
+    if options.prompt == "mask":
+        return mask_prompt(grid_map, view, image_hw, options.mask_side)
+    if options.n_positive == 1 and not options.n_negative:  # the point that is known already
+        return Prompt(np.array([point_xy], np.float32), np.ones(1, np.int64))
+    return points_prompt(grid_map, view, image_hw, options.n_positive, options.n_negative)

@@ -17,15 +17,17 @@ CERTAINTY = (0.001, 0.999)
 
 
 def point_prompt(phrase_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> tuple[int, int]:
-    """`point_xy`: the pixel where the map, upsampled bicubically to the image, is largest."""
+    """`point_xy`: the pixel where `phrase_map`, float32 [h, w] over `view`, is largest after bicubic upsampling to the
+    image. Raises ValueError as `aas.geometry.largest_pixel_xy`."""
     return largest_pixel_xy(phrase_map, view, image_hw)
 
 
 def points_prompt(
     phrase_map: np.ndarray, view: View, image_hw: tuple[int, int], positive: int = 1, negative: int = 0
 ) -> Prompt:
-    """Up to `positive` points at the peaks of the map, the first that of `point_prompt`, and up to `negative` points
-    not on the thing, at its troughs. What counts as a peak says `aas.geometry.peaks_xy`."""
+    """Up to `positive` points at the peaks of `phrase_map`, float32 [h, w] over `view`, the first that of
+    `point_prompt`, and up to `negative` points not on the thing, at its troughs. What counts as a peak says
+    `aas.geometry.peaks_xy`. `image_hw` in pixels, as the points are."""
     on_thing = peaks_xy(phrase_map, view, image_hw, positive)
     elsewhere = peaks_xy(-phrase_map, view, image_hw, negative) if negative else []
     elsewhere = [xy for xy in elsewhere if xy not in on_thing]  # of a constant map both are the same pixel
@@ -36,9 +38,10 @@ def points_prompt(
 def mask_prompt(phrase_map: np.ndarray, view: View, image_hw: tuple[int, int], mask_side: int = 256) -> Prompt:
     """A coarse mask and a box, as the reference makes them. `mask_side`: the segmenter's mask resolution.
 
-    The map on the image over FULL_ATTENTION is the probability of each pixel; its logits are resized (bicubic) so that
-    the long side has `mask_side` cells, and padded with zeros at the right or the bottom to a square, SAM's mask input.
-    The box holds all pixels above ON_THING; the whole image where there is none.
+    `phrase_map` float32 [h, w] over `view`. The map on the image over FULL_ATTENTION is the probability of each pixel;
+    its logits are resized (bicubic) so that the long side has `mask_side` cells, and padded with zeros at the right or
+    the bottom to a square, SAM's mask input. The box holds all pixels above ON_THING; the whole image where there is
+    none.
     """
     height, width = image_hw
     probability = torch.from_numpy(map_on_image(phrase_map, view, image_hw)) / FULL_ATTENTION

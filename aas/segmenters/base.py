@@ -1,174 +1,103 @@
-"""What every segmenter offers: encode photographs once, then masks for many prompts in one batch."""
+"""What every segmenter offers, whatever it is made of, and the records that cross it.
 
-import math
+Four names: `encode` photographs once, then `masks` for many prompts on one of them; `device` and `mask_side` say where
+it computes and which coarse masks it likes. SAM and its kin stand behind this contract in `sam_family.py`;
+docs/adding-a-segmenter.md adds one that is no network at all.
+"""
+
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
-PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 35 MB per prompt
-FLOATS_PER_UPSCALE = 1 << 22  # masks are made large a few at a time: they stay in the cache, and bounded when huge
+CONTRACT = ("encode", "masks", "device", "mask_side")
 
 
 @dataclass(frozen=True)
 class ImageEmbedding:
     """One encoded photograph.
 
-    `features`: what the family's decoder needs, float32, on the segmenter's device; `size_hw` of the upright original,
-    in pixels; `input_size_hw` of the photograph at the top left of the segmenter's square input, in pixels.
+    `size_hw` of the upright photograph, in pixels; `features`: whatever this segmenter's own `masks` needs of it, the
+    pixels themselves if need be. Nobody else looks at them.
     """
 
-    features: tuple[Tensor, ...]
     size_hw: tuple[int, int]
-    input_size_hw: tuple[int, int]
+    features: Any
+
+
+class Candidates(Protocol):
+    """The masks of N prompts on one photograph, K for each, in the segmenter's own order (SAM: last = largest whole).
+
+    `MaskCandidates` is one. A segmenter whose masks are dear to make large has a class of its own and makes only those
+    that are asked for.
+    """
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float32 [N, K]: the segmenter's own estimate of each mask's IoU with what was meant, about 0 to 1."""
+
+    @property
+    def masks(self) -> np.ndarray:
+        """All of them, bool [N, K, H, W] at the photograph's size."""
+
+    def chosen(self, candidates: int | np.ndarray) -> np.ndarray:
+        """One mask per prompt, bool [N, H, W]. `candidates`: which of the K, one for all or int [N]; -1 is the last."""
 
 
 @dataclass(frozen=True)
 class MaskCandidates:
-    """The masks of N prompts on one photograph, K = 3 each, in the segmenter's own order (SAM: last = largest whole).
+    """`Candidates` that are there already: `masks` bool [N, K, H, W] and `scores` float [N, K]; K may be 1.
 
-    `logits` float32 [N, K, h, w], coarse, on the segmenter's device; `scores` float32 [N, K], the segmenter's own
-    estimate of each mask's IoU with what was meant (about 0 to 1, not clipped); `upscale` makes logits [n, h, w] into
-    masks bool [n, H, W] at the photograph's size. That costs more than the decoder, so it is done when asked for.
+    A segmenter that cannot judge its masks gives each the score 1. Raises ValueError for other shapes.
     """
 
-    logits: Tensor
+    masks: np.ndarray
     scores: np.ndarray
-    upscale: Callable[[Tensor], np.ndarray]
 
-    @property
-    def masks(self) -> np.ndarray:
-        """All of them, bool [N, K, H, W] at the photograph's size. Computed anew at each access."""
-        masks = self.upscale(self.logits.flatten(0, 1))
-        return masks.reshape(*self.scores.shape, *masks.shape[1:])
+    def __post_init__(self) -> None:
+        if self.masks.dtype != bool or self.masks.ndim != 4 or self.masks.shape[:2] != self.scores.shape:
+            raise ValueError(
+                "A segmenter's masks are bool [N, K, H, W] with scores [N, K], not "
+                f"{self.masks.dtype} {list(self.masks.shape)} with scores {list(self.scores.shape)}."
+            )
 
     def chosen(self, candidates: int | np.ndarray) -> np.ndarray:
-        """One mask per prompt, bool [N, H, W]. `candidates`: which of the K, one for all or int [N]; -1 is the last."""
-        n = len(self.scores)
-        which = torch.as_tensor(np.broadcast_to(candidates, (n,)).copy(), dtype=torch.int64)
-        return self.upscale(self.logits[torch.arange(n), which])
+        """See `Candidates`."""
+        return self.masks[np.arange(len(self.masks)), candidates]
 
 
 class Segmenter(ABC):
     """A promptable segmenter. All coordinates are pixels (x, y) of the upright original photograph.
 
-    `model`: a model of transformers with SAM's call. `pixel_mean`, `pixel_std`: of each channel, in units of the pixel
-    range. `dtype`: what the image encoder computes in; weights, prompts and decoder stay float32, since 8 bits of a
-    coordinate are too few for a point.
+    `load_segmenter` makes one that needs no checkpoint by `Class(device, dtype)`: where to compute, and in what.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        dtype: torch.dtype = torch.float32,
-    ):
-        self.model, self.dtype = model.eval(), dtype
-        # In the pixels' own range at once, as transformers' tensor processors do it.
-        self.pixel_mean = torch.tensor(pixel_mean, device=model.device)[:, None, None] * 255
-        self.pixel_std = torch.tensor(pixel_std, device=model.device)[:, None, None] * 255
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str,
-        revision: str | None = None,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> Self:
-        """Load a Hugging Face id or a local folder. Raises ValueError where weights are missing or damaged."""
-        from aas.segmenters import embedded  # noqa: F401  tells transformers' Auto classes the embedded architecture
-
-        revision = revision or "main"
-        # The same two numbers for all families; the processor classes themselves need torchvision for some.
-        processor, _ = SamImageProcessorPil.get_image_processor_dict(source, revision=revision)
-        try:
-            model, info = AutoModelForMaskGeneration.from_pretrained(
-                source, revision=revision, dtype=torch.float32, output_loading_info=True
-            )
-        except Exception as error:  # OSError, RuntimeError, safetensors' own, …: by what is missing or damaged
-            raise ValueError(f"{source} cannot be loaded: {error}") from error
-        if info["missing_keys"]:  # transformers would go on with random numbers in their place
-            names = sorted(info["missing_keys"])
-            raise ValueError(f"{source} lacks {len(names)} of the segmenter's weights, the first is {names[0]}.")
-        model = model.to(device).to(memory_format=torch.channels_last)  # in which convolutions run, without a copy
-        return cls(model, processor["image_mean"], processor["image_std"], dtype)
-
-    # ---------------------------------------------------------------------------------- what a family says
-
-    @abstractmethod
-    def input_size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """How large a photograph of `size_hw` pixels becomes inside the model's square input."""
-
-    @abstractmethod
-    def resized(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-        """uint8 [H, W, 3] -> uint8 [3, h, w] on the CPU, with the rounding of the family's own processor."""
-
-    @abstractmethod
-    def image_features(self, pixels: Tensor) -> Sequence[Tensor]:
-        """The image encoder: pixels float32 [B, 3, S, S] -> tensors [B, ...] that `decoder_features` understands."""
-
-    @abstractmethod
-    def decoder_features(self, features: Sequence[Tensor]) -> dict[str, Any]:
-        """Those tensors as arguments of the model's call."""
-
-    @abstractmethod
-    def in_mask_frame(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """Logits [n, 1, s, s] of a photograph of `size_hw` pixels, padded to a square at the right or the bottom ->
-        [n, 1, m, m] of the square input, m = `mask_side`."""
-
-    @abstractmethod
-    def at_original_size(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
-        """Logits [n, 1, h, w] of the square input -> [n, 1, H, W] of the photograph."""
-
-    def decode(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """The model's call: logits [B, P, K, h, w] and scores [B, P, K]."""
-        output = self.model(multimask_output=True, **inputs)
-        return output.pred_masks, output.iou_scores
-
-    # -------------------------------------------------------------------------------------------- segmenting
+    def __init__(self, device: torch.device | None = None, dtype: torch.dtype | None = None):  # noqa: B027
+        """For a segmenter with neither: it computes on the CPU, in what it likes."""
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def input_side(self) -> int:
-        """Pixels of the model's square input."""
-        return self.model.prompt_encoder.input_image_size
+        """Where it computes."""
+        return torch.device("cpu")
 
     @property
     def mask_side(self) -> int:
-        """Cells of the square of a coarse mask: the prompt encoder halves it twice on its way to the embedding's."""
-        return 4 * self.model.prompt_encoder.image_embedding_size[0]
+        """Cells of the side of the coarse masks that it is given."""
+        return 256
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[np.ndarray]) -> list[ImageEmbedding]:
-        """Encode photographs (uint8 [H, W, 3] RGB, any sizes) in one batch; one embedding each, in order."""
-        if not images:
-            return []
-        sizes = [self.input_size_hw(image.shape[:2]) for image in images]
-        pixels = torch.stack([self._pixels(image, size) for image, size in zip(images, sizes, strict=True)])
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features = self.image_features(pixels)
-        return [
-            ImageEmbedding(tuple(feature[i].float() for feature in features), image.shape[:2], size)
-            for i, (image, size) in enumerate(zip(images, sizes, strict=True))
-        ]
+    @property
+    def is_small(self) -> bool:
+        """Whether it is so light that on a CPU each worker process had better do whole images with one of its own."""
+        return False
 
-    def _pixels(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-        """[3, S, S] float32: normalised, zeros at the right and bottom."""
-        pixels = (self.resized(image, size_hw).to(self.device).float() - self.pixel_mean) / self.pixel_std
-        return F.pad(pixels, (0, self.input_side - size_hw[1], 0, self.input_side - size_hw[0]))
+    @abstractmethod
+    def encode(self, images: Sequence[np.ndarray]) -> Sequence[ImageEmbedding]:
+        """Encode photographs (uint8 [H, W, 3] RGB, any sizes); one embedding each, in order."""
 
-    @torch.inference_mode()
+    @abstractmethod
     def masks(
         self,
         embedding: ImageEmbedding,
@@ -177,72 +106,10 @@ class Segmenter(ABC):
         *,
         boxes_xyxy: np.ndarray | None = None,
         mask_logits: np.ndarray | None = None,
-    ) -> MaskCandidates:
-        """Three masks for each of N prompts on one photograph.
+    ) -> Candidates:
+        """K masks for each of N prompts on one photograph; a prompt's masks depend on no other prompt.
 
-        `points_xy` float [N, P, 2]; `labels` int [N, P]: 1 = on the thing (the default), 0 = not on it, -10 = no point
-        (fills up rows, but is attended to); `boxes_xyxy` float [N, 4]; `mask_logits` float [N, s, s], coarse masks of
-        the photograph padded to a square at the right or the bottom, as SAM takes them; any s, the segmenter's own
-        (`mask_side`) is exact. At least one kind of prompt must be given; several are combined. N = 0 gives empty
-        arrays.
-
-        All prompts go through the decoder together, in parts of `PROMPTS_PER_DECODE`. Raises ValueError for prompts
-        that do not fit each other, and where the model overflows.
+        `points_xy` float [N, P, 2]; `labels` int [N, P]: 1 = on the thing (the default), 0 = not on it; `boxes_xyxy`
+        float [N, 4]; `mask_logits` float [N, s, s], coarse masks (above 0 = on the thing) of the photograph padded to a
+        square at the right or the bottom. At least one kind of prompt is given; several belong together.
         """
-        prompts: dict[str, Tensor] = {}  # each [N, ...]
-        if points_xy is not None:
-            prompts["input_points"] = self._to_input_frame(points_xy, embedding)
-            labels = np.ones(np.shape(points_xy)[:2]) if labels is None else labels
-            prompts["input_labels"] = torch.as_tensor(labels, device=self.device).long()
-        if boxes_xyxy is not None:
-            prompts["input_boxes"] = self._to_input_frame(np.reshape(boxes_xyxy, (-1, 2, 2)), embedding).flatten(1)
-        if mask_logits is not None:
-            coarse = torch.as_tensor(mask_logits, dtype=torch.float32, device=self.device)
-            prompts["input_masks"] = self.in_mask_frame(coarse[:, None], embedding.size_hw)[:, 0]
-        if not prompts:
-            raise ValueError("masks() needs points_xy, boxes_xyxy or mask_logits.")
-        counts = {len(prompt) for prompt in prompts.values()}
-        if len(counts) > 1:
-            raise ValueError(f"masks() needs equally many prompts of each kind, not {sorted(counts)}.")
-
-        n = counts.pop()
-        parts = [
-            self._decoded(embedding, {name: prompt[i : i + PROMPTS_PER_DECODE] for name, prompt in prompts.items()})
-            for i in range(0, n, PROMPTS_PER_DECODE)
-        ]
-        logits = torch.cat([part[0] for part in parts]) if parts else torch.zeros(0, 3, 1, 1)
-        scores = torch.cat([part[1] for part in parts]) if parts else torch.zeros(0, 3)
-        if not scores.isfinite().all():
-            raise ValueError(f"The segmenter's scores are not finite: {self.dtype} may not hold them, try float32.")
-        return MaskCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding))
-
-    def _decoded(self, embedding: ImageEmbedding, prompts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        features = [feature[None] for feature in embedding.features]
-        if "input_masks" in prompts:  # transformers takes one mask per image: the image n times, one prompt each
-            n = len(prompts["input_masks"])
-            features = [feature.expand(n, *feature.shape[1:]) for feature in features]
-            prompts = {name: prompt[:, None] for name, prompt in prompts.items()}
-        else:  # n prompts on one image
-            prompts = {name: prompt[None] for name, prompt in prompts.items()}
-        logits, scores = self.decode(**self.decoder_features(features), **prompts)
-        return logits.flatten(0, 1), scores.flatten(0, 1)
-
-    def _to_input_frame(self, xy: np.ndarray, embedding: ImageEmbedding) -> Tensor:
-        (height, width), (input_height, input_width) = embedding.size_hw, embedding.input_size_hw
-        scaled = np.asarray(xy, np.float64) * (input_width / width, input_height / height)
-        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
-
-    @torch.inference_mode()
-    def _upscaled(self, logits: Tensor, embedding: ImageEmbedding) -> np.ndarray:
-        """Logits [n, h, w] of the square input -> bool [n, H, W] of the photograph."""
-        part = max(1, FLOATS_PER_UPSCALE // max(math.prod(embedding.size_hw), self.input_side**2))
-        masks = np.empty((len(logits), *embedding.size_hw), bool)
-        for i in range(0, len(logits), part):
-            large = self.at_original_size(logits[i : i + part, None], embedding)
-            masks[i : i + part] = (large[:, 0] > 0).cpu().numpy()
-        return masks
-
-
-def bilinear(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """[n, 1, h, w] -> [n, 1, H, W], half-pixel centres; the same where the size is the same."""
-    return F.interpolate(logits, size_hw, mode="bilinear", align_corners=False)

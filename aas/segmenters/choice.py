@@ -1,31 +1,32 @@
-"""Which of a segmenter's three masks is the phrase's?"""
+"""Which of the masks that a segmenter proposes is the phrase's?"""
 
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 
+from aas.choices import MaskChoice
 from aas.geometry import cells_of_mask
 from aas.records import View
 
-MaskChoice = Literal["last", "best-score", "best-attention"]
-CHOICES = ("last", "best-score", "best-attention")
 
+def choose(
+    choice: MaskChoice, masks: Sequence[np.ndarray], scores: np.ndarray, grid_map: np.ndarray, view: View
+) -> int:
+    """The index of one of K `masks` bool [H, W]; for all choices but `best-attention` none need be there.
 
-def choose(choice: MaskChoice, masks: np.ndarray, scores: np.ndarray, grid_map: np.ndarray, view: View) -> int:
-    """The index of one of `masks` bool [3, H, W].
-
-    `last` is what the reference takes; `best-score` the largest of `scores` [3]; `best-attention` the mask whose
-    inside has the largest mean attention above its outside, by `grid_map` [h, w] over `view`.
+    `last` is what the reference takes of SAM's three; `best-score` the largest of `scores` float [K]; `best-attention`
+    the mask whose inside has the largest mean attention above its outside, by `grid_map` float [h, w] over `view`.
     """
     if choice == "last":
-        return len(masks) - 1
+        return len(scores) - 1
     if choice == "best-score":
         return int(scores.argmax())
     return int(np.argmax([attention_contrast(mask, grid_map, view) for mask in masks]))
 
 
 def attention_contrast(mask: np.ndarray, grid_map: np.ndarray, view: View) -> float:
-    """Mean attention per cell inside the mask minus that outside; -inf for a mask that covers nothing of the view."""
+    """Mean attention per cell of `grid_map` float [h, w] inside `mask` bool [H, W] minus that outside; -inf for a mask
+    that covers nothing of the view."""
     inside, outside = cells_of_mask(mask, view)
     if not inside.any():
         return -np.inf

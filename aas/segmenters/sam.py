@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aas.segmenters.base import ImageEmbedding, Segmenter, bilinear
+from aas.segmenters.sam_family import SamEmbedding, SamFamily, bilinear
 
 
-class SamSegmenter(Segmenter):
+class SamSegmenter(SamFamily):
     """transformers' SamModel, and models with its call.
 
     Computes what segment-anything's SamPredictor and transformers' SamProcessor, SamModel and post_process_masks
@@ -20,12 +20,12 @@ class SamSegmenter(Segmenter):
     """
 
     def input_size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """See `Segmenter`. A side of less than half a pixel becomes one."""
+        """See `SamFamily`. A side of less than half a pixel becomes one."""
         scale = self.input_side / max(size_hw)
         return max(1, int(size_hw[0] * scale + 0.5)), max(1, int(size_hw[1] * scale + 0.5))
 
     def resized(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-        """See `Segmenter`. As Pillow rounds: within one grey level of PyTorch's, but SAM's own."""
+        """See `SamFamily`. As Pillow rounds: within one grey level of PyTorch's, but SAM's own."""
         resized = Image.fromarray(image).resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
@@ -38,7 +38,7 @@ class SamSegmenter(Segmenter):
     def in_mask_frame(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
         return bilinear(logits, (self.mask_side, self.mask_side))
 
-    def at_original_size(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
+    def at_original_size(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
         height, width = embedding.input_size_hw
         square = bilinear(logits, (self.input_side, self.input_side))
         return bilinear(square[..., :height, :width], embedding.size_hw)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aas.segmenters.base import ImageEmbedding, Segmenter, bilinear
+from aas.segmenters.sam_family import SamEmbedding, SamFamily, bilinear
 
 
-class Sam2Segmenter(Segmenter):
+class Sam2Segmenter(SamFamily):
     """transformers' Sam2Model and Sam3TrackerModel.
 
     The photograph is stretched to the square input, and masks are scaled from the decoder's size to the photograph's
@@ -22,7 +22,7 @@ class Sam2Segmenter(Segmenter):
         return self.input_side, self.input_side
 
     def resized(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-        """See `Segmenter`. As torchvision resizes uint8 tensors on most machines: in float32, rounded; where it takes
+        """See `SamFamily`. As torchvision resizes uint8 tensors on most machines: in float32, rounded; where it takes
         its AVX2 kernel, a pixel may differ by one grey level."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
         return F.interpolate(pixels, size_hw, mode="bilinear", antialias=True)[0].round().to(torch.uint8)
@@ -34,10 +34,10 @@ class Sam2Segmenter(Segmenter):
         return {"image_embeddings": list(features)}
 
     def in_mask_frame(self, logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """See `Segmenter`: the padding is cut off, the rest stretched as the photograph is."""
+        """See `SamFamily`: the padding is cut off, the rest stretched as the photograph is."""
         scale = logits.shape[-1] / max(size_hw)
         height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
         return bilinear(logits[..., :height, :width], (self.mask_side, self.mask_side))
 
-    def at_original_size(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
+    def at_original_size(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
         return bilinear(logits, embedding.size_hw)

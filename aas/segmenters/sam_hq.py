@@ -23,7 +23,7 @@ class SamHQSegmenter(SamSegmenter):
         return {"image_embeddings": features[0], "intermediate_embeddings": list(features[1:])}
 
     def decode(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """See `Segmenter`. The scores are read before the model sorts them, and its sorting is undone."""
+        """See `SamFamily`. The scores are read before the model sorts them, and its sorting is undone."""
         unsorted: list[Tensor] = []
         head = self.model.mask_decoder.iou_prediction_head
         hook = head.register_forward_hook(lambda module, arguments, scores: unsorted.append(scores))

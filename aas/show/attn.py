@@ -3,33 +3,40 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from aas.geometry import padded_view
 from aas.images import read_image
-from aas.phrases.alignment import decode_with_spans
-from aas.records import Answer, AttentionMaps
 from aas.store import reference
 from aas.store.atomic import written
-from aas.store.attention import SUFFIX, AttentionItem, read_item
-from aas.store.keys import unquoted
+from aas.store.attention import SUFFIX, read_item
 from aas.store.runs import RunFolder
 from aas.text import harmless
 from aas.view import attention_sheet
 
 
-def show_attn(paths: Sequence[Path], out: Path, images: Path | None = None, tokenizer: str | None = None) -> int:
+def show_attn(
+    paths: Sequence[Path],
+    out: Path,
+    images: Path | None = None,
+    tokenizer: str | None = None,
+    fit: reference.Fit = "pad",
+) -> int:
     """Write `NAME.png` into `out` for every item, and print its path; returns the exit code.
 
     `paths`: items, or run folders. `images`: where the photographs are, from run.json if None. `tokenizer` names the
-    words of items of the reference (`.pth`), which hold only their ids.
+    words of items of the reference (`.pth`), which hold only their ids; `fit`: whether their images were padded or
+    stretched.
     """
+    if fit not in reference.VIEWS:
+        raise ValueError(f"--fit {fit!r}: give {', '.join(reference.VIEWS)}.")
+    words = None if tokenizer is None else reference.load_tokenizer(tokenizer)
     found = [item for path in paths for item in _items(path)]
     n_failed = 0
     for path in tqdm(found, unit="item", disable=len(found) == 1):
         try:
-            print(_show(path, out, images or _images_of_run(path.parent), tokenizer))
+            print(_show(path, out, images or _images_of_run(path.parent), words, fit))
         except (ValueError, FileNotFoundError) as error:
             if len(found) == 1:
                 raise
@@ -58,37 +65,18 @@ def _images_of_run(folder: Path) -> Path:
     return Path(where) if Path(where).is_dir() else Path(where).parent
 
 
-def _show(path: Path, out: Path, images: Path, tokenizer: str | None) -> Path:
+def _show(path: Path, out: Path, images: Path, tokenizer: Any, fit: reference.Fit) -> Path:
     if path.suffix == reference.SUFFIX:
-        photo = read_image(_photo_of_reference(path, images))
-        item = _of_reference(path, photo.shape[:2], tokenizer)
+        name, photo = path.stem, read_image(reference.photograph(path, images))
+        answer, attention = reference.read_answer(path, photo.shape[:2], tokenizer, fit)
     else:
         item = read_item(path)
-        photo = read_image(images / item.image)
+        name, answer, attention = item.image, item.answer, item.attention
+        photo = read_image(images / name)
         if photo.shape[:2] != item.image_hw:
-            raise ValueError(f"{images / item.image} has another size than the image that {path} is about.")
+            raise ValueError(f"{images / name} has another size than the image that {path} is about.")
     target = out / f"{path.name.removesuffix(path.suffix)}.png"
     with written(target) as temporary:
-        title = f"{item.image}: raw attention above, minus the mean over tokens below"
-        attention_sheet.draw(photo, item.answer, item.attention, title).save(temporary, format="PNG")
+        title = f"{name}: raw attention above, minus the mean over tokens below"
+        attention_sheet.draw(photo, answer, attention, title).save(temporary, format="PNG")
     return target
-
-
-def _photo_of_reference(path: Path, images: Path) -> Path:
-    """The reference names an item as its image without extension."""
-    stem = unquoted(path.stem)
-    for candidate in (images / stem, *sorted(images.glob(f"{stem}.*"))):
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"{path}: there is no image {stem} in {images}.")
-
-
-def _of_reference(path: Path, image_hw: tuple[int, int], tokenizer: str | None) -> AttentionItem:
-    text, token_ids, maps = reference.read_item(path)
-    spans = [(0, 0)] * len(token_ids)
-    if tokenizer is not None:
-        from transformers import AutoTokenizer
-
-        text, spans = decode_with_spans(AutoTokenizer.from_pretrained(tokenizer), token_ids)
-    answer = Answer("", text, tuple(token_ids), tuple(spans))
-    return AttentionItem(path.stem, image_hw, answer, AttentionMaps(maps, padded_view(maps.shape[1:], image_hw)))

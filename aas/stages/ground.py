@@ -1,18 +1,24 @@
-"""`aas ground` over files and folders: one image after the other, each one's failure its own."""
+"""`aas ground`: the whole way for files and folders, with a report of all of them."""
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
-from transformers.utils import logging
 
-from aas.ground import Grounder, Grounding
-from aas.images import ImageError, list_images
-from aas.store.atomic import write_text
-from aas.store.keys import result_names
+from aas.engine.local import fill
+from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.workers import half_the_cores, n_workers
+from aas.ground import ByGrounder, Grounder, Request
+from aas.grounding import Grounding
+from aas.stages.ground_inputs import Inputs, collect, requests_of
+from aas.stages.ground_options import Ground
+from aas.stages.infer_attn import facts
+from aas.store.runs import RunFolder
 from aas.text import harmless
 from aas.view import report, terminal
 
@@ -20,127 +26,138 @@ EMBEDDED_NOTICE = (
     "The embedded model is small (7 million parameters, trained on 2,000 photographs): expect simple captions and "
     "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
 )
+REPORT = "report.html"
+REPORT_SHARE = 0.1  # of the time, at most, goes into reports of what is done so far
+
+log = logging.getLogger(__name__)
 
 
-@dataclass
-class Job:
-    """What to ground and what went wrong so far. `images`: (path, folder it was found in)."""
+def ground(options: Ground) -> int:
+    """Ground every image into the folder (NAME.json, NAME.png, NAME.safetensors, report.html); returns the exit code.
 
-    images: list[tuple[Path, Path]] = field(default_factory=list)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-
-    def fail(self, image: str, error: str) -> None:
-        self.failures.append((image, error))
-        tqdm.write(f"failed: {harmless(error)}", file=sys.stderr)
-
-
-def collect(paths: Iterable[Path], out: Path) -> Job:
-    """The images behind files and folders; what is missing or empty is a failure of its own.
-
-    Raises ValueError where writing into `out` would put results among, or over, the images themselves.
+    Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
-    job = Job()
-    for path in paths:
-        if path.is_dir():
-            if path.resolve() == out.resolve():
-                raise ValueError(f"--out {out} is a folder of images to ground; name another one for the results.")
-            found = list_images(path, outside=[out])
-            job.images += [(image, path) for image in found]
-            if not found:
-                job.fail(str(path), f"{path}: no images in this folder")
-        elif path.is_file():
-            job.images.append((path, path.parent))
-        else:
-            job.fail(str(path), f"{path}: no such file or folder")
-    return job
+    run = RunFolder(options.out, ".json")
+    if run.description_path.exists():
+        run.begin("ground", options.deciding(), {})
+    inputs = collect(options.images, options.out)
+    requests = requests_of(inputs, options, run)
+    _outputs_are_not_inputs(requests, run)
+    told = Told(run, options)
+    told.tell_what_is_there(requests)
+
+    def load() -> tuple[Stage, Plan, dict[str, Any]]:
+        if options.model == "embedded":
+            _be_quiet_about_loading()
+        grounder = Grounder(**options.grounder())
+        return Saving(grounder, run), plan_for(grounder, options, len(requests)), facts({}, grounder.lmm)
+
+    code = fill(run, "ground", options.deciding(), _work(inputs, requests, options), load, told.tell)
+    told.write_report()
+    return code
 
 
-def outputs_are_not_inputs(job: Job, names: Sequence[str], out: Path) -> None:
-    inputs = {path.resolve() for path, _ in job.images}
-    for name in names:
-        for target in (out / f"{name}.png", out / f"{name}.json"):
+def _work(inputs: Inputs, requests: Sequence[Request], options: Ground) -> Work[Request]:
+    chunk = chunk_of(requests, options.num_chunks, options.chunk_idx)
+    missing = inputs.missing if options.chunk_idx == 0 else []
+    return Work(chunk, missing, len(requests) + len(inputs.missing), options.num_chunks == 1)
+
+
+def _outputs_are_not_inputs(requests: Sequence[Request], run: RunFolder) -> None:
+    inputs = {Path(request.source).resolve() for request in requests if isinstance(request.source, Path)}
+    for request in requests:
+        for suffix in (".png", ".json", ".safetensors"):
+            target = run.item_path(request.key).with_suffix(suffix)
             if target.resolve() in inputs:
                 raise ValueError(f"The result {target} would overwrite an image; name another folder with --out.")
 
 
-def ground_files(
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    question: str | None = None,
-    answer: str | None = None,
-    model: str = "embedded",
-    base: str | None = None,
-    segmenter: str = "embedded",
-    phrases: str = "embedded",
-    preset: str = "paper",
-    n_points: int | None = None,
-    device: str | None = None,
-    max_new_tokens: int | None = None,
-    as_json: bool = False,
-) -> int:
-    """Ground every image into `out` (NAME.json, NAME.png, report.html); returns the exit code.
+def _be_quiet_about_loading() -> None:
+    from transformers.utils import logging as of_transformers
 
-    Raises ValueError, FileNotFoundError or OSError, before anything is written, where the arguments cannot work.
+    log.info("%s", EMBEDDED_NOTICE)
+    of_transformers.disable_progress_bar()  # of loading, which takes a second
+
+
+def plan_for(grounder: Grounder, options: Ground, n_items: int) -> Plan:
+    """On a GPU, and with large models, one process computes, others prepare, and one more draws and writes. Small
+    models on a CPU leave cores idle that way: there each worker does all for its own images."""
+    if grounder.is_small and grounder.lmm.device.type == "cpu" and options.batch_size in ("auto", "1"):
+        import torch
+
+        return Plan(1, n_workers(options.workers, n_items, torch.get_num_threads()), by_item=True)
+    workers = n_workers(options.workers, n_items, half_the_cores())
+    return Plan(grounder.images_at_once(), workers, finishes_elsewhere=True)
+
+
+class Saving(ByGrounder):
+    """Saves each grounding under its key."""
+
+    def __init__(self, grounder: Grounder, run: RunFolder):
+        super().__init__(grounder)
+        self.run = run
+
+    def shown(self, item: Request) -> str:
+        return shown(item)
+
+    def finish(self, item: Request, result: Grounding) -> None:
+        result.save(self.run.path, self.run.item_path(item.key).stem)
+
+
+def shown(request: Request) -> str:
+    return str(request.source) if isinstance(request.source, (str, Path)) else "-"
+
+
+class Told:
+    """What people see of a run while it goes on: a line for each image, and the report of all that the folder holds.
+
+    Everything is read from the files, so that what an earlier start has done is told in the same way.
     """
-    if answer is not None and not answer.strip():
-        raise ValueError("--answer is empty: give the words to ground, or leave it out to let the model answer.")
-    job = collect(paths, out)
-    names = result_names(job.images)
-    outputs_are_not_inputs(job, names, out)
-    out.mkdir(parents=True, exist_ok=True)
-    fragments: list[str] = []
-    if job.images:
-        if model == "embedded":
-            print(EMBEDDED_NOTICE, file=sys.stderr)
-            logging.disable_progress_bar()  # of loading, which takes a second
-        grounder = Grounder(
-            model,
-            segmenter,
-            phrases,
-            base=base,
-            preset=preset,
-            n_points=n_points,
-            device=device,
-            max_new_tokens=max_new_tokens,
+
+    def __init__(self, run: RunFolder, options: Ground):
+        self.run, self.options = run, options
+        self.entries: dict[str, str] = {}
+        self.next_report = 0.0
+
+    def tell_what_is_there(self, requests: Sequence[Request]) -> None:
+        """The folder's results: those that are asked for again are printed, all are in the report."""
+        asked = {request.key: request for request in requests}
+        for key in self.run.items() if self.run.path.is_dir() else ():
+            try:
+                grounding = self._read(key)
+            except (ValueError, OSError) as error:
+                log.warning("not in the report: %s", harmless(str(error)))
+                continue
+            if key in asked:
+                self._print(asked[key], grounding)
+
+    def tell(self, request: Request) -> None:
+        """Print what is new, and put it into the report, where time allows."""
+        self._print(request, self._read(request.key))
+        if time.monotonic() >= self.next_report:
+            self.write_report()
+
+    def _read(self, key: str) -> Grounding:
+        path = self.run.item_path(key)
+        found = Grounding.load(path)
+        self.entries[key] = report.entry(
+            path.stem, found.image, found.answer, found.phrases, found.view, found.left_out
         )
-        progress = tqdm(job.images, unit="image", disable=len(job.images) == 1)
-        for (path, _), name in zip(progress, names, strict=True):
-            grounding = _ground_one(grounder, job, path, question, answer)
-            if grounding is not None:
-                done = replace(grounding, name=name)  # the one that is unique in this run
-                done.save(out)
-                fragments.append(report.entry(name, done.image, done.answer, done.phrases, done.view))
-                _show(path, done, as_json)
-    _finish(job, fragments, out, EMBEDDED_NOTICE if model == "embedded" else "")
-    return 3 if job.failures else 0
+        return found
 
+    def _print(self, request: Request, grounding: Grounding) -> None:
+        if self.options.as_json:
+            line = json.dumps(grounding.item() | {"image": shown(request)}, ensure_ascii=False)
+        else:
+            answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
+            line = f"{harmless(shown(request))}: {answer}"
+        tqdm.write(line, file=sys.stdout)
 
-def _ground_one(grounder: Grounder, job: Job, path: Path, question: str | None, answer: str | None) -> Grounding | None:
-    try:
-        return grounder(path, question, answer)
-    except ImageError as error:
-        job.fail(str(path), str(error))
-    except Exception as error:  # whatever one image's trouble is, it costs nobody else's result
-        job.fail(str(path), f"{path}: {type(error).__name__}: {error}")
-    return None
-
-
-def _show(path: Path, grounding: Grounding, as_json: bool) -> None:
-    if as_json:
-        line = json.dumps({"image": str(path)} | grounding.item(), ensure_ascii=False)
-    else:
-        answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
-        line = f"{harmless(str(path))}: {answer}"
-    tqdm.write(line, file=sys.stdout)
-
-
-def _finish(job: Job, fragments: list[str], out: Path, notice: str) -> None:
-    """The report over all images; failed.jsonl where something failed."""
-    report.write_report(out / "report.html", fragments, "aas ground", notice, job.failures)
-    failed = out / "failed.jsonl"
-    failed.unlink(missing_ok=True)
-    if job.failures:
-        lines = [json.dumps({"image": image, "error": error}, ensure_ascii=False) for image, error in job.failures]
-        write_text(failed, "\n".join(lines) + "\n")
-    print(f"{len(fragments)} grounded, {len(job.failures)} failed: {out / 'report.html'}", file=sys.stderr)
+    def write_report(self) -> None:
+        """Every entry so far, by name."""
+        start = time.monotonic()
+        entries = [self.entries[key] for key in sorted(self.entries)]
+        notice = EMBEDDED_NOTICE if self.options.model == "embedded" else ""
+        path = self.run.path / REPORT
+        report.write_report(path, entries, "aas ground", notice, list(self.run.failures().items()))
+        self.next_report = time.monotonic() + (time.monotonic() - start) / REPORT_SHARE

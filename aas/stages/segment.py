@@ -1,235 +1,180 @@
-"""`aas segment gcg|instance|expressions`: from stored attention to masks.
+"""`aas segment gcg|instance|expressions`: from stored attention to masks."""
 
-Two ways through the images. On a GPU, and with a large segmenter on a CPU, worker processes read the photographs and
-the items and find the prompts, the main process encodes several photographs at once and decodes all phrases of one in
-a batch, and one more process makes run lengths and writes. A small segmenter on a CPU leaves cores idle that way: there
-each worker process does all of that for its own images, on one core.
-"""
-
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from aas import rle
 from aas.datasets.answers import read_answers
 from aas.devices import default_device
+from aas.engine.local import fill
+from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.workers import half_the_cores, n_workers
+from aas.images import read_image
+from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import phrase_masks
-from aas.presets import PRESETS
+from aas.pointing.phrases import Pointed, PointingOptions, point_phrases, prompted
+from aas.presets import preset_named
+from aas.records import Answer, AttentionMaps
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
-from aas.stages.segment_arguments import Segment
-from aas.stages.segment_expressions import find_rows
-from aas.stages.segment_jobs import SegmentJob, find_jobs, read_annotation
-from aas.stages.segment_making import Made, Maker
-from aas.stages.segment_results import SegmentResult, Writer
-from aas.stages.workers import half_the_cores, in_workers, n_workers
+from aas.segmenters.once import EncodedOnce
+from aas.stages.options import MaskOptions, PhraseOptions
+from aas.stages.segment_categories import Categories, Category
+from aas.stages.segment_expressions import find_rows, phrases_of
+from aas.stages.segment_items import Attention
+from aas.stages.segment_jobs import Annotation, SegmentJob, find_jobs, image_of, read_annotation
+from aas.stages.segment_options import Segment
+from aas.stages.segment_results import SegmentResult
 from aas.store.merge import merge_instances
+from aas.store.results import labelled_points
 from aas.store.runs import RunFolder
-from aas.text import harmless
 
 AUTO_BATCH_SIZE = {"cuda": 8}  # elsewhere 1: on a CPU one photograph stays in the cache, four take twice as long each
-SMALL_WEIGHTS = 30_000_000  # a segmenter with more keeps all cores busy by itself, and several would need much memory
-
-
-def segment(arguments: Segment) -> int:
-    """Fill the run folder; returns the exit code.
-
-    Raises ValueError or OSError, before anything is written, where the arguments cannot work.
-    """
-    run = RunFolder(arguments.out, ".json")
-    command = f"segment {arguments.task}"
-    annotation = read_annotation(arguments.ref_anno) if arguments.ref_anno else None
-    if arguments.answers is None:
-        jobs, missing = find_jobs(arguments.attn, arguments.images, annotation)
-    else:
-        jobs, missing = find_rows(arguments.attn, arguments.images, read_answers(arguments.answers))
-    if run.description_path.exists():
-        run.begin(command, arguments.that_decide(), {})
-    chunk = _chunk(jobs, arguments.num_chunks, arguments.chunk_idx)
-    n_images = len(jobs) + len(missing)
-    missing = missing if arguments.chunk_idx == 0 else []
-    waiting = [job for job in chunk if not run.is_done(job.key)]
-    if waiting:
-        maker = Maker(arguments, annotation)
-        segmenter = load_segmenter(arguments.segmenter, arguments.device or default_device(), arguments.dtype)
-        maker.options = arguments.pointing(segmenter.mask_side)
-        run.begin(command, arguments.that_decide(), _facts(arguments) | {"n_images": n_images})
-    run.forget_failures({job.key for job in chunk} | {name for name, _ in missing})
-    for name, reason in missing:
-        run.fail(name, reason)
-    n_failed = len(missing)
-    if waiting:
-        maker.jobs = waiting
-        n_failed += _fill(run, maker, _Segmenting(arguments, run, segmenter))
-    n_new = len(waiting) + len(missing) - n_failed
-    print(f"{n_new} done, {len(chunk) - len(waiting)} were there, {n_failed} failed: {run.path}", file=sys.stderr)
-    if arguments.task == "instance" and all(run.is_done(job.key) for job in jobs):
-        print(f"{merge_instances(run)}", file=sys.stderr)
-    return 3 if n_failed else 0
-
-
-def _chunk(jobs: Sequence[SegmentJob], num_chunks: int, chunk_idx: int) -> list[SegmentJob]:
-    """Jobs of one image stay together: it is encoded once for all of them."""
-    numbers = {image: i for i, image in enumerate(dict.fromkeys(job.image for job in jobs))}
-    return [job for job in jobs if numbers[job.image] % num_chunks == chunk_idx]
-
-
-def _facts(arguments: Segment) -> dict[str, Any]:
-    """What a run was made with, for those who read it later."""
-    inputs = {name: getattr(arguments, name) for name in ("attn", "images", "ref_anno", "answers")}
-    preset = PRESETS[arguments.preset]
-    facts: dict[str, Any] = {
-        "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
-        "preset": {"name": arguments.preset, "heads": preset.heads, "merge": arguments.merge_used},
-    }
-    if arguments.task == "instance" and arguments.categories == "present":
-        facts["oracle"] = ORACLE
-    return facts
-
-
 ORACLE = (
     "categories are chosen among those that the ground truth has in each image, as the reference does: an oracle. "
     "--categories all does without."
 )
 
+log = logging.getLogger(__name__)
+
+
+def segment(options: Segment) -> int:
+    """Fill the run folder; returns the exit code.
+
+    Raises ValueError or OSError, before anything is written, where the options cannot work.
+    """
+    run = RunFolder(options.out, ".json")
+    annotation = read_annotation(options.ref_anno) if options.ref_anno else None
+    work, jobs = _work(options, annotation)
+    attention = Attention(preset_named(options.preset).heads, options.tokenizer, options.fit)
+    attention.check([job.item for job in jobs])
+
+    def load() -> tuple[Stage, Plan, dict[str, Any]]:
+        pipeline = load_pipeline(options.phrases)
+        categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
+        segmenter = load_segmenter(options.segmenter, options.device or default_device(), options.dtype)
+        pointing = pointing_options(options, options, segmenter.mask_side)
+        stage = Segmenting(options, run, attention, pipeline, pointing, categories, EncodedOnce(segmenter))
+        return stage, plan_for(segmenter, options, len(work.items)), _facts(options)
+
+    code = fill(run, f"segment {options.task}", options.deciding(), work, load)
+    if options.task == "instance" and all(run.is_done(job.key) for job in jobs):
+        log.info("%s", merge_instances(run))
+    return code
+
+
+def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[SegmentJob], Sequence[SegmentJob]]:
+    """This chunk's work, and the jobs of all chunks."""
+    if options.answers is None:
+        jobs, missing = find_jobs(options.attn, options.images, annotation)
+    else:
+        jobs, missing = find_rows(options.attn, options.images, read_answers(options.answers))
+    chunk = chunk_of(jobs, options.num_chunks, options.chunk_idx)
+    missing_here = missing if options.chunk_idx == 0 else []
+    return Work(chunk, missing_here, len(jobs) + len(missing), options.num_chunks == 1), jobs
+
+
+def _facts(options: Segment) -> dict[str, Any]:
+    """What a run was made with, for those who read it later."""
+    facts: dict[str, Any] = {
+        "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
+        "preset": {
+            "name": options.preset,
+            "heads": preset_named(options.preset).heads,
+            "merge": options.merge_used,
+        },
+    }
+    if options.task == "instance" and options.categories == "present":
+        facts["oracle"] = ORACLE
+    return facts
+
+
+def pointing_options(phrases: PhraseOptions, masks: MaskOptions, mask_side: int) -> PointingOptions:
+    """How prompts are made for a segmenter whose coarse masks have `mask_side` cells."""
+    n_points = masks.n_points(phrases.points)
+    points = (n_points, phrases.negative_points)
+    return PointingOptions(phrases.merge_used, phrases.words, phrases.drop, phrases.prompt, *points, mask_side)
+
+
+def plan_for(segmenter: Segmenter, options: Segment, n_items: int) -> Plan:
+    """On a GPU, and with a large segmenter on a CPU, worker processes prepare, this one computes, one more makes run
+    lengths and writes. A small one on a CPU leaves cores idle that way: there each worker does all for its own images,
+    as many as torch would take threads."""
+    on_cpu = segmenter.device.type == "cpu"
+    if getattr(segmenter, "is_small", False) and on_cpu and options.batch_size in ("auto", "1"):
+        return Plan(1, n_workers(options.workers, n_items, torch.get_num_threads()), by_item=True)
+    batch_size = options.images_at_once(AUTO_BATCH_SIZE, segmenter.device.type)
+    return Plan(batch_size, n_workers(options.workers, n_items, half_the_cores()), finishes_elsewhere=True)
+
 
 @dataclass(frozen=True)
-class _Segmenting:
-    """From prompts to masks. `embeddings`: of the last batch, by photograph."""
+class PromptedImage:
+    """A photograph uint8 [H, W, 3], what was said about it, and its phrases with their prompts; in the instance task
+    also the category of each."""
 
-    arguments: Segment
+    job: SegmentJob
+    image: np.ndarray
+    answer: Answer
+    pointed: tuple[Pointed, ...]
+    categories: tuple[Category, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
+    """From stored attention to masks."""
+
+    options: Segment
     run: RunFolder
-    segmenter: Segmenter
-    embeddings: dict[Path, ImageEmbedding | Exception] = field(default_factory=dict)
+    attention: Attention
+    pipeline: Any
+    pointing: PointingOptions
+    categories: Categories | None
+    encoded: EncodedOnce
 
-    def results(self, batch: Sequence[Made]) -> Iterator[tuple[str, SegmentResult | str]]:
-        """Of each image its key, and its result or the reason why there is none."""
-        self._encode({made.job.image: made.image for made in batch if made.pointed})
-        for made in batch:
-            if made.image is None:
-                yield made.job.key, made.error
-                continue
-            embedding = self.embeddings[made.job.image] if made.pointed else None
-            try:
-                if isinstance(embedding, Exception):
-                    raise embedding
-                yield made.job.key, self._result(made, embedding)
-            except Exception as error:  # whatever one image's trouble is, it costs nobody else's result
-                yield made.job.key, f"{made.job.image}: {type(error).__name__}: {error}"
+    def prepare(self, item: SegmentJob) -> PromptedImage:
+        image = read_image(image_of(item))
+        answer, maps = self.attention.read(item.item, image.shape[:2])
+        pointed = self._pointed(item, answer, maps, image.shape[:2])
+        if self.categories is None:
+            return PromptedImage(item, image, answer, tuple(pointed))
+        named = self.categories.of(item.image_id, answer.text, pointed)
+        return PromptedImage(item, image, answer, tuple(one for one, _ in named), tuple(name for _, name in named))
 
-    def _encode(self, images: dict[Path, Any]) -> None:
-        """Each photograph once: the expression before may have been about the same."""
-        for path in self.embeddings.keys() - images.keys():
-            del self.embeddings[path]
-        new = [path for path in images if path not in self.embeddings]
-        self.embeddings.update(zip(new, self._encoded([images[path] for path in new]), strict=True))
+    def _pointed(
+        self, item: SegmentJob, answer: Answer, maps: AttentionMaps, image_hw: tuple[int, int]
+    ) -> list[Pointed]:
+        if item.row is None:
+            return point_phrases(self.pipeline, answer, maps, self.pointing, image_hw)[0]
+        phrases = phrases_of(item.row, self.pipeline, answer, self.pointing.words)
+        return prompted(phrases, maps, self.pointing, image_hw)
 
-    def _encoded(self, images: Sequence[Any]) -> list[ImageEmbedding | Exception]:
-        """Embeddings of uint8 [H, W, 3] images; where all at once fail (for want of memory, say), one by one."""
-        try:
-            return list(self.segmenter.encode(images))
-        except Exception as error:
-            return [error] if len(images) == 1 else [one for image in images for one in self._encoded([image])]
+    def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
+        embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})
+        return [self._result(one, embeddings.get(one.job.image)) for one in batch]
 
-    def _result(self, made: Made, embedding: ImageEmbedding | None) -> SegmentResult:
-        assert made.image is not None
-        choice = None if self.arguments.more_masks else self.arguments.mask_choice
-        masks = phrase_masks(self.segmenter, embedding, made.pointed, choice) if embedding is not None else []
+    def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
+        choice = None if self.options.more_masks else self.options.mask_choice
+        masks = phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice) if embedding is not None else []
         return SegmentResult(
-            self.arguments.task,
-            self.run.item_path(made.job.key),
-            made.job.image_id,
-            None if made.job.row is None else made.job.row.image,
-            made.caption,
-            made.question,
-            made.image.shape[:2],
-            [one.phrase for one in made.pointed],
-            [one.point_xy for one in made.pointed],
-            list(made.categories),
+            self.options.task,
+            self.run.item_path(one.job.key),
+            one.job.image_id,
+            None if one.job.row is None else one.job.row.image,
+            one.answer.text,
+            one.answer.question,
+            one.image.shape[:2],
+            [pointed.phrase for pointed in one.pointed],
+            [pointed.point_xy for pointed in one.pointed],
+            list(one.categories),
             [rle.packed(found.masks) for found in masks],
             [found.scores.tolist() for found in masks],
+            [labelled_points(pointed.prompt) for pointed in one.pointed],
         )
 
-
-def _fill(run: RunFolder, maker: Maker, segmenting: _Segmenting) -> int:
-    """Returns the number of images that failed."""
-    n_failed = 0
-    with tqdm(total=len(maker), unit="image", smoothing=0.1) as progress:
-        way = _by_images if _goes_by_images(segmenting) else _by_batches
-        for key, reason in way(maker, segmenting):
-            if reason is not None:
-                n_failed += 1
-                run.fail(key, harmless(reason))
-            progress.update()
-    return n_failed
-
-
-def _goes_by_images(segmenting: _Segmenting) -> bool:
-    segmenter = segmenting.segmenter
-    is_small = sum(weight.numel() for weight in segmenter.model.parameters()) <= SMALL_WEIGHTS
-    return is_small and segmenter.device.type == "cpu" and segmenting.arguments.batch_size in (None, 1)
-
-
-# ------------------------------------------------------------------------- a small segmenter on a CPU: by images
-
-
-@dataclass(frozen=True)
-class _WholeImages(Dataset):
-    """Each entry is an image done: its key, and None or why it failed (an OSError: nothing can be written)."""
-
-    maker: Maker
-    segmenting: _Segmenting
-
-    def __len__(self) -> int:
-        return len(self.maker)
-
-    def __getitem__(self, index: int) -> tuple[str, str | OSError | None]:
-        ((key, result),) = self.segmenting.results([self.maker[index]])
-        if isinstance(result, str):
-            return key, result
-        try:
-            result.write()
-        except OSError as error:
-            return key, error
-        return key, None
-
-
-def _by_images(maker: Maker, segmenting: _Segmenting) -> Iterator[tuple[str, str | None]]:
-    # torch gives each worker one thread; as many workers as torch would take threads.
-    n = n_workers(segmenting.arguments.workers, len(maker), torch.get_num_threads())
-    for key, reason in in_workers(_WholeImages(maker, segmenting), n):
-        if isinstance(reason, OSError):
-            raise reason
-        yield key, reason
-
-
-# ----------------------------------------------------------------------------------------- elsewhere: by batches
-
-
-def _by_batches(maker: Maker, segmenting: _Segmenting) -> Iterator[tuple[str, str | None]]:
-    arguments = segmenting.arguments
-    size = arguments.batch_size or AUTO_BATCH_SIZE.get(segmenting.segmenter.device.type, 1)
-    n = n_workers(arguments.workers, len(maker), half_the_cores())
-    with Writer(in_process=n > 0) as writer:
-        for batch in _batches(in_workers(maker, n), size):
-            for key, result in segmenting.results(batch):
-                if isinstance(result, SegmentResult):
-                    writer.write(result)
-                yield key, result if isinstance(result, str) else None
-
-
-def _batches(made: Iterable[Made], size: int) -> Iterator[list[Made]]:
-    batch: list[Made] = []
-    for one in made:
-        batch.append(one)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    def finish(self, item: SegmentJob, result: SegmentResult) -> None:
+        result.write()

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from aas.datasets.answers import GivenAnswer
-from aas.datasets.sources import image_file, read_json
+from aas.datasets.sources import read_json
 from aas.store import reference
 from aas.store.attention import SUFFIX, safetensors_image
 from aas.store.keys import result_names, unquoted
+from aas.store.photographs import image_file
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _items(attn: Path) -> dict[str, Path]:
         if path.suffix == SUFFIX:
             items[safetensors_image(path)] = path
         elif path.suffix == reference.SUFFIX:
-            items[unquoted(path.stem)] = path
+            items[reference.image_stem(path)] = path
     if not items:
         raise ValueError(f"--attn {attn}: no attention items (*{SUFFIX}, *{reference.SUFFIX}) in this folder.")
     return items
@@ -95,4 +96,4 @@ def _with_extension(image: str, item: Path) -> str:
 
 def image_of(job: SegmentJob) -> Path:
     """The image's file; of the reference's items the one that has their stem."""
-    return image_file(job.image.parent, job.image.name, None)
+    return image_file(job.image.parent, job.image.name)

@@ -1,19 +1,18 @@
 """What `aas segment` writes for one image, and the process that writes it."""
 
-import json
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aas import rle
+from aas.choices import Task
 from aas.records import Phrase
-from aas.stages.segment_arguments import Task
-from aas.store.atomic import write_text
+from aas.store.instances import Detection, InstanceResult, write_instances
+from aas.store.results import LabelledPoint, Result, result_of, write_result
 
 MAX_WAITING_WRITES = 16
 
@@ -35,48 +34,38 @@ class SegmentResult:
     packed: list[np.ndarray]
     scores: list[list[float]]
 
+    prompt_points: list[tuple[LabelledPoint, ...]] | None = None  # of each phrase all points; None: its one point
+
     def write(self) -> None:
-        content = self.instances() if self.task == "instance" else self.gcg()
-        write_text(self.path, json.dumps(content, ensure_ascii=False) + "\n")
+        if self.task == "instance":
+            write_instances(self.path, self.instances())
+        else:
+            write_result(self.path, self.result())
 
-    def gcg(self) -> dict[str, Any]:
-        """`covers_point`: whether the mask holds the point that was asked about; a segmenter may miss it."""
-        masks = [rle.of_packed(packed, self.size_hw)[0] for packed in self.packed]
-        return {
-            "image_id": self.image_id,
-            **({} if self.image is None else {"image": self.image}),
-            "question": self.question,
-            "caption": self.caption,
-            "phrases": [phrase.text for phrase in self.phrases],
-            "pred_masks": masks,
-            "points": [list(point) for point in self.points_xy],
-            "scores": [score[0] for score in self.scores],
-            "spans": [list(phrase.span) for phrase in self.phrases],
-            "token_indices": [list(phrase.token_indices) for phrase in self.phrases],
-            "covers_point": [rle.covers(*both) for both in zip(masks, self.points_xy, strict=True)],
-        }
+    def result(self) -> Result:
+        """Of each phrase its first mask."""
+        return result_of(
+            self.phrases,
+            [rle.of_packed(packed, self.size_hw)[0] for packed in self.packed],
+            self.points_xy,
+            [scores[0] for scores in self.scores],
+            self.prompt_points,
+            image_id=self.image_id,
+            image=self.image,
+            question=self.question,
+            caption=self.caption,
+        )
 
-    def instances(self) -> dict[str, Any]:
-        """Without ids, which are given when all images are merged. Empty masks are dropped, as in the reference."""
+    def instances(self) -> InstanceResult:
+        """Empty masks are dropped, as in the reference."""
         detections = []
         for i, phrase in enumerate(self.phrases):
             for mask, score in zip(rle.of_packed(self.packed[i], self.size_hw), self.scores[i], strict=True):
-                area = rle.area(mask)
-                if area:
-                    detections.append(
-                        {
-                            "image_id": self.image_id,
-                            "category_id": self.categories[i][0],
-                            "category_name": self.categories[i][1],
-                            "noun_phrase": phrase.text,
-                            "segmentation": mask,
-                            "score": score,
-                            "iscrowd": 0,
-                            "area": area,
-                            "point": list(self.points_xy[i]),
-                        }
-                    )
-        return {"image_id": self.image_id, "caption": self.caption, "detections": detections}
+                if area := rle.area(mask):
+                    category = self.categories[i]
+                    found = Detection(self.image_id, *category, phrase.text, mask, score, area, self.points_xy[i])
+                    detections.append(found)
+        return InstanceResult(self.image_id, self.caption, tuple(detections))
 
 
 class Writer:

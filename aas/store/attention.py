@@ -11,10 +11,10 @@ from safetensors.numpy import save
 
 from aas.records import Answer, AttentionMaps, View
 from aas.store.atomic import write_bytes
-from aas.store.keys import unquoted
+from aas.store.keys import ATTENTION_SUFFIX, unquoted
 
 SCHEMA = "1"
-SUFFIX = ".safetensors"
+SUFFIX = ATTENTION_SUFFIX
 
 
 class ItemError(ValueError):
@@ -24,7 +24,8 @@ class ItemError(ValueError):
 @dataclass(frozen=True)
 class AttentionItem:
     """One image's answer and maps. `image`: its path relative to the folder of images; `image_hw` in pixels, upright;
-    `reduction`: which layers and heads, and what became of them."""
+    `reduction`: which layers and heads, and what became of them; `phrase_maps` float32 [phrases, h, w] where phrases
+    were grounded."""
 
     image: str
     image_hw: tuple[int, int]
@@ -33,6 +34,7 @@ class AttentionItem:
     model: str = ""
     tokenizer: str = ""
     reduction: dict[str, Any] = field(default_factory=dict)
+    phrase_maps: np.ndarray | None = None
 
 
 def write_item(path: Path, item: AttentionItem) -> None:
@@ -42,6 +44,8 @@ def write_item(path: Path, item: AttentionItem) -> None:
         "token_ids": np.array(item.answer.token_ids, np.int64),
         "token_spans": np.array(item.answer.token_spans, np.int64).reshape(-1, 2),
     }
+    if item.phrase_maps is not None:
+        tensors["phrase_maps"] = item.phrase_maps
     view = item.attention.view
     metadata = {
         "schema": SCHEMA,
@@ -86,6 +90,7 @@ def read_item(path: Path) -> AttentionItem:
             View(tuple(view["size_hw"]), tuple(view["box_xyxy"]), view["name"]),
             metadata["alignment"],
         )
+        _check_maps(attention.maps, len(answer.token_ids))
         height, width = json.loads(metadata["image_size_hw"])
         return AttentionItem(
             metadata["image"],
@@ -95,11 +100,19 @@ def read_item(path: Path) -> AttentionItem:
             metadata["model"],
             metadata["tokenizer"],
             json.loads(metadata["reduction"]),
+            tensors.get("phrase_maps"),
         )
     except FileNotFoundError:
         raise
-    except (SafetensorError, KeyError, ValueError, AssertionError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AssertionError, OSError) as error:
         raise ItemError(f"{path}: not an attention item, or damaged ({error})") from error
+
+
+def _check_maps(maps: np.ndarray, n_tokens: int) -> None:
+    if maps.ndim < 3 or maps.shape[-3] != n_tokens:
+        raise ValueError(f"{n_tokens} tokens have maps of shape {list(maps.shape)}")
+    if not np.isfinite(maps).all():
+        raise ValueError("maps that are not finite numbers")
 
 
 def safetensors_image(path: Path) -> str:

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
+# Here, where they cost nothing: what reads the files imports numpy and more.
+ATTENTION_SUFFIX = ".safetensors"
+RESULT_SUFFIX = ".json"
+
 UNSAFE = {ord(c): f"%{ord(c):02X}" for c in '%/\\:*?"<>|' + "".join(map(chr, range(32)))}
 
 

@@ -4,25 +4,28 @@ import json
 from pathlib import Path
 
 from aas.store.atomic import write_text
+from aas.store.instances import detection_json, read_instances
 from aas.store.runs import MERGED, RunFolder
+from aas.store.status import open_run
 
 
 def merge(folder: Path) -> Path:
     """Write the merged file of a finished run folder; raises ValueError where there is nothing to merge."""
-    run = RunFolder(folder, ".json")
-    if not run.description_path.exists():
-        raise ValueError(f"{folder} is no run folder: it has no run.json.")
-    command = run.description()["command"]
+    run, description = open_run(folder)
+    command = description["command"]
     if command != "segment instance":
         raise ValueError(f"{folder} holds a run of `aas {command}`: its items are the result, nothing is merged.")
     return merge_instances(run)
 
 
 def merge_instances(run: RunFolder) -> Path:
-    """One COCO results list of all images; ids count from 1 in the order of the images' ids."""
-    images = [json.loads(path.read_text(encoding="utf-8")) for path in run.items().values()]
-    images.sort(key=lambda image: (isinstance(image["image_id"], str), image["image_id"]))
-    detections = [detection for image in images for detection in image["detections"]]
+    """One COCO results list of all images; ids count from 1 in the order of the images' ids.
+
+    Raises ResultError, which names the file, where one is damaged.
+    """
+    images = [read_instances(path) for path in run.items().values()]
+    images.sort(key=lambda image: (isinstance(image.image_id, str), image.image_id))
+    detections = [detection_json(detection) for image in images for detection in image.detections]
     numbered = [{"id": i, **detection} for i, detection in enumerate(detections, start=1)]
     target = run.path / MERGED
     write_text(target, json.dumps(numbered, ensure_ascii=False) + "\n")

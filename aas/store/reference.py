@@ -1,13 +1,65 @@
-"""Items of the method's authors: an answer, its token ids and maps in a `.pth` file. Read, never written."""
+"""Items of the method's authors: an answer, its token ids and maps in a `.pth` file. Read, never written.
+
+An item is named as its image without extension. It holds no words of the tokens, and does not say where its grid lies
+on the image.
+"""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from aas.geometry import padded_view, stretched_view
+from aas.paths import not_found
+from aas.phrases.alignment import decode_with_spans
+from aas.records import Answer, AttentionMaps
 from aas.store.attention import ItemError
+from aas.store.keys import unquoted
+from aas.store.photographs import image_file
 
 SUFFIX = ".pth"
+Fit = Literal["pad", "stretch"]  # how the image became the model's square: the grid covers the padded one, or the image
+VIEWS = {"pad": padded_view, "stretch": stretched_view}
+
+
+def image_stem(path: Path) -> str:
+    """The item's image: its path relative to the folder of images, without extension."""
+    return unquoted(path.name.removesuffix(SUFFIX))
+
+
+def photograph(path: Path, images: Path) -> Path:
+    """The image in the folder `images` that the item is about; FileNotFoundError where there is none."""
+    found = image_file(images, image_stem(path))
+    if not found.is_file():
+        raise FileNotFoundError(f"{path}: there is no image {image_stem(path)} in {images}.")
+    return found
+
+
+def load_tokenizer(name: str) -> Any:
+    """That of a model's folder or Hugging Face id; FileNotFoundError, in one line, where there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise not_found("tokenizer", name, error) from error
+
+
+def read_answer(
+    path: Path, image_hw: tuple[int, int], tokenizer: Any = None, fit: Fit = "pad"
+) -> tuple[Answer, AttentionMaps]:
+    """The answer and the maps over the image of `image_hw` pixels.
+
+    The words are decoded with `tokenizer`; without one they are the file's, and no token knows its own (all spans are
+    empty). Raises ItemError for what is no such item.
+    """
+    words, token_ids, maps = read_item(path)
+    spans: list[tuple[int, int]] = [(0, 0)] * len(token_ids)
+    if tokenizer is not None:
+        words, spans = decode_with_spans(tokenizer, token_ids)
+    answer = Answer("", words, tuple(token_ids), tuple(spans))
+    return answer, AttentionMaps(maps, VIEWS[fit](maps.shape[1:], image_hw))
 
 
 def read_item(path: Path) -> tuple[str, list[int], np.ndarray]:
@@ -29,4 +81,6 @@ def read_item(path: Path) -> tuple[str, list[int], np.ndarray]:
         token_ids = token_ids[1:]
     if maps.ndim != 3 or len(token_ids) != len(maps):
         raise ItemError(f"{path}: {len(token_ids)} token ids for maps of shape {list(maps.shape)}")
+    if not np.isfinite(maps).all():
+        raise ItemError(f"{path}: maps that are not finite numbers")
     return answer, token_ids, maps

@@ -1,19 +1,21 @@
 """Run folders: what was asked (run.json), what is done (the items), what failed (failed.jsonl)."""
 
-import fcntl
 import json
-import sys
+import logging
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from filelock import FileLock
 
 from aas.store.atomic import write_text
 from aas.store.keys import quoted, unquoted
+from aas.text import harmless
 
 SCHEMA = 1
+log = logging.getLogger(__name__)
 MERGED = "results.json"
 OWN_FILES = {"run.json", MERGED}
 
@@ -37,12 +39,14 @@ class RunFolder:
 
     def items(self) -> dict[str, Path]:
         """Key -> file of every item that is done, by key."""
-        found = {p.name: p for p in self.path.iterdir() if p.suffix == self.suffix and p.name not in OWN_FILES}
-        named = {unquoted(name.removesuffix(self.suffix)): path for name, path in found.items() if name[0] != "."}
-        return dict(sorted(named.items()))
+        with os.scandir(self.path) as entries:
+            # Only files: to read from a named pipe would wait for ever.
+            names = [entry.name for entry in entries if entry.name.endswith(self.suffix) and entry.is_file()]
+        names = [name for name in names if name not in OWN_FILES and not name.startswith(".")]
+        return dict(sorted((unquoted(name.removesuffix(self.suffix)), self.path / name) for name in names))
 
     def is_done(self, key: str) -> bool:
-        return self.item_path(key).exists()
+        return self.item_path(key).is_file()
 
     def begin(self, command: str, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Write run.json, or check that this folder's run was asked the same.
@@ -78,38 +82,44 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{self.description_path} is damaged ({error}); delete it to begin anew.") from error
 
-    def fail(self, key: str, error: str) -> None:
-        """Add a line to failed.jsonl, and say so on stderr."""
-        tqdm.write(f"failed: {error}", file=sys.stderr)
+    def fail(self, key: str, error: str, image: str | None = None) -> None:
+        """Add a line to failed.jsonl, and say so. `image`: what people call it, where that is not its key."""
+        error = harmless(error)
+        log.error("failed: %s", error)
+        line = {"image": key, "error": error} if image is None else {"image": image, "error": error, "key": key}
         with self._locked(), self.failed_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"image": key, "error": error}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
         if not self.failed_path.exists():
             return {}
         lines = (json.loads(line) for line in self._failure_lines())
-        return {line["image"]: line["error"] for line in lines if not self.is_done(line["image"])}
+        return {line["image"]: line["error"] for line in lines if not self.is_done(_key(line))}
 
-    def forget_failures(self, keys: Collection[str]) -> None:
-        """Take the lines of `keys` out of failed.jsonl: they are tried again, or done."""
+    def forget_failures(self, keys: Collection[str] | None = None) -> None:
+        """Take the lines of `keys`, or all, out of failed.jsonl: they are tried again, or done."""
         if not self.failed_path.exists():
             return
         with self._locked():
-            kept = [line for line in self._failure_lines() if json.loads(line)["image"] not in keys]
+            lines = [] if keys is None else list(self._failure_lines())
+            kept = [line for line in lines if _key(json.loads(line)) not in (keys or ())]
             if kept:
                 write_text(self.failed_path, "".join(kept))
             else:
                 self.failed_path.unlink(missing_ok=True)
 
     def _failure_lines(self) -> Iterator[str]:
-        for line in self.failed_path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):  # a line that was cut off says nothing
-                yield line
+        # Lines as a file has them; `splitlines` would break a name at U+2028.
+        with self.failed_path.open(encoding="utf-8", newline="\n") as file:
+            yield from (line for line in file if line.endswith("\n"))  # a line that was cut off says nothing
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.path / ".lock", poll_interval=0.01):
             yield
+
+
+def _key(line: Mapping[str, str]) -> str:
+    return line.get("key", line["image"])

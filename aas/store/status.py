@@ -1,14 +1,11 @@
 """`aas status` and `aas verify`: how far a run folder is, and whether what it holds is whole."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from aas.store.attention import SUFFIX, read_item
+from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
 from aas.store.runs import RunFolder
 
 
@@ -17,7 +14,10 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder} is no run folder: it has no run.json.")
     description = RunFolder(folder, "").description()
-    return RunFolder(folder, SUFFIX if description["command"] == "infer-attn" else ".json"), description
+    if not isinstance(description, dict) or not isinstance(description.get("command"), str):
+        raise ValueError(f"{folder / 'run.json'} is damaged: it names no command.")
+    suffix = ATTENTION_SUFFIX if description["command"] == "infer-attn" else RESULT_SUFFIX
+    return RunFolder(folder, suffix), description
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -40,39 +40,17 @@ def status_text(folder: Path, found: dict[str, Any]) -> str:
 
 
 def verify(folder: Path) -> list[str]:
-    """Read every item of a run; what is wrong, one line for each damaged file."""
+    """Read every item of a run; what is wrong, one line for each damaged file, which it names."""
+    from aas.store.readers import READERS  # numpy and more, which a status does without
+
     run, description = open_run(folder)
-    checks: dict[str, Callable[[Path], object]] = {
-        "infer-attn": read_item,
-        "segment gcg": _check_gcg,
-        "segment expressions": _check_gcg,
-        "segment instance": _check_instances,
-    }
+    if description["command"] not in READERS:
+        raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which is not known here.")
+    read = READERS[description["command"]]
     wrong = []
     for path in tqdm(run.items().values(), unit="item"):
         try:
-            checks[description["command"]](path)
-        except (ValueError, KeyError, TypeError) as error:
-            wrong.append(f"{path}: {error if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'}")
+            read(path)
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
     return wrong
-
-
-def _check_gcg(path: Path) -> None:
-    item = json.loads(path.read_text(encoding="utf-8"))
-    lengths = {len(item[key]) for key in ("phrases", "pred_masks", "points", "scores", "spans")}
-    if len(lengths) != 1:
-        raise ValueError("phrases, masks, points, scores and spans are not equally many")
-    _check_masks(item["pred_masks"])
-
-
-def _check_instances(path: Path) -> None:
-    _check_masks(
-        [detection["segmentation"] for detection in json.loads(path.read_text(encoding="utf-8"))["detections"]]
-    )
-
-
-def _check_masks(masks: list[dict[str, Any]]) -> None:
-    """Whether the runs of each mask fill its picture."""
-    for mask in masks:
-        if coco_mask.decode(mask).shape != tuple(mask["size"]):
-            raise ValueError("a mask does not have its size")

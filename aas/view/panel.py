@@ -1,14 +1,18 @@
 """The text beside a photograph: question, answer with coloured phrases, legend with scores."""
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from aas.records import Answer, GroundedPhrase
 from aas.text import harmless
 from aas.view import shapes
 from aas.view.colours import RGB, WHITE, colour_of, ink_on, light_ink, light_tint
-from aas.view.text import Font, Piece, font_of, one_line, pieces_of, shortened, width_px, wrapped
+from aas.view.sharing import Thing, thing_of_phrases
+from aas.view.text import Piece, one_line, pieces_of, shortened, wrapped
+from aas.view.writing import is_rtl, placed, width_px, write, write_run
 
 INK: RGB = (0x1B, 0x1F, 0x24)
 GREY: RGB = (0x6B, 0x72, 0x80)
@@ -16,99 +20,158 @@ GREY: RGB = (0x6B, 0x72, 0x80)
 _WIDTHS_EM = (21, 27, 34)
 # All in heights of a letter ("em") of their own text.
 _LINE_EM, _SMALL_LINE_EM, _LEGEND_ROW_EM, _MARGIN_EM = 1.62, 1.45, 1.85, 1.5
-_NUMBER_EM, _SCORE_EM, _GAP_EM = 1.5, 2.2, 0.5
+_NUMBER_EM, _GAP_EM = 1.5, 0.5
 _SMALL = 0.82
 
 
-def draw(
-    answer: Answer, phrases: Sequence[GroundedPhrase], text_px: int, photo_wh: tuple[int, int], below: bool
-) -> Image.Image:
+@dataclass(frozen=True)
+class Row:
+    """One thing of the legend: its colour, which is its number less 1, what its phrases say, its score."""
+
+    colour: int
+    words: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a panel says. The `phrase` of a piece is here the colour of its thing."""
+
+    question: str
+    pieces: Sequence[Piece]
+    rows: Sequence[Row]
+    remark: str = ""
+
+
+def content(
+    answer: Answer, phrases: Sequence[GroundedPhrase], shown: Sequence[Thing], left_out: Sequence[str] = ()
+) -> Content:
+    """Question, answer and a row for each thing; `left_out`: phrases that were given no mask on purpose."""
+    thing_of = thing_of_phrases(shown)
+    pieces = [
+        Piece(piece.text, None if piece.phrase is None else thing_of[piece.phrase].colour)
+        for piece in pieces_of(answer.text, phrases)
+    ]
+    rows = [
+        Row(thing.colour, one_line(thing.words(phrases)), f"{phrases[thing.phrases[0]].score:.2f}") for thing in shown
+    ]
+    return Content(harmless(answer.question).strip(), pieces, rows, not_shown(left_out))
+
+
+def not_shown(left_out: Sequence[str]) -> str:
+    """The line about phrases that were given no mask on purpose, each wording once; empty without any."""
+    words = ", ".join(dict.fromkeys(map(one_line, left_out)))
+    return f"Not shown on the picture: {words}" if words else ""
+
+
+def draw(said: Content, text_px: int, photo_wh: tuple[int, int], below: bool) -> Image.Image:
     """RGB panel: as wide as the photograph when it stands `below`, else of the least width at which it is not longer.
 
     Nothing of the answer is cut: where no width suffices, the panel is longer than the photograph.
     """
     if below:
-        return _draw_at(photo_wh[0], answer, phrases, text_px)
+        return _draw_at(photo_wh[0], said, text_px)
     for width_em in _WIDTHS_EM:
-        picture = _draw_at(width_em * text_px, answer, phrases, text_px)
+        picture = _draw_at(width_em * text_px, said, text_px)
         if picture.height <= photo_wh[1]:
             break
     return picture
 
 
-def _draw_at(panel_width_px: int, answer: Answer, phrases: Sequence[GroundedPhrase], text_px: int) -> Image.Image:
+def _draw_at(panel_width_px: int, said: Content, text_px: int) -> Image.Image:
     margin, small_px = round(_MARGIN_EM * text_px), round(_SMALL * text_px)
     inner_px = panel_width_px - 2 * margin
-    question = wrapped([Piece(harmless(answer.question).strip())], font_of(small_px), inner_px)
-    lines = wrapped(pieces_of(answer.text, phrases), font_of(text_px), inner_px)
-    n_columns = _legend_columns(phrases, small_px, inner_px)
-    answer_top = margin + (len(question) * _SMALL_LINE_EM * small_px + 0.6 * text_px if any(question) else 0)
-    legend_top = answer_top + len(lines) * _LINE_EM * text_px + 1.2 * text_px
-    bottom = legend_top + -(-len(phrases) // n_columns) * _LEGEND_ROW_EM * small_px
+    small = _Style(small_px, _SMALL_LINE_EM * small_px, GREY, inner_px)
+    large = _Style(text_px, _LINE_EM * text_px, INK, inner_px)
+    question, lines, remark = (
+        small.lines([Piece(said.question)]),
+        large.lines(said.pieces),
+        small.lines([Piece(said.remark)]),
+    )
+    n_columns = _legend_columns(said.rows, small_px, inner_px)
+    answer_top = margin + (len(question) * small.line_px + 0.6 * text_px if any(question) else 0)
+    legend_top = answer_top + len(lines) * large.line_px + 1.2 * text_px
+    remark_top = legend_top + -(-len(said.rows) // n_columns) * _LEGEND_ROW_EM * small_px + 0.6 * text_px
+    bottom = remark_top + (len(remark) * small.line_px if any(remark) else -0.6 * text_px)
     picture = Image.new("RGB", (panel_width_px, round(bottom + margin)), WHITE)
-    _draw_lines(picture, question, (margin, margin), small_px, _SMALL_LINE_EM * small_px, GREY)
-    _draw_lines(picture, lines, (margin, answer_top), text_px, _LINE_EM * text_px, INK)
-    column_px = inner_px / n_columns
-    for index, phrase in enumerate(phrases):
-        row, column = divmod(index, n_columns)
-        top_left_xy = (margin + column * column_px, legend_top + row * _LEGEND_ROW_EM * small_px)
-        _draw_legend_item(picture, index, phrase, top_left_xy, small_px, column_px - 2 * small_px * (n_columns > 1))
+    small.draw(picture, question, (margin, margin))
+    large.draw(picture, lines, (margin, answer_top))
+    _draw_legend(picture, said.rows, (margin, legend_top), small_px, inner_px, n_columns)
+    small.draw(picture, remark, (margin, remark_top))
     return picture
 
 
-def _draw_lines(
-    picture: Image.Image,
-    lines: Sequence[Sequence[Piece]],
-    top_left_xy: tuple[float, float],
-    text_px: int,
-    line_px: float,
-    ink: RGB,
-) -> None:
-    """Phrases in their own colour on a pale box of it; the rest in `ink`."""
-    font = font_of(text_px)
-    for row, line in enumerate(lines):
-        x, middle_y = top_left_xy[0], top_left_xy[1] + (row + 0.5) * line_px
-        for piece in line:
-            if piece.phrase is not None:
-                half, side = 0.41 * line_px, 0.08 * text_px
-                box = (x - side, middle_y - half, x + width_px(piece.text, font) + side, middle_y + half)
-                shapes.paste_rounded(picture, box, 0.2 * text_px, light_tint(colour_of(piece.phrase)))
-            colour = ink if piece.phrase is None else light_ink(colour_of(piece.phrase))
-            _write(picture, (x, middle_y), piece.text, font, colour)
-            x += width_px(piece.text, font)
+@dataclass(frozen=True)
+class _Style:
+    """How a text is set: the size of its letters, the height of its lines, its ink, its width."""
+
+    text_px: int
+    line_px: float
+    ink: RGB
+    width_px: float
+
+    def lines(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        return wrapped(pieces, self.text_px, self.width_px)
+
+    def draw(self, picture: Image.Image, lines: Sequence[Sequence[Piece]], top_left_xy: tuple[float, float]) -> None:
+        """Phrases in their own colour on a pale box of it; the rest in the ink. Text from the right stands right."""
+        rtl = is_rtl("".join(piece.text for line in lines for piece in line))
+        for row, line in enumerate(lines):
+            self._draw_line(picture, line, (top_left_xy[0], top_left_xy[1] + (row + 0.5) * self.line_px), rtl)
+
+    def _draw_line(
+        self, picture: Image.Image, line: Sequence[Piece], middle_left_xy: tuple[float, float], rtl: bool
+    ) -> None:
+        parts = placed([piece.text for piece in line], self.text_px, rtl)
+        left, y = middle_left_xy
+        if rtl and parts:
+            left += self.width_px - parts[-1].x - parts[-1].width_px
+        half, side = 0.41 * self.line_px, 0.08 * self.text_px
+        for owner, group in itertools.groupby(parts, key=lambda part: part.run.owner):
+            members, colour = list(group), line[owner].phrase
+            if colour is not None:
+                right = members[-1].x + members[-1].width_px
+                box = (left + members[0].x - side, y - half, left + right + side, y + half)
+                shapes.paste_rounded(picture, box, 0.2 * self.text_px, light_tint(colour_of(colour)))
+            ink = self.ink if colour is None else light_ink(colour_of(colour))
+            for part in members:
+                write_run(picture, (left + part.x, y), part.run, self.text_px, ink)
 
 
-def _legend_columns(phrases: Sequence[GroundedPhrase], small_px: int, inner_px: float) -> int:
-    """As many columns as fit with the longest phrase uncut, one at least."""
-    font = font_of(small_px)
-    longest_px = max((width_px(one_line(phrase.text), font) for phrase in phrases), default=0)
-    other_px = (_NUMBER_EM + _SCORE_EM + 2 * _GAP_EM + 2) * small_px
+def _legend_columns(rows: Sequence[Row], small_px: int, inner_px: float) -> int:
+    """As many columns as fit with the longest row uncut, one at least."""
+    longest_px = max((width_px(row.words, small_px) + width_px(row.note, small_px) for row in rows), default=0)
+    other_px = (_NUMBER_EM + 2 * _GAP_EM + 2) * small_px
     return max(1, int(inner_px // (longest_px + other_px)))
 
 
-def _draw_legend_item(
+def _draw_legend(
     picture: Image.Image,
-    index: int,
-    phrase: GroundedPhrase,
+    rows: Sequence[Row],
     top_left_xy: tuple[float, float],
     small_px: int,
-    item_width_px: float,
+    width_px: float,
+    n_columns: int,
 ) -> None:
-    """The number on the phrase's colour, its words (cut when too long), its score."""
+    column_px = width_px / n_columns
+    for index, row in enumerate(rows):
+        line, column = divmod(index, n_columns)
+        xy = (top_left_xy[0] + column * column_px, top_left_xy[1] + line * _LEGEND_ROW_EM * small_px)
+        _draw_row(picture, row, xy, small_px, column_px - 2 * small_px * (n_columns > 1))
+
+
+def _draw_row(
+    picture: Image.Image, row: Row, top_left_xy: tuple[float, float], small_px: int, item_width_px: float
+) -> None:
+    """The number on the thing's colour, its words (cut when too long), its score."""
     x, y = top_left_xy
-    font, colour = font_of(small_px), colour_of(index)
-    chip_px, middle_y = _NUMBER_EM * small_px, y + _LEGEND_ROW_EM * small_px / 2
+    chip_px, middle_y, colour = _NUMBER_EM * small_px, y + _LEGEND_ROW_EM * small_px / 2, colour_of(row.colour)
     chip = (x, middle_y - chip_px / 2, x + chip_px, middle_y + chip_px / 2)
     shapes.paste_rounded(picture, chip, 0.3 * small_px, colour)
-    _write(picture, (x + chip_px / 2, middle_y), str(index + 1), font_of(small_px * 0.9), ink_on(colour), "mm")
+    write(picture, (x + chip_px / 2, middle_y), str(row.colour + 1), round(small_px * 0.9), ink_on(colour), "mm")
     words_x = x + (_NUMBER_EM + _GAP_EM) * small_px
-    limit_px = item_width_px - (_NUMBER_EM + _SCORE_EM + 2 * _GAP_EM) * small_px
-    words = shortened(one_line(phrase.text), font, limit_px)
-    _write(picture, (words_x, middle_y), words, font, INK)
-    score_x = words_x + width_px(words, font) + _GAP_EM * small_px
-    _write(picture, (score_x, middle_y), f"{phrase.score:.2f}", font, GREY)
-
-
-def _write(picture: Image.Image, xy: tuple[float, float], text: str, font: Font, ink: RGB, anchor: str = "lm") -> None:
-    # "m" in the middle of ascender and descender: one height for all, whatever letters the words have.
-    ImageDraw.Draw(picture).text(xy, text, font=font, fill=ink, anchor=anchor)
+    limit_px = item_width_px - (_NUMBER_EM + 2 * _GAP_EM) * small_px - width_px(row.note, small_px)
+    words = shortened(row.words, small_px, limit_px)
+    write(picture, (words_x, middle_y), words, small_px, INK)
+    note_x = words_x + width_px(words, small_px) + _GAP_EM * small_px
+    write(picture, (note_x, middle_y), row.note, small_px, GREY)

@@ -25,6 +25,29 @@ def paste_marker(picture: Image.Image, point_xy: tuple[float, float], radius_px:
         _paste_shape(picture, around(point_xy, radius), radius, (*fill, opacity))
 
 
+def paste_further_marker(
+    picture: Image.Image, point_xy: tuple[float, float], radius_px: float, colour: RGB, on_thing: bool
+) -> None:
+    """A point beside the first one: a smaller disc, or where it is not on the thing a cross on white."""
+    if on_thing:
+        return paste_marker(picture, point_xy, radius_px, colour)
+    radius_px *= 1.25
+    for share, fill, opacity in ((1.2, BLACK, 90), (1.08, colour, 255), (0.86, WHITE, 255)):
+        _paste_shape(picture, around(point_xy, radius_px * share), radius_px * share, (*fill, opacity))
+    _paste_cross(picture, point_xy, radius_px * 0.5, colour)
+
+
+def _paste_cross(picture: Image.Image, point_xy: tuple[float, float], arm_px: float, colour: RGB) -> None:
+    left, top, side = math.floor(point_xy[0] - arm_px), math.floor(point_xy[1] - arm_px), math.ceil(2 * arm_px) + 2
+    cover = Image.new("L", (side * _OVERSAMPLING, side * _OVERSAMPLING))
+    x0, y0, x1, y1 = (
+        (v - origin) * _OVERSAMPLING for v, origin in zip(around(point_xy, arm_px), (left, top) * 2, strict=True)
+    )
+    for line in ((x0, y0, x1, y1), (x0, y1, x1, y0)):
+        ImageDraw.Draw(cover).line(line, fill=255, width=round(arm_px * 0.55 * _OVERSAMPLING))
+    picture.paste(colour, (left, top), cover.resize((side, side), Image.Resampling.BOX))
+
+
 def paste_rounded(picture: Image.Image, box: Box, radius_px: float, fill: RGB, outline: RGB | None = None) -> None:
     """A filled rounded rectangle, with a line of one pixel around it when `outline` is given."""
     x0, y0, x1, y1 = box

@@ -1,20 +1,20 @@
 """Words of a model or a user, made fit to be shown: harmless characters, pieces per phrase, wrapped lines."""
 
-import functools
+import bisect
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import ImageFont
-
 from aas.records import GroundedPhrase
 from aas.text import harmless
+from aas.view.writing import clusters, width_px
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-_ASCII_FOR = str.maketrans({"\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2022": "-", "\u00d7": "x", "\u2032": "'"})
-_INVISIBLE = frozenset({"Mn", "Me", "Cf"})
+_JOINERS = "\u200c\u200d"  # they shape their neighbours
+# Chinese and Japanese may break between any two characters, but no line begins with a sign that ends something.
+_IDEOGRAPH = "[\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+_ENDING = "[\u3001\u3002\u3009\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff0e\uff1a\uff1b\uff1f]"
+_ATOM = re.compile(rf"\n|[^\S\n]+|{_IDEOGRAPH}?{_ENDING}+|{_IDEOGRAPH}|(?:(?!{_IDEOGRAPH}|{_ENDING})\S)+")
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,13 @@ def pieces_of(text: str, phrases: Sequence[GroundedPhrase]) -> list[Piece]:
     return [Piece(harmless(text[a:b]), owner[a]) for a, b in bounds]
 
 
-def font_of(size_px: float) -> Font:
-    """The TrueType font inside Pillow: the same picture on every machine."""
-    return _font(max(6, round(size_px)))
-
-
-@functools.lru_cache(maxsize=32)
-def _font(size_px: int) -> Font:
-    return ImageFont.load_default(size_px)
-
-
-@functools.lru_cache(maxsize=4096)
 def drawable(text: str) -> str:
-    """The text as Pillow's font can draw it: letters lose their accents, invisible characters go.
+    """The text without what leaves no ink: harmful characters, marks of direction, choices between an emoji's looks."""
+    return "".join(c for c in harmless(text) if c in _JOINERS or not _is_invisible(c))
 
-    What remains unknown to the font (Chinese, emoji) stays and is drawn as an empty box each.
-    """
-    known = (_ascii_or_same(c) for c in harmless(text).translate(_ASCII_FOR))
-    return "".join(known)
+
+def _is_invisible(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or unicodedata.category(character) == "Cf"
 
 
 def one_line(text: str) -> str:
@@ -66,35 +55,26 @@ def one_line(text: str) -> str:
     return " ".join(drawable(text).split())
 
 
-def _ascii_or_same(character: str) -> str:
-    if unicodedata.category(character) in _INVISIBLE:
-        return ""
-    decomposed = unicodedata.normalize("NFKD", character)
-    letters = "".join(c for c in decomposed if unicodedata.category(c) not in _INVISIBLE)
-    return letters if letters.isascii() else character
-
-
-def width_px(text: str, font: Font) -> float:
-    return font.getlength(text)
-
-
-def shortened(text: str, font: Font, limit_px: float) -> str:
+def shortened(text: str, size_px: int, limit_px: float) -> str:
     """The text, or as much of its beginning as fits into `limit_px` with an ellipsis; empty if nothing fits."""
-    if width_px(text, font) <= limit_px:
+    if width_px(text, size_px) <= limit_px:
         return text
-    for length in range(len(text) - 1, 0, -1):
-        candidate = text[:length].rstrip() + "…"
-        if width_px(candidate, font) <= limit_px:
-            return candidate
-    return ""
+    parts = clusters(text)
+
+    def beginning(n_parts: int) -> str:
+        return "".join(parts[:n_parts]).rstrip() + "…"
+
+    # A word can be very long: halving measures it a dozen times, letter after letter thousands of times.
+    n_parts = bisect.bisect_right(range(len(parts)), limit_px, key=lambda n: width_px(beginning(n), size_px)) - 1
+    return beginning(n_parts) if n_parts > 0 else ""
 
 
-def wrapped(pieces: Sequence[Piece], font: Font, limit_px: float) -> list[list[Piece]]:
+def wrapped(pieces: Sequence[Piece], size_px: int, limit_px: float) -> list[list[Piece]]:
     """Lines no wider than `limit_px`, broken at spaces; words that are wider are broken anywhere."""
     lines: list[list[Piece]] = [[]]
     x = 0.0
     for word in _words(pieces):
-        advance = sum(width_px(piece.text, font) for piece in word)
+        advance = sum(width_px(piece.text, size_px) for piece in word)
         if word[0].text == "\n":
             lines.append([])
             x = 0.0
@@ -103,7 +83,7 @@ def wrapped(pieces: Sequence[Piece], font: Font, limit_px: float) -> list[list[P
             lines.append([])
             x = 0.0
         if advance > limit_px:
-            x = _break_word(word, lines, font, limit_px)
+            x = _break_word(word, lines, size_px, limit_px)
         elif x or not word[0].text.isspace():
             lines[-1].extend(word)
             x += advance
@@ -113,23 +93,31 @@ def wrapped(pieces: Sequence[Piece], font: Font, limit_px: float) -> list[list[P
 def _words(pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Words and spaces in order; a word of several phrases ("dog-sled", "cat's") is several pieces."""
     words: list[list[Piece]] = []
-    glue = False
+    before = " "
     for piece in pieces:
-        for text in re.findall(r"\n|[^\S\n]+|\S+", drawable(piece.text)):
+        for text in _ATOM.findall(drawable(piece.text)):
             atom = Piece(" " if text.isspace() and text != "\n" else text, piece.phrase)
-            if glue and not text.isspace():
+            if _belong_together(before, text):
                 words[-1].append(atom)
             else:
                 words.append([atom])
-            glue = not text.isspace()
+            before = text
     return words
 
 
-def _break_word(word: Sequence[Piece], lines: list[list[Piece]], font: Font, limit_px: float) -> float:
+def _belong_together(before: str, after: str) -> bool:
+    if before.isspace() or after.isspace():
+        return False
+    return bool(re.match(_ENDING, after)) or not (
+        re.match(_IDEOGRAPH, after) or re.search(f"(?:{_IDEOGRAPH}|{_ENDING})$", before)
+    )
+
+
+def _break_word(word: Sequence[Piece], lines: list[list[Piece]], size_px: int, limit_px: float) -> float:
     x = 0.0
     for piece in word:
-        for character in piece.text:
-            advance = width_px(character, font)
+        for character in clusters(piece.text):
+            advance = width_px(character, size_px)
             if x and x + advance > limit_px:
                 lines.append([])
                 x = 0.0

@@ -1,1 +1,1 @@
-"""The models that ship with aas, as package data; see checkpoints/README.md."""
+"""The models that ship with aas, as package data; see README.md beside this file."""

@@ -53,7 +53,7 @@ def lmm() -> Chameleon:
             channel_multiplier=(1, 1, 1), num_res_blocks=1,
         ),
     )  # fmt: skip
-    model = ChameleonForConditionalGeneration(config)
+    model = ChameleonForConditionalGeneration(config).eval()
     look_locally(model.model.vqmodel)
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     image_processor = ChameleonImageProcessorPil(

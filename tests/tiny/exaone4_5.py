@@ -36,7 +36,7 @@ def lmm() -> DeclaredGrid:
         image_token_id=3,
         video_token_id=tokenizer.video_token_id,
     )  # fmt: skip
-    model = Exaone4_5_ForConditionalGeneration(config)
+    model = Exaone4_5_ForConditionalGeneration(config).eval()
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=4, merge_size=2, size={"shortest_edge": 75 * 64, "longest_edge": 128 * 64}

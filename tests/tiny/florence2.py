@@ -43,7 +43,7 @@ def lmm() -> Florence2:
         image_token_id=3,
         tie_word_embeddings=False,
     )  # fmt: skip
-    model = Florence2ForConditionalGeneration(config)
+    model = Florence2ForConditionalGeneration(config).eval()
     look_locally(model)
     model.generation_config.update(
         bos_token_id=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=2, forced_bos_token_id=1

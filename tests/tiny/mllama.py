@@ -31,7 +31,7 @@ def lmm() -> Mllama:
         ),
         image_token_index=3,
     )  # fmt: skip
-    model = MllamaForConditionalGeneration(config)
+    model = MllamaForConditionalGeneration(config).eval()
     for name, parameter in model.named_parameters():
         if name.endswith(("cross_attn_attn_gate", "cross_attn_mlp_gate")):  # closed before training
             torch.nn.init.ones_(parameter)

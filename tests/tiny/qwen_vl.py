@@ -83,7 +83,7 @@ def built(
     tokenizer = byte_level_tokenizer(*(GLM_TOKENS if glm else QWEN_TOKENS))
     ids = {"image_token_id": 3, "video_token_id": 4}
     text = {**TEXT, "vocab_size": len(tokenizer), **text}
-    model = model_class(config_class(text_config=text, vision_config={**VISION, **vision}, **ids))
+    model = model_class(config_class(text_config=text, vision_config={**VISION, **vision}, **ids)).eval()
     model.generation_config.update(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     # Of the images of the tests some are enlarged, some shrunk. GLM counts the pixels of two frames.
     size = {"shortest_edge": 4800 * (1 + glm), "longest_edge": 8192 * (1 + glm)}

@@ -1,0 +1,22 @@
+"""What can be chosen by a word: in the commands, in Python, and nowhere spelled out again."""
+
+from typing import Any, Literal, get_args
+
+Alignment = Literal["predict", "self"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Fit = Literal["pad", "stretch"]
+Keep = Literal["mean", "layers", "heads"]
+Kind = Literal["pronouns", "unseen"]
+MaskChoice = Literal["last", "best-score", "best-attention"]
+Merge = Literal["mean", "max", "first"]
+PresetName = Literal["paper", "reference-2024", "reference-2025"]
+PromptKind = Literal["point", "mask"]
+Quantize = Literal["4bit", "8bit"]
+Task = Literal["gcg", "instance", "expressions"]
+Words = Literal["root", "chunk"]
+
+
+def check(name: str, value: Any, choices: Any) -> None:
+    """Raise ValueError for a `value` of option `name` that is none of the words of a Literal."""
+    if value not in get_args(choices):
+        raise ValueError(f"Unknown {name} {value!r}. Known: {', '.join(get_args(choices))}.")

@@ -1,0 +1,66 @@
+"""How the commands look: help in panels and colours, messages as plain lines."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Command(TyperCommand):
+    """Its help has panels; what is wrong with its options stays one plain line, which programs can read too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _rich_help(self, ctx)
+
+
+class Group(TyperGroup):
+    """As `Command`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _rich_help(self, ctx)
+
+
+def _rich_help(of: Any, ctx: Any) -> None:
+    from typer.rich_utils import rich_format_help
+
+    rich_format_help(obj=of, ctx=ctx, markup_mode=None)  # type: ignore[arg-type]
+
+
+def group(help_text: str, cls: type[TyperGroup] = Group, **options: Any) -> typer.Typer:
+    """A group of commands."""
+    settings = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(
+        help=help_text,
+        cls=cls,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings=settings,
+        **{"add_completion": False, **options},
+    )
+
+
+class _Messages(logging.Handler):
+    """To stderr, between progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if os.environ.get("TQDM_DISABLE") or "tqdm" not in sys.modules:
+            print(self.format(record), file=sys.stderr)
+        else:
+            from tqdm import tqdm
+
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+def show_messages(quiet: bool, verbose: bool) -> None:
+    """`quiet`: only what failed, and no progress bars; `verbose`: also what the libraries say."""
+    of_aas = logging.getLogger("aas")
+    of_aas.handlers, of_aas.propagate = [_Messages()], False
+    of_aas.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
+    if verbose:
+        os.environ["TRANSFORMERS_VERBOSITY"] = "info"

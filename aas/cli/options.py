@@ -1,0 +1,146 @@
+"""A command's options are the fields of a dataclass; what a user gets wrong is one line and an exit code."""
+
+import errno
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter, Signature, getdoc
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+import typer
+from typer.models import OptionInfo, ParameterInfo
+
+from aas.cli.look import Command, Group
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """A user's mistake (ValueError, a file that is not there) is one line and exit code 2; a full disk one line and
+    exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            typer.echo("aas: no space left on the device: free some, then run the same command again.", err=True)
+            raise typer.Exit(1) from error
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)):
+            raise
+        typer.echo(f"aas: {error}", err=True)
+        raise typer.Exit(2) from error
+    except ValueError as error:
+        typer.echo(f"aas: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def command_of(options_class: type, run: Callable[[Any], int], *, without: Collection[str] = ()) -> Callable[..., None]:
+    """A function for `typer.Typer.command`: options in, `run(options_class(…))`, its exit code out.
+
+    Options are the fields that are annotated with a `typer.Option` or `typer.Argument`
+    (`Annotated[Path, typer.Option(help=…)]`); others, and those named in `without`, keep their default. A field without
+    a default must be given, a `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The
+    class's docstring is the command's help.
+    """
+    hints = get_type_hints(options_class, include_extras=True)
+    chosen = [field for field in fields(options_class) if field.name not in without]
+    mine = {field.name: parameter for field in chosen if (parameter := _parameter(field, hints))}
+    repeated = {name for name in mine if _is_tuple(hints[name])}
+
+    def command(**given: Any) -> None:
+        with usage_errors():
+            values = {name: tuple(given[name]) for name in repeated if given[name] is not None}
+            code = run(options_class(**(given | values)))
+        raise typer.Exit(code)
+
+    command.__signature__ = Signature(list(mine.values()))  # type: ignore[attr-defined]
+    command.__name__, command.__doc__ = options_class.__name__, getdoc(options_class)
+    return command
+
+
+def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
+    """What typer reads of a field; None for one that is no option."""
+    kind, *metadata = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (None,)
+    infos = [copy(entry) for entry in metadata if isinstance(entry, ParameterInfo)]
+    if not infos:
+        return None
+    if kind is bool and isinstance(infos[0], OptionInfo) and infos[0].default is ...:
+        infos[0].default = "--" + field.name.replace("_", "-")  # a name of its own: no `--no-…` beside it
+    words = [word for part in _alternatives(kind) for word in _words(part)]
+    if words:
+        infos[0].click_type = click.Choice(words)
+        kind = tuple[str, ...] if get_origin(kind) is tuple else str | None if type(None) in get_args(kind) else str
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return Parameter(
+        field.name,
+        Parameter.KEYWORD_ONLY,
+        default=Parameter.empty if default is MISSING else list(default) if isinstance(default, tuple) else default,
+        annotation=Annotated[_as_list(kind), infos[0]],
+    )
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """The choices of `Literal[…]` or `tuple[Literal[…], …]`, which typer does not take as a list."""
+    element = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return get_args(element) if get_origin(element) is Literal else ()
+
+
+def _is_tuple(hint: Any) -> bool:
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return any(get_origin(part) is tuple for part in _alternatives(kind))
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _as_list(kind: Any) -> Any:
+    """`tuple[T, …]` -> `list[T]`, also where it may be None: typer knows repeated options as lists."""
+    parts = [list[get_args(part)[0]] if get_origin(part) is tuple else part for part in _alternatives(kind)]  # type: ignore[misc]
+    return Union[tuple(parts)]  # noqa: UP007
+
+
+def examples(*lines: str) -> str:
+    """The `epilog` of a command: examples, each a line of its own."""
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def lazy_group(table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]) -> type[Group]:
+    """The `cls` of a group whose commands are the names of `table`, each made when it is asked for.
+
+    `made(name)` gives the function (as `command_of` does) and its epilog; what it imports costs other commands nothing.
+    """
+
+    class LazyGroup(Group):
+        def __init__(self, **attributes: Any):
+            super().__init__(**attributes)
+            self.commands = _Commands(table, made)  # type: ignore[assignment]
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(table)
+
+    return LazyGroup
+
+
+class _Commands(Mapping):
+    """Commands by name; see `lazy_group`."""
+
+    def __init__(self, table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]):
+        self._table, self._made, self._found = table, made, dict[str, Any]()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._table:
+            raise KeyError(name)
+        if name not in self._found:
+            function, epilog = self._made(name)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, cls=Command, epilog=epilog)(function)
+            self._found[name] = typer.main.get_command(alone)
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)

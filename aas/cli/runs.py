@@ -1,0 +1,49 @@
+"""`aas status`, `verify` and `merge`: run folders."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aas.cli.look import Command
+from aas.cli.options import examples, usage_errors
+
+Folder = Annotated[Path, typer.Argument(help="Run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status", cls=Command, epilog=examples("aas status run"))(status)
+    app.command("verify", cls=Command, epilog=examples("aas verify run"))(verify)
+    app.command("merge", cls=Command, epilog=examples("aas merge instances"))(merge)
+
+
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """Say how far a run is, and what failed."""
+    from aas.store import status as runs
+
+    with usage_errors():
+        found = runs.status(folder)
+    typer.echo(json.dumps(found, indent=1) if as_json else runs.status_text(folder, found))
+
+
+def verify(folder: Folder) -> None:
+    """Read every item of a run and name those that are damaged."""
+    from aas.store import status as runs
+
+    with usage_errors():
+        wrong = runs.verify(folder)
+    for line in wrong:
+        typer.echo(line)
+    typer.echo(f"{len(wrong)} damaged" + (": delete them and run the command again." if wrong else "."), err=True)
+    raise typer.Exit(1 if wrong else 0)
+
+
+def merge(folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment instance`.")]) -> None:
+    """Put the results of all images into one file, results.json."""
+    from aas.store.merge import merge as merge_folder
+
+    with usage_errors():
+        typer.echo(merge_folder(folder))

@@ -1,0 +1,61 @@
+"""`aas ground`, `infer-attn` and `segment`: their options are their dataclasses' fields."""
+
+import typer
+
+from aas.cli.look import Command
+from aas.cli.options import command_of, examples
+from aas.stages.ground_options import Ground
+from aas.stages.infer_attn_options import InferAttn
+from aas.stages.segment_options import Segment
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        "ground",
+        cls=Command,
+        epilog=examples(
+            "aas ground photo.jpg",
+            "aas ground holiday/ --out grounded",
+            'aas ground photo.jpg --answer "a dog on a bench" --out given',
+            "aas ground photo.jpg --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge --out large",
+        ),
+    )(command_of(Ground, _ground))
+    app.command(
+        "infer-attn",
+        cls=Command,
+        epilog=examples(
+            "aas infer-attn --images photos/ --out run",
+            "aas infer-attn --images val2017/ --ref-anno val2017.json --out run --model Qwen/Qwen3-VL-8B-Instruct",
+            "aas infer-attn --images photos/ --out run --answers answers.jsonl       (teacher forcing)",
+            "aas infer-attn --images photos/ --out run --num-chunks 8 --chunk-idx 0  (one of eight processes)",
+        ),
+    )(command_of(InferAttn, _infer_attn))
+    app.command(
+        "segment",
+        cls=Command,
+        epilog=examples(
+            "aas segment gcg --attn run --images photos/ --out masks",
+            "aas segment instance --attn run --images val2017/ --ref-anno instances_val2017.json --out instances",
+            "aas segment expressions --attn run --images val2017/ --answers refcoco.jsonl --out masks",
+            "aas segment gcg --attn authors/ --images photos/ --out masks --tokenizer liuhaotian/llava-v1.5-7b",
+        ),
+    )(command_of(Segment, _segment))
+
+
+def _ground(options: Ground) -> int:
+    from aas.stages.ground import ground
+
+    return ground(options)
+
+
+def _infer_attn(options: InferAttn) -> int:
+    from aas.stages.infer_attn import infer_attn
+
+    return infer_attn(options)
+
+
+def _segment(options: Segment) -> int:
+    from aas.stages.segment import segment
+
+    return segment(options)

@@ -1,0 +1,1 @@
+"""What runs a stage over many items, on this machine; what a stage is says stage.py."""

@@ -1,0 +1,202 @@
+"""One loop for every stage: prepare in worker processes, compute in batches, finish what is to be written.
+
+A stage says these three things about its items (base.py); here is everything else: what is done already, batches of
+like length, halving where memory does not suffice, one item's failure, progress. Another engine makes the same three
+calls elsewhere.
+"""
+
+import errno
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
+from aas.engine.workers import Finishing, in_workers
+from aas.store.runs import RunFolder
+
+# Nobody's result can be written: the run ends, instead of failing item by item.
+ENDS_A_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+
+log = logging.getLogger(__name__)
+
+
+def fill(
+    run: RunFolder,
+    command: str,
+    arguments: Mapping[str, Any],
+    work: Work[I],
+    load: Callable[[], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]],
+    done: Callable[[I], None] = lambda item: None,
+) -> int:
+    """Fill a run folder with the items that it lacks; returns the exit code.
+
+    `arguments` decide what the items are: a folder of another run is refused before `load` loads any model and says how
+    the stage runs and what is noted of it. `done` hears of each item that is new.
+    """
+    if run.description_path.exists():
+        run.begin(command, arguments, {})
+    waiting = [item for item in work.items if not run.is_done(item.key)]
+    if waiting:
+        stage, plan, facts = load()
+        run.begin(command, arguments, {**facts, "n_images": work.n_all})
+    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
+    run.forget_failures(None if work.is_whole else mine)
+    for key, reason in work.missing:
+        run.fail(key, reason)
+    n_failed = len(work.missing)
+    for item, failed in carry_out(stage, waiting, plan) if waiting else ():
+        if failed is None:
+            done(item)
+        else:
+            n_failed += 1
+            run.fail(item.key, failed, stage.shown(item))
+    n_new = len(waiting) + len(work.missing) - n_failed
+    log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, run.path)
+    return 3 if n_failed else 0
+
+
+def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator[tuple[I, str | None]]:
+    """All three steps for all items, with a progress bar; of each, why it failed, if it did.
+
+    Raises OSError where nothing more can be written.
+    """
+    way = _by_item if plan.by_item else _by_batches
+    with tqdm(total=len(items), unit="image", smoothing=0.1, disable=len(items) == 1) as progress:
+        for index, failure in way(stage, items, plan):
+            if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
+                raise failure.error
+            yield items[index], None if failure is None else failure.reason
+            progress.update()
+
+
+# ------------------------------------------------------------------------------------------------------ preparing
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What became of item number `index`: what the batches take, or why there is nothing."""
+
+    index: int
+    prepared: Any = None
+    failure: Failure | None = None
+
+
+class _Preparing(Dataset):
+    """Each entry is an item prepared."""
+
+    def __init__(self, stage: Stage, items: Sequence[Item]):
+        self.stage, self.items = stage, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> _Made:
+        item = self.items[index]
+        try:
+            return _Made(index, self.stage.prepare(item))
+        except Exception as error:  # whatever one item's trouble is, it costs nobody else's result
+            return _Made(index, failure=Failure(why(error, item.image)))
+
+
+# ------------------------------------------------------------------------------------------------------ computing
+
+
+class _Computing:
+    """What the models make of what was prepared. `batch_size` shrinks where memory does not suffice."""
+
+    def __init__(self, stage: Stage, items: Sequence[Item], batch_size: int):
+        self.stage, self.items, self.batch_size = stage, items, batch_size
+
+    def results(self, batch: Sequence[_Made]) -> Iterator[tuple[int, Any]]:
+        """Of each its index, and its result or a Failure."""
+        while batch:
+            part, batch = batch[: self.batch_size], batch[self.batch_size :]
+            found = self._tried(part)
+            if not isinstance(found, Exception):
+                yield from zip([one.index for one in part], found, strict=True)
+            elif len(part) == 1:
+                yield part[0].index, Failure(why(found, self.items[part[0].index].image))
+            elif is_out_of_memory(found):
+                self._shrink(len(part))
+                yield from self.results(part)
+            else:
+                for one in part:
+                    yield from self.results([one])
+
+    def _tried(self, part: Sequence[_Made]) -> Sequence[Any] | Exception:
+        try:
+            return self.stage.compute([one.prepared for one in part])
+        except Exception as error:  # it is looked at above, where its frames no longer hold the batch's memory
+            return error.with_traceback(None)
+
+    def _shrink(self, n_items: int) -> None:
+        self.batch_size = n_items // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("out of memory: going on with batches of %d", self.batch_size)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _batches(made: Iterable[_Made], size: int, stage: Stage) -> Iterator[list[_Made]]:
+    """Batches of like length, so that little is padded; what could not be prepared is a batch of its own."""
+    window: list[_Made] = []
+    for one in made:
+        if one.failure is not None:
+            yield [one]
+            continue
+        window.append(one)
+        if len(window) == stage.window_batches * size:
+            yield from _split(window, size, stage)
+            window = []
+    yield from _split(window, size, stage)
+
+
+def _split(window: list[_Made], size: int, stage: Stage) -> Iterator[list[_Made]]:
+    window = sorted(window, key=lambda one: stage.length(one.prepared))
+    for start in range(0, len(window), size):
+        yield window[start : start + size]
+
+
+def _by_batches(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
+    computing = _Computing(stage, items, plan.batch_size)
+    made = in_workers(_Preparing(stage, items), plan.n_workers)
+    with Finishing(stage, items, plan.finishes_elsewhere and plan.n_workers > 0) as finishing:
+        for batch in _batches(made, plan.batch_size, stage):
+            if batch[0].failure is not None:
+                yield batch[0].index, batch[0].failure
+                continue
+            for index, result in computing.results(batch):
+                yield from [(index, result)] if isinstance(result, Failure) else finishing.finish(index, result)
+        yield from finishing.rest()
+
+
+# -------------------------------------------------------------------------------------- all steps in one worker
+
+
+class _Whole(Dataset):
+    """Each entry is an item done: its index, and why it failed, if it did."""
+
+    def __init__(self, stage: Stage, items: Sequence[Item]):
+        self.stage, self.items, self.preparing = stage, items, _Preparing(stage, items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Outcome:
+        made = self.preparing[index]
+        if made.failure is not None:
+            return index, made.failure
+        ((_, result),) = _Computing(self.stage, self.items, 1).results([made])
+        return index, result if isinstance(result, Failure) else finished(self.stage, self.items[index], result)
+
+
+def _by_item(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
+    yield from in_workers(_Whole(stage, items), plan.n_workers)  # torch gives each worker one thread

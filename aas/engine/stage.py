@@ -1,0 +1,105 @@
+"""What a stage is: three things that it does to an item, and how that runs on this machine."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from aas.images import ImageError
+
+
+class Item(Protocol):
+    """What a stage is to do: `key` names its result, `image` is the photograph that it is about."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def image(self) -> Path: ...
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class Stage(ABC, Generic[I, P, R]):
+    """From an item to what is stored of it, in three calls. Whatever each of them raises is that item's failure."""
+
+    @abstractmethod
+    def prepare(self, item: I) -> P:
+        """Everything that needs no model on a device: reading, resizing. In a worker process, if there are any."""
+
+    @abstractmethod
+    def compute(self, batch: Sequence[P]) -> Sequence[R]:
+        """What the models make of a batch, in its order. Where it fails, smaller batches are tried, down to one."""
+
+    @abstractmethod
+    def finish(self, item: I, result: R) -> None:
+        """Write the item's result. In a process of its own, if the plan says so."""
+
+    def shown(self, item: I) -> str | None:
+        """What people call the item, where that is not its key."""
+        return None
+
+    window_batches = 1  # items of so many batches are brought into the order of their lengths
+
+    def length(self, prepared: P) -> int:
+        """Items of like length share a batch; those of one length stay in their order."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stage runs on this machine. `n_workers` processes prepare; 0 is none. `finishes_elsewhere`: one more
+    process finishes. `by_item`: each worker does all three steps for its own items, on one core."""
+
+    batch_size: int = 1
+    n_workers: int = 0
+    finishes_elsewhere: bool = False
+    by_item: bool = False
+
+
+@dataclass(frozen=True)
+class Work(Generic[I]):
+    """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
+    there is no other chunk."""
+
+    items: Sequence[I]
+    missing: Sequence[tuple[str, str]]
+    n_all: int
+    is_whole: bool = True
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item has no result; of an OSError also the error, since it may concern everybody."""
+
+    reason: str
+    error: OSError | None = None
+
+
+Outcome = tuple[int, Failure | None]  # an item's index, and why it failed, if it did
+
+
+def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:
+    """Items about one photograph stay together: it is read and encoded once for all of them."""
+    numbers = {image: i for i, image in enumerate(dict.fromkeys(item.image for item in items))}
+    return [item for item in items if numbers[item.image] % num_chunks == chunk_idx]
+
+
+def why(error: Exception, image: Path) -> str:
+    """One line that names the photograph."""
+    text = str(error)
+    if isinstance(error, ImageError):
+        return text
+    return f"{image}: {text}" if isinstance(error, ValueError) else f"{image}: {type(error).__name__}: {text}"
+
+
+def finished(stage: Stage, item: Item, result: Any) -> Failure | None:
+    try:
+        stage.finish(item, result)
+    except Exception as error:  # whatever one item's trouble is, it costs nobody else's result
+        return Failure(why(error, item.image), error if isinstance(error, OSError) else None)
+    return None

@@ -1,0 +1,117 @@
+"""Processes beside the one that has the models: some that prepare, and one that finishes."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import fields, is_dataclass, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from aas.engine.stage import Item, Outcome, Stage, finished
+
+FEW_ITEMS = 8  # for fewer, starting processes takes longer than they save
+MOST_WORKERS = 8
+MAX_WAITING = 16  # results on their way to the process that finishes them
+
+
+def n_workers(asked: int | None, n_items: int, default: int) -> int:
+    """How many processes to start: what was `asked` for, else `default` within bounds; 0 is none."""
+    if asked is not None:
+        return asked
+    return 0 if n_items < FEW_ITEMS or not hasattr(os, "fork") else min(MOST_WORKERS, max(1, default))
+
+
+def half_the_cores() -> int:
+    """The other half is the model's."""
+    return (os.cpu_count() or 2) // 2
+
+
+def in_workers(dataset: Dataset, n: int) -> Iterator[Any]:
+    """The dataset's entries in order, each made by one of `n` processes; with none, made here."""
+    if n == 0:
+        yield from (dataset[i] for i in range(len(dataset)))  # type: ignore[arg-type]
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they are forked
+    collate: Any = _packed  # of one entry, since nothing is batched here
+    loader = DataLoader(dataset, batch_size=None, num_workers=n, collate_fn=collate, multiprocessing_context="fork")
+    yield from map(_unpacked, loader)
+
+
+def _packed(entry: Any) -> Any:
+    """Tensors as arrays, which go through a pipe; tensors would each hold a file open."""
+    return _changed(entry, lambda value: _Array(value.numpy()) if isinstance(value, Tensor) else value)
+
+
+def _unpacked(entry: Any) -> Any:
+    return _changed(entry, lambda value: torch.from_numpy(value.array) if isinstance(value, _Array) else value)
+
+
+class _Array:
+    """An array that was a tensor."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with `change` made of everything inside its dataclasses, dictionaries, lists and tuples."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _changed(getattr(value, f.name), change) for f in fields(value) if f.init})
+    if type(value) is dict:
+        return {key: _changed(entry, change) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_changed(entry, change) for entry in value)
+    return change(value)
+
+
+_stage_and_items: tuple[Stage, Sequence[Item]]  # in the process that finishes, which inherits them
+
+
+def _inherit(stage: Stage, items: Sequence[Item]) -> None:
+    global _stage_and_items
+    _stage_and_items = stage, items
+
+
+def _finished_there(index: int, result: Any) -> Outcome:
+    stage, items = _stage_and_items
+    return index, finished(stage, items[index], result)
+
+
+class Finishing:
+    """Finishes results, here or in another process; says of each, some time later, what became of it."""
+
+    def __init__(self, stage: Stage, items: Sequence[Item], elsewhere: bool):
+        self.stage, self.items = stage, items
+        self.waiting: deque[Future[Outcome]] = deque()
+        self.pool = None
+        if elsewhere:
+            self.pool = ProcessPoolExecutor(1, get_context("fork"), _inherit, (stage, items))
+            self.pool.submit(int).result()  # starts it now, while this process has few threads
+
+    def __enter__(self) -> "Finishing":
+        return self
+
+    def finish(self, index: int, result: Any) -> Iterator[Outcome]:
+        if self.pool is None:
+            yield index, finished(self.stage, self.items[index], result)
+            return
+        self.waiting.append(self.pool.submit(_finished_there, index, result))
+        while len(self.waiting) > MAX_WAITING or (self.waiting and self.waiting[0].done()):
+            yield self.waiting.popleft().result()
+
+    def rest(self) -> Iterator[Outcome]:
+        while self.waiting:
+            yield self.waiting.popleft().result()
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)

@@ -1,0 +1,137 @@
+"""What `aas ground` is given: files, folders, URLs, patterns and stdin, and the names of their results."""
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from glob import glob, has_magic
+from pathlib import Path, PurePosixPath
+
+from aas.datasets.answers import match_answers, read_answers
+from aas.datasets.sources import ImageSource
+from aas.ground import Request
+from aas.grounding import photograph_of
+from aas.images import ImageLike, is_url, list_images, name_of
+from aas.stages.ground_options import Ground
+from aas.store.keys import result_names, unquoted
+from aas.store.results import read_result
+from aas.store.runs import RunFolder
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image: `shown` as people gave it, and the folder that its name is relative to."""
+
+    source: ImageLike
+    shown: str
+    path: PurePosixPath
+
+
+@dataclass
+class Inputs:
+    """`missing`: what was given and is no image, with the reason."""
+
+    images: list[Found] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+
+def collect(given: Iterable[str], out: Path) -> Inputs:
+    """The images behind what was given; what is missing or empty is a failure of its own.
+
+    Raises ValueError where writing into `out` would put results among the images themselves.
+    """
+    inputs = Inputs()
+    for text in given:
+        if text == STDIN:
+            inputs.images.append(Found(sys.stdin.buffer.read(), text, PurePosixPath("stdin")))
+        elif is_url(text):
+            inputs.images.append(Found(text, text, PurePosixPath(name_of(text))))
+        elif has_magic(text) and not Path(text).exists():
+            _add_pattern(inputs, text, out)
+        else:
+            _add(inputs, Path(text), out)
+    return inputs
+
+
+def _add_pattern(inputs: Inputs, pattern: str, out: Path) -> None:
+    matches = sorted(glob(pattern, recursive=True))
+    for match in matches:
+        _add(inputs, Path(match), out)
+    if not matches:
+        inputs.missing.append((pattern, f"{pattern}: no file has such a name"))
+
+
+def _add(inputs: Inputs, path: Path, out: Path) -> None:
+    if path.is_dir():
+        if path.resolve() == out.resolve():
+            raise ValueError(f"--out {out} is a folder of images to ground; name another one for the results.")
+        found = list_images(path, outside=[out])
+        inputs.images += [Found(one, str(one), PurePosixPath(one.relative_to(path).as_posix())) for one in found]
+        if not found:
+            inputs.missing.append((str(path), f"{path}: no images in this folder"))
+    elif path.is_file():
+        inputs.images.append(Found(path, str(path), PurePosixPath(path.name)))
+    else:
+        inputs.missing.append((str(path), f"{path}: no such file or folder"))
+
+
+def requests_of(inputs: Inputs, options: Ground, run: RunFolder) -> list[Request]:
+    """What is asked of each image, each under a key of its own in the run folder.
+
+    Lines of --answers about no image join what is missing.
+    """
+    if options.answers is None:
+        names = result_names([(Path(found.path), Path()) for found in inputs.images])
+        asked = [Request(unquoted(name), found.source, options.question, options.answer)
+                 for name, found in zip(names, inputs.images, strict=True)]  # fmt: skip
+    else:
+        asked = _given(inputs, options.answers, options.question)
+    taken: set[str] = set()
+    requests = []
+    for request in asked:
+        key = _free_key(request, run, taken)
+        taken.add(key.casefold())
+        requests.append(replace(request, key=key))
+    return requests
+
+
+def _given(inputs: Inputs, answers: Path, question: str) -> list[Request]:
+    """A request for each line of --answers; of several lines about one image each has its own id as key."""
+    sources = [ImageSource(found.path.as_posix(), Path(found.shown)) for found in inputs.images]
+    matched, unmatched = match_answers(sources, read_answers(answers))
+    inputs.missing += [(row.key, f"{row.image}: in {answers}, but not among the images") for row in unmatched]
+    by_source = dict(zip(sources, inputs.images, strict=True))
+    return [
+        Request(
+            row.id or Path(source.key).with_suffix("").as_posix(),
+            by_source[source].source,
+            row.question or question,
+            row.text or None,
+            row.token_ids,
+        )
+        for source, row in matched
+    ]
+
+
+def _free_key(request: Request, run: RunFolder, taken: set[str]) -> str:
+    """The request's key, with a number behind where another photograph's result has it."""
+    key, n = request.key, 2
+    while key.casefold() in taken or _is_anothers(run.item_path(key), request):
+        key, n = f"{request.key}-{n}", n + 1
+    return key
+
+
+def _is_anothers(item: Path, request: Request) -> bool:
+    """Whether a result is there, and about another photograph; one that nobody can read is not told apart."""
+    if not item.exists():
+        return False
+    if not isinstance(request.source, (str, Path)):
+        return True
+    try:
+        there = photograph_of(read_result(item), item)
+    except ValueError:
+        return False
+    mine = str(request.source)
+    return there != mine if is_url(mine) or is_url(there) else os.path.realpath(there) != os.path.realpath(mine)

@@ -1,0 +1,85 @@
+"""The options of `aas ground`: those of the two stages that it does at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from aas.choices import Dtype, Kind
+from aas.stages.options import (
+    ANSWER,
+    ATTENTION,
+    MASK,
+    PHRASE,
+    AnswerOptions,
+    AttentionOptions,
+    MaskOptions,
+    ModelOptions,
+    PhraseOptions,
+    RunOptions,
+    indices,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, AnswerOptions, ModelOptions):
+    """Answer a question about each image and ground every noun phrase of the answer."""
+
+    images: Annotated[
+        tuple[str, ...],
+        Argument(metavar="IMAGE...", help="Images, folders of them, URLs, quoted patterns; - reads one from stdin."),
+    ]
+    answer: Annotated[str | None, ANSWER(help="Ground these words instead of the model's own.")] = None
+    out: Annotated[Path, Option(help="Folder for NAME.json, NAME.png and report.html. Started again, it goes on.")] = (
+        Path("grounded")
+    )
+    as_json: Annotated[bool, Option("--json", help="Print one JSON line per image.")] = False
+    heads: Annotated[str | None, ATTENTION(help="all, or numbers: -2. Default: the preset's.")] = None
+    drop: Annotated[
+        tuple[Kind, ...],
+        PHRASE(help="Phrases without a mask: pronouns, the unseen (the image, a side)."),
+    ] = ("pronouns", "unseen")
+    keep_all: Annotated[bool, PHRASE(help="A mask for every phrase, pronouns and the unseen too.")] = False
+    segmenter_dtype: Annotated[Dtype, MASK(help="What its image encoder computes in.")] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_answer()
+        if self.answer is not None and not self.answer.strip():
+            raise ValueError("--answer is empty: give the words to ground, or leave it out to let the model answer.")
+        if self.answer is not None and self.answers is not None:
+            raise ValueError("--answer is for all images, --answers has one for each: give one of them.")
+        indices("--layers", self.layers), indices("--heads", self.heads or "all")
+
+    def inputs(self) -> dict[str, Any]:
+        return {"answers": self.answers}
+
+    def deciding(self) -> dict[str, Any]:
+        left_out = ("images", "as_json", "keep_all")
+        found = {name: value for name, value in super().deciding().items() if name not in left_out}
+        return found | {
+            "points": self.n_points(self.points),
+            "drop": self.left_out,
+            "given_answers": self.answers is not None,
+        }
+
+    @property
+    def left_out(self) -> tuple[Kind, ...]:
+        return () if self.keep_all else self.drop
+
+    def grounder(self) -> dict[str, Any]:
+        """Arguments of `aas.Grounder`."""
+        heads = indices("--heads", self.heads) if self.heads else None
+        same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "alignment", "view",
+                "max_new_tokens", "temperature", "top_p", "seed", "merge", "words", "prompt",
+                "mask_choice")  # fmt: skip
+        return {name: getattr(self, name) for name in same} | {
+            **self.loading(),
+            "layers": indices("--layers", self.layers),
+            "heads": heads,
+            "drop": self.left_out,
+            "n_points": self.points,
+            "n_negative": self.negative_points,
+            "batch_size": None if self.batch_size == "auto" else int(self.batch_size),
+        }

@@ -1,0 +1,32 @@
+"""The options of `aas infer-attn`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from aas.choices import Keep
+from aas.stages.options import ATTENTION, AnswerOptions, AttentionOptions, ModelOptions, RunOptions, indices
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferAttn(RunOptions, AttentionOptions, AnswerOptions, ModelOptions):
+    """Ask a model about many images and store the attention of every answer token."""
+
+    images: Annotated[Path, Option(help="Folder of images, or a text file with one path per line.")]
+    out: Annotated[Path, Option(help="Run folder: one file per image. Started again, it goes on.")]
+    ref_anno: Annotated[Path | None, Option(help="COCO or GranD-f annotation: take its images only.")] = None
+    heads: Annotated[str, ATTENTION(help="all, or numbers: -2.")] = "all"
+    keep: Annotated[Keep, ATTENTION(help="One map, the mean of layers and heads; or one a layer; or all.")] = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_answer()
+        indices("--layers", self.layers), indices("--heads", self.heads)
+
+    def inputs(self) -> dict[str, Any]:
+        return {"images": self.images, "ref_anno": self.ref_anno, "answers": self.answers}
+
+    def deciding(self) -> dict[str, Any]:
+        return super().deciding() | {"given_answers": self.answers is not None}

@@ -1,0 +1,151 @@
+"""The options that stages share, in groups. A stage's options are a dataclass of some groups and fields of its own; its
+command has exactly these. Nothing heavy is imported here: `aas --help` reads it."""
+
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, Words
+from aas.presets import n_points_for, preset_named
+
+DEFAULT_QUESTION = "Describe the image in detail."
+MODEL = partial(Option, rich_help_panel="Model")
+ANSWER = partial(Option, rich_help_panel="Answer")
+ATTENTION = partial(Option, rich_help_panel="Attention")
+PHRASE = partial(Option, rich_help_panel="Phrases and prompts")
+MASK = partial(Option, rich_help_panel="Masks")
+RUN = partial(Option, rich_help_panel="How it runs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """When and where results are made; none of it decides what they are."""
+
+    num_chunks: Annotated[int, RUN(min=1, help="Split the images into so many parts …")] = 1
+    chunk_idx: Annotated[int, RUN(min=0, help="… and do this one (from 0).")] = 0
+    batch_size: Annotated[str, RUN(help="Images at once, or auto: halved where memory does not suffice.")] = "auto"
+    workers: Annotated[int | None, RUN(min=0, help="Processes that read images. Default: by cores.")] = None
+    device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.chunk_idx < self.num_chunks:
+            raise ValueError(
+                f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
+            )
+        if self.batch_size != "auto" and (not self.batch_size.isdigit() or int(self.batch_size) == 0):
+            raise ValueError(f"--batch-size {self.batch_size!r}: give auto or a number above 0.")
+
+    def images_at_once(self, by_device: dict[str, int], device: str) -> int:
+        """`by_device`: what auto stands for, by type of device; 1 where that is not named."""
+        return by_device.get(device, 1) if self.batch_size == "auto" else int(self.batch_size)
+
+    def inputs(self) -> dict[str, Any]:
+        """What the results are made of: noted in run.json, and free to move between two starts."""
+        return {}
+
+    def deciding(self) -> dict[str, Any]:
+        """Those that decide what the results are: a run folder is filled with the same ones only."""
+        elsewhere = {field.name for field in fields(RunOptions)} | set(self.inputs()) | {"out"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in elsewhere}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which LMM, and how it is loaded."""
+
+    model: Annotated[str, MODEL(help="LMM: embedded, a Hugging Face id (id@revision) or a folder.")] = "embedded"
+    base: Annotated[str | None, MODEL(help="Base LLM of a LoRA checkpoint in LLaVA's own format.")] = None
+    adapter: Annotated[str | None, MODEL(help="LoRA adapter (peft) to merge into the model.")] = None
+    dtype: Annotated[Dtype, MODEL(help="What it computes in.")] = "auto"
+    quantize: Annotated[Quantize | None, MODEL(help="Round its weights, with bitsandbytes.")] = None
+    device_map: Annotated[str | None, MODEL(help="auto spreads it over all GPUs, with accelerate.")] = None
+
+    def loading(self) -> dict[str, Any]:
+        """Arguments of `aas.lmms.load_lmm` beside the model and the device."""
+        return {name: getattr(self, name) for name in ("base", "adapter", "dtype", "quantize", "device_map")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """What is asked, and how the model answers."""
+
+    question: Annotated[str, ANSWER(help="What to ask about each image.")] = DEFAULT_QUESTION
+    answers: Annotated[
+        Path | None,
+        ANSWER(help='Given answers: JSON lines {"image": …, "answer": …}. With "question" only, asked.'),
+    ] = None
+    max_new_tokens: Annotated[
+        int | None, ANSWER(min=1, help="Longest answer, in tokens. Default: the model's own limit, or 512.")
+    ] = None
+    temperature: Annotated[float, ANSWER(help="0 is greedy; above, tokens are drawn.")] = 0.0
+    top_p: Annotated[float, ANSWER(help="Draw from the likeliest tokens of this total.")] = 1.0
+    num_beams: Annotated[int, ANSWER(help="Must be 1: a beam search has no attention of its answer.")] = 1
+    seed: Annotated[int, ANSWER(help="Of every image's own generator.")] = 0
+
+    def check_answer(self) -> None:
+        if self.num_beams != 1:
+            raise ValueError(
+                "--num-beams: with beam search the rows of a step belong to beams that are dropped later, so there is "
+                "no attention of the answer. Take --num-beams 1, or write the answers elsewhere and pass --answers."
+            )
+        if self.temperature < 0:
+            raise ValueError("--temperature must not be negative; 0 is greedy.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p {self.top_p} must be above 0 and at most 1.")
+        if not self.question.strip():
+            raise ValueError("--question is empty.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """Which attention counts."""
+
+    layers: Annotated[str, ATTENTION(help="all, or numbers: 0,1,-1.")] = "all"
+    alignment: Annotated[Alignment, ATTENTION(help="The row that predicts the token, or the token's own.")] = "predict"
+    view: Annotated[str | None, ATTENTION(help="Of models with several grids: its name, or combined.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseOptions:
+    """Which phrases, which of their tokens, and what is shown to the segmenter."""
+
+    phrases: Annotated[str, PHRASE(help="spaCy pipeline: embedded, a package name or a folder.")] = "embedded"
+    preset: Annotated[PresetName, PHRASE(help="The published method, or what the authors' releases do.")] = "paper"
+    merge: Annotated[Merge | None, PHRASE(help="Tokens of a phrase to one map. Default: the preset's.")] = None
+    words: Annotated[Words, PHRASE(help="Tokens of the root word, or of the whole chunk.")] = "root"
+    drop: Annotated[tuple[Kind, ...], PHRASE(help="Leave out pronouns, or the unseen (the image, a side).")] = ()
+    prompt: Annotated[PromptKind, PHRASE(help="Points at the map's peaks, or the map as a coarse mask.")] = "point"
+    points: Annotated[
+        int | None, PHRASE(min=1, help="Peaks that become points, at most. Default: 1; embedded segmenter: 3.")
+    ] = None
+    negative_points: Annotated[int, PHRASE(min=0, help="Troughs that become negative points, at most.")] = 0
+
+    @property
+    def merge_used(self) -> Merge:
+        return self.merge or preset_named(self.preset).merge
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Which segmenter, and which of its masks."""
+
+    segmenter: Annotated[
+        str, MASK(help="embedded, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth.")
+    ] = "embedded"
+    mask_choice: Annotated[MaskChoice, MASK(help="Which of three masks.")] = "last"
+
+    def n_points(self, asked: int | None) -> int:
+        return n_points_for(self.segmenter, asked)
+
+
+def indices(option: str, text: str) -> tuple[int, ...] | None:
+    """`all` is None, `0,5,-2` numbers; ValueError for anything else."""
+    if text == "all":
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} {text!r}: give all or numbers with commas between, like 0,5,-2.") from None

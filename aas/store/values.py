@@ -1,0 +1,93 @@
+"""What a JSON value must be to belong to a result: each function gives the value back as the result has it, or raises
+ValueError."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from aas import rle
+from aas.rle import Rle
+
+MAX_NUMBER = 2**53  # beyond it whole numbers are not exact as floats
+Check = Callable[[Any], Any]
+
+
+def text(value: Any) -> str:
+    return _must(isinstance(value, str), value, "text")
+
+
+def an_id(value: Any) -> str | int:
+    return _must(isinstance(value, str) or _is_whole(value), value, "an id, text or a whole number")
+
+
+def number(value: Any) -> float:
+    is_float = isinstance(value, float) and math.isfinite(value)
+    return _must(is_float or _is_whole(value), value, "a finite number")
+
+
+def whole(value: Any) -> int:
+    return _must(_is_whole(value), value, "a whole number")
+
+
+def index(value: Any) -> int:
+    return _must(_is_whole(value) and value >= 0, value, "a whole number from 0")
+
+
+def flag(value: Any) -> bool:
+    return _must(isinstance(value, bool), value, "true or false")
+
+
+def mask(value: Any) -> Rle:
+    """COCO run lengths that fill their size, compressed. Polygons, whose image has no size here, are none."""
+    return rle.compressed(value, (0, 0))
+
+
+def point_xy(value: Any) -> tuple[Any, ...]:
+    return _must(len(listed(value, number)) == 2, tuple(value), "two numbers, x and y")
+
+
+def labelled_points(value: Any) -> tuple[Any, ...]:
+    return listed(value, _labelled_point)
+
+
+def _labelled_point(value: Any) -> tuple[Any, ...]:
+    three = listed(value, number)
+    return _must(len(three) == 3 and three[2] in (0, 1), three, "x, y and a label, 1 or 0")
+
+
+def span(value: Any) -> tuple[Any, ...]:
+    two = listed(value, index)
+    return _must(len(two) == 2 and two[0] <= two[1], two, "a start and an end")
+
+
+def indices(value: Any) -> tuple[Any, ...]:
+    return listed(value, index)
+
+
+def listed(value: Any, check: Check) -> tuple[Any, ...]:
+    """A list whose entries are all right."""
+    return tuple(map(check, _must(isinstance(value, list), value, "a list")))
+
+
+def column(name: str, value: Any, check: Check) -> tuple[Any, ...]:
+    """A list whose entries are all right; an error says which is not, from 1."""
+    entries = _must(isinstance(value, list), value, f"a list of {name}")
+    return tuple(named(f"{name} {i}", entry, check) for i, entry in enumerate(entries, start=1))
+
+
+def named(name: str, value: Any, check: Check) -> Any:
+    try:
+        return check(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def _must(holds: bool, value: Any, wanted: str) -> Any:
+    if not holds:
+        shown = repr(value)
+        raise ValueError(f"{shown if len(shown) <= 60 else f'{shown[:60]}…'} is not {wanted}")
+    return value
