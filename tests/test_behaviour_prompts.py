@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
-from transformers import SamModel
 from typer.testing import CliRunner
 
 from aas.cli import app
@@ -79,12 +78,7 @@ def folder(tmp_path_factory, photo) -> Path:
 
 @pytest.fixture(scope="module")
 def segmenter(folder) -> Segmenter:
-    """A SAM with random weights. Its scores are moved, so that the last mask is not the best for every phrase."""
-    model = SamModel.from_pretrained(segmenters.saved("sam", folder / "sam"))
-    with torch.no_grad():
-        model.mask_decoder.iou_prediction_head.proj_out.bias += torch.tensor([0, 0.3, 0.2, 0])
-    model.save_pretrained(folder / "sam")
-    return load_segmenter(str(folder / "sam"))
+    return load_segmenter(str(segmenters.undecided_sam(folder / "sam")))
 
 
 def pixels(phrase: str) -> np.ndarray:
