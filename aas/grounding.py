@@ -124,7 +124,10 @@ class Grounding:
 
         A photograph that came from no file is written beside them, so that `load` finds it.
         """
-        folder, name = Path(folder), self.name if name is None else quoted(name)
+        return self.write(Path(folder), self.name if name is None else quoted(name))
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """As `save`; `name` is what the files are called, with nothing encoded."""
         json_path, png_path = folder / f"{name}.json", folder / f"{name}.png"
         with written(png_path) as temporary:
             self.draw().save(temporary, format="PNG")
