@@ -28,8 +28,7 @@ def _model(name: str) -> None:
 
 
 def _segmenter(name: str) -> None:
-    is_class = name in registry.SEGMENTERS_BY_NAME or (":" in name and not Path(name).exists())
-    if not Path(name).is_file() and not is_class:
+    if not Path(name).is_file() and not registry.names_segmenter_class(name):
         model_config(*model_source(name, "segmenter"), "segmenter", name)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-Alignment = Literal["predict", "self"]
-Keep = Literal["mean", "layers", "heads"]
+from aas.choices import Keep
 
 STASHED_STEPS = 64
 TRANSIENT_BYTES = 128 * 2**20  # of scores that exist at once
@@ -365,12 +364,11 @@ def _last_row(call: Call) -> Tensor:
 
 
 def _join_masks(masks: Sequence[Tensor | None], lengths: Sequence[int], n_keys: int, device: torch.device) -> Tensor:
-    """[B or 1, 1 or H, R, n_keys] from the mask of each row, which covers the keys of its time."""
-    written = torch.arange(n_keys, device=device) < torch.tensor(lengths, device=device)[:, None]
-    joined = written[None, None]
+    """[B or 1, 1 or H, R, n_keys] from each row's mask, which covers the keys of its time and hides unwritten ones."""
+    written = (torch.arange(n_keys, device=device) < torch.tensor(lengths, device=device)[:, None])[None, None]
     if all(mask is None for mask in masks):
-        return joined
-    rows = [joined[:, :, i : i + 1] if mask is None else mask for i, mask in enumerate(masks)]
+        return written
+    rows = [written[:, :, i : i + 1] if mask is None else mask for i, mask in enumerate(masks)]
     if any(row.dtype != torch.bool for row in rows):
         rows = [torch.zeros_like(r, dtype=torch.float32).masked_fill_(~r, -torch.inf) if r.dtype == torch.bool else r
                 for r in rows]  # fmt: skip
@@ -381,8 +379,7 @@ def _join_masks(masks: Sequence[Tensor | None], lengths: Sequence[int], n_keys: 
         )
         for r in rows
     ]
-    together = torch.cat(rows, dim=2)
-    return together & joined if together.dtype == torch.bool else together.masked_fill(~joined, -torch.inf)
+    return torch.cat(rows, dim=2)
 
 
 def _plain_attention(call: Call, value: Tensor) -> Tensor:

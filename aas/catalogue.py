@@ -1,23 +1,173 @@
-"""`aas list models`: the families of LMMs that can be asked."""
+"""`aas list …`: what can be named in the commands."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import Any
 
 from aas import registry
+from aas.presets import PRESETS
+
+Row = dict[str, Any]
+GIBIBYTE = 2**30
+BITS_OF_4BIT = 4.5  # nf4 with its block constants
+# Hugging Face id -> about how many parameters, in 10^9, the eyes included
+CHECKPOINTS = {
+    "llava-hf/llava-1.5-7b-hf": 7.06,
+    "llava-hf/llava-1.5-13b-hf": 13.35,
+    "llava-hf/llava-v1.6-mistral-7b-hf": 7.57,
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": 0.89,
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": 8.03,
+    "Qwen/Qwen2-VL-2B-Instruct": 2.21,
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3.75,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8.29,
+    "Qwen/Qwen3-VL-4B-Instruct": 4.44,
+    "Qwen/Qwen3-VL-8B-Instruct": 8.77,
+    "OpenGVLab/InternVL3-8B-hf": 7.94,
+    "google/gemma-3-4b-it": 4.30,
+    "google/gemma-3-12b-it": 12.19,
+    "google/paligemma-3b-mix-448": 2.92,
+    "HuggingFaceTB/SmolVLM-256M-Instruct": 0.26,
+    "HuggingFaceTB/SmolVLM-Instruct": 2.25,
+    "HuggingFaceM4/Idefics3-8B-Llama3": 8.46,
+    "mistral-community/pixtral-12b": 12.68,
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": 24.01,
+    "deepseek-community/deepseek-vl-7b-chat": 7.34,
+    "deepseek-community/Janus-Pro-7B": 7.42,
+    "facebook/chameleon-7b": 7.04,
+    "zai-org/GLM-4.1V-9B-Thinking": 10.29,
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": 10.67,
+    "florence-community/Florence-2-large": 0.82,
+}
+SEGMENTERS = {
+    "facebook/sam-vit-base": 0.094,
+    "facebook/sam-vit-large": 0.312,
+    "facebook/sam-vit-huge": 0.641,
+    "syscv-community/sam-hq-vit-huge": 0.644,
+    "facebook/sam2.1-hiera-tiny": 0.039,
+    "facebook/sam2.1-hiera-large": 0.224,
+    "facebook/sam3": 0.860,
+}
+PIPELINES = {
+    "embedded": "English, trained here; ships with the package, with word vectors of its own",
+    "en_core_web_sm": "English; no word vectors, so no categories (segment instance)",
+    "en_core_web_md": "English, with word vectors",
+    "en_core_web_lg": "English, with word vectors: what the published method uses",
+    "en_core_web_trf": "English, a transformer; no word vectors",
+}
 
 
-def families() -> list[dict[str, str]]:
-    """One row for each model type of transformers: its family, and the family's one-line description."""
-    rows = []
-    for model_type in sorted(registry.LMM_FAMILIES):
-        family = registry.load(registry.LMM_FAMILIES, model_type, "LMM family")
-        described = " ".join((family.__doc__ or "").split("\n\n")[0].split())
-        rows.append({"model_type": model_type, "family": family.__name__, "image_tokens": described})
-    return rows
+def models() -> list[Row]:
+    """Checkpoints to name with --model, and a line for each family of LMMs."""
+    return [_embedded("lmm"), *_sized(CHECKPOINTS)] + [
+        {"model_type": model_type, "family": family, "image_tokens": described}
+        for model_type, (family, described) in sorted(_families(registry.LMM_FAMILIES).items())
+    ]
 
 
-def as_text(rows: list[dict[str, str]]) -> str:
-    width = max(len(row["model_type"]) for row in rows) + 2
-    lines = [f"{row['model_type']:<{width}}{row['image_tokens']}" for row in rows]
-    others = "Any other model type runs if its processor declares one grid of image tokens; `aas doctor MODEL` tells."
-    refused = (
-        f"Refused, since their image tokens have no place in the image: {', '.join(sorted(registry.LMM_REFUSED))}."
-    )
-    return "\n".join([*lines, "", others, refused])
+def segmenters() -> list[Row]:
+    """Checkpoints to name with --segmenter, names that need none, and the types of checkpoints."""
+    named = [{"id": name, "class": where} for name, where in registry.SEGMENTERS_BY_NAME.items()]
+    types = [{"model_type": name, "family": family} for name, (family, _) in _families(registry.SEGMENTERS).items()]
+    return [_embedded("segmenter"), *_sized(SEGMENTERS), *named, *types]
+
+
+def phrases() -> list[Row]:
+    """spaCy pipelines to name with --phrases; any other that has a parser and a tagger works too."""
+    return [
+        {"id": name, "here": name == "embedded" or find_spec(name) is not None, "what": what}
+        for name, what in PIPELINES.items()
+    ]
+
+
+def presets() -> list[Row]:
+    """Variants of the method to name with --preset."""
+    return [{"id": name, **asdict(preset)} for name, preset in PRESETS.items()]
+
+
+def datasets() -> list[Row]:
+    """Datasets of given expressions, for `aas expressions` and `aas eval`."""
+    return _described(registry.EXPRESSION_DATASETS)
+
+
+def metrics() -> list[Row]:
+    """Measures of given expressions."""
+    return _described(registry.EXPRESSION_METRICS)
+
+
+LISTS: dict[str, Callable[[], list[Row]]] = {
+    "models": models,
+    "segmenters": segmenters,
+    "phrases": phrases,
+    "presets": presets,
+    "datasets": datasets,
+    "metrics": metrics,
+}
+
+
+def _families(table: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Name -> the class's name and the first paragraph of what it says of itself."""
+    found = {}
+    for name in sorted(table):
+        family = registry.load(table, name, "family")
+        found[name] = family.__name__, " ".join((family.__doc__ or "").split("\n\n")[0].split())
+    return found
+
+
+def _described(table: dict[str, str]) -> list[Row]:
+    return [{"id": name, "what": described} for name, (_, described) in _families(table).items()]
+
+
+def _sized(checkpoints: dict[str, float]) -> list[Row]:
+    return [_with_memory(name, billions * 1e9) for name, billions in checkpoints.items()]
+
+
+def _with_memory(name: str, n_weights: float) -> Row:
+    """About: what else lies in memory depends on the images and the answers, see `aas doctor`."""
+    return {
+        "id": name,
+        "parameters_billion": round(n_weights / 1e9, 3),
+        "bf16_gib": round(n_weights * 2 / GIBIBYTE, 2),
+        "4bit_gib": round(n_weights * BITS_OF_4BIT / 8 / GIBIBYTE, 2),
+    }
+
+
+def _embedded(kind: str) -> Row:
+    from safetensors import safe_open
+
+    from aas.paths import embedded_dir
+
+    n_weights = 0
+    for path in embedded_dir(kind).glob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            for name in file.keys():  # noqa: SIM118  no mapping
+                n_weights += math.prod(file.get_slice(name).get_shape())
+    return _with_memory("embedded", n_weights)
+
+
+def rows_of(kind: str) -> list[Row]:
+    """The list as plain data."""
+    return LISTS[kind]()
+
+
+def show(kind: str) -> None:
+    """Print the list as a table, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    rows = rows_of(kind)
+    for columns in dict.fromkeys(tuple(row) for row in rows):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.replace("_", " "), overflow="fold")
+        for row in rows:
+            if tuple(row) == columns:
+                table.add_row(*("all" if row[name] is None else str(row[name]) for name in columns))
+        console.print(table)
+        console.print()
+    console.print((LISTS[kind].__doc__ or "").strip())
+    if kind == "models":
+        console.print("Any other model type runs if its processor declares one grid of image tokens; aas doctor tells.")
+        console.print(f"Refused, their image tokens have no place in the image: {', '.join(registry.LMM_REFUSED)}.")

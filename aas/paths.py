@@ -16,7 +16,7 @@ def embedded_dir(name: str) -> Path:
     folder = root / name
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"The embedded {name} is not at {folder}: reinstall aas, or train it with scripts/embedded."
+            f"The embedded {name} is not at {folder}: reinstall attend-and-segment, or train it with scripts/embedded."
         )
     return folder
 

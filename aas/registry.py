@@ -1,6 +1,7 @@
 """Names of what can be plugged in, and where it is. Nothing is imported until it is asked for."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 # model_type of config.json -> class of the family; "model_type/tower's model_type" where the tower decides
@@ -83,6 +84,46 @@ SEGMENTERS = {
 # name for --segmenter -> class of a segmenter that needs no checkpoint
 SEGMENTERS_BY_NAME: dict[str, str] = {}
 
+# `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
+EXPRESSION_DATASETS = {
+    "refcoco": "aas.datasets.refcoco:RefCoco",
+    "png": "aas.datasets.png:Png",
+    "reasonseg": "aas.datasets.reasonseg:ReasonSeg",
+}
+# --metric -> how well masks of given expressions fit: mask pairs to evidence (docs/adding-a-metric.md)
+EXPRESSION_METRICS = {
+    "referring": "aas.metrics.referring:referring",
+    "narratives": "aas.metrics.narratives:narratives",
+}
+# figure -> how well captions say what references say, in the order of the report: words to evidence
+CAPTION_METRICS = {
+    "METEOR": "aas.metrics.meteor:Meteor",
+    "CIDEr": "aas.metrics.cider:Cider",
+    "Bleu": "aas.metrics.bleu:Bleu",
+    "ROUGE_L": "aas.metrics.rouge:Rouge",
+    "SPICE": "aas.metrics.spice:Spice",
+}
+# kind of evidence -> the formula that makes figures of it, for any resample of the images
+EVIDENCE_KINDS = {
+    "mean": "aas.metrics.mean:mean",
+    "bleu": "aas.metrics.bleu:bleu",
+    "meteor": "aas.metrics.meteor:meteor",
+    "detections": "aas.metrics.average_precision:average_precision",
+}
+# `aas eval NAME` that is no dataset of given expressions -> its options, which run it
+EVALUATIONS = {
+    "gcg": "aas.evaluations.gcg:EvalGcg",
+    "instance": "aas.evaluations.instance:EvalInstance",
+    "compare": "aas.evaluations.compare:EvalCompare",
+}
+
+
+def names_segmenter_class(name: str) -> bool:
+    """Whether it is a name of `SEGMENTERS_BY_NAME` or, as `package.module:Class`, of a class anywhere; no file's."""
+    module, colon, attribute = name.partition(":")
+    is_import = bool(colon) and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
+    return name in SEGMENTERS_BY_NAME or (is_import and not Path(name).exists())
+
 
 def load(table: dict[str, str], name: str, what: str) -> Any:
     """The object behind `name`; an unknown name is a ValueError that lists the known ones."""
@@ -90,3 +131,8 @@ def load(table: dict[str, str], name: str, what: str) -> Any:
         raise ValueError(f"Unknown {what} {name!r}. Known: {', '.join(sorted(table))}.")
     module, attribute = table[name].split(":")
     return getattr(import_module(module), attribute)
+
+
+def summary(found: Any) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((found.__doc__ or "").split("\n\n")[0].split())

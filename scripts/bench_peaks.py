@@ -8,6 +8,10 @@
 
 Milliseconds for one map are medians over as many maps as rounds, whose ways take turns; `times` are the medians of
 full over ours and of matrices over ours; `same` counts the maps of which matrices and ours find full's pixel.
+
+Milliseconds of CPU time on one core of a busy machine, smooth maps of 24 x 24 cells: full 4.3, 24 and 222 at 640 x 480,
+2 and 12 megapixels, matrices 0.4, 2.3 and 24, ours 0.9, 2.0 and 4.5; a search by halving Bézier curves, which ours took
+the place of, 1.7, 3.0 and 6.0. Matrices alone win at 640 x 480, by half a millisecond, and miss a pixel now and then.
 """
 
 import argparse

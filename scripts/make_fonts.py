@@ -15,9 +15,9 @@ from pathlib import Path
 from fontTools import subset
 
 SCRIPTS = (
-    "Arabic Armenian Bengali Devanagari Ethiopic Georgian Gujarati Gurmukhi Hebrew Kannada Khmer Lao Malayalam Myanmar "
-    "Oriya Sinhala Tamil Telugu Thai"
-).split()
+    *("Arabic", "Armenian", "Bengali", "Devanagari", "Ethiopic", "Georgian", "Gujarati", "Gurmukhi", "Hebrew"),
+    *("Kannada", "Khmer", "Lao", "Malayalam", "Myanmar", "Oriya", "Sinhala", "Tamil", "Telugu", "Thai"),
+)
 SYMBOLS = {*range(0x2000, 0x2070), *range(0x2100, 0x2300), *range(0x2500, 0x27C0)}
 CJK_COLLECTION, CHINESE_OF_COLLECTION = "NotoSansCJK-Regular.ttc", 2
 

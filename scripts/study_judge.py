@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from aas import Grounder
 from aas.lmms.base import AskOptions
-from aas.metrics.bootstrap import LEVEL, mean, resamples
+from aas.metrics.bootstrap import LEVEL, resamples
+from aas.metrics.mean import mean
 from aas.phrases.categories import CategoryMatcher
 from aas.store.atomic import write_text
 from difflmm.checkpoint import load_checkpoint

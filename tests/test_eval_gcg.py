@@ -157,12 +157,12 @@ MEANT = [["a man on a horse"], ["a dog"], ["two small dogs sit", "Dogs don't sit
 @needs_java
 def test_captions_are_those_of_pycocoevalcap():
     pairs = [captions.Caption(said, meant) for said, meant in zip(SAID, MEANT, strict=True)]
-    scorer = captions.CaptionScorer()
+    scorer = captions.CaptionScorer(["METEOR", "CIDEr", "Bleu", "ROUGE_L"])
     found = bootstrap.figures(scorer.evidence(pairs), np.ones((1, 5)))
     tokenizer = PTBTokenizer()
     references = tokenizer.tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(MEANT)})
     results = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(SAID)})
-    expected = {"METEOR": scorer._meteor.compute_score(references, results)[0]}
+    expected = {"METEOR": scorer.metrics["METEOR"].program.compute_score(references, results)[0]}
     expected["CIDEr"] = Cider().compute_score(references, results)[0]
     expected["ROUGE_L"] = Rouge().compute_score(references, results)[0]
     bleu = Bleu(4).compute_score(references, results, verbose=0)[0]

@@ -46,7 +46,7 @@ def scene(seed: int, n_images: int = 8) -> tuple[dict[str, Any], list[dict[str, 
 def written(folder: Path, truth: Any, detections: Any) -> EvalInstance:
     (folder / "gt.json").write_text(json.dumps(truth))
     (folder / "dt.json").write_text(json.dumps(detections))
-    return EvalInstance(folder / "dt.json", folder / "gt.json", n_resamples=0)
+    return EvalInstance(results=folder / "dt.json", gt=folder / "gt.json", n_resamples=0)
 
 
 @pytest.mark.parametrize("change", ["", "ids from 0", "one id twice", "boxes", "area of none"])
@@ -213,7 +213,7 @@ def test_run_folders_are_read(tmp_path):
     for image in truth["images"]:
         mine = [entry for entry in detections if entry["image_id"] == image["id"]]
         (folder / f"{image['id']}.json").write_text(json.dumps({"image_id": image["id"], "detections": mine}))
-    found, _ = evaluate(EvalInstance(folder, tmp_path / "gt.json", n_resamples=0))
+    found, _ = evaluate(EvalInstance(results=folder, gt=tmp_path / "gt.json", n_resamples=0))
     # Which of equal scores of one image come first is as in the list; images rank by id.
     assert {name: found[name] for name in FIGURES} == {name: expected[name] for name in FIGURES}
 

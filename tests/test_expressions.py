@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 from aas.cli import app
 from aas.datasets.answers import read_answers
 from aas.datasets.expressions import Expressions, mask_of
-from aas.datasets.png import read_png
-from aas.datasets.reasonseg import drawn, read_reasonseg
-from aas.datasets.refcoco import read_refcoco, read_refs
+from aas.datasets.png import Png
+from aas.datasets.reasonseg import ReasonSeg, drawn
+from aas.datasets.refcoco import RefCoco, read_refs
 from aas.metrics import bootstrap
-from aas.metrics.expressions import narrative_evidence, overlap, referring_evidence
+from aas.metrics.narratives import narratives
+from aas.metrics.overlap import MaskPair
+from aas.metrics.referring import referring
 from aas.phrases.parser import load_pipeline
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
@@ -44,6 +46,18 @@ def data(tmp_path_factory) -> Path:
 
 
 # --------------------------------------------------------------------------------------------------- readers
+
+
+def read_refcoco(refs: Path, split: str, **options: object) -> Expressions:
+    return RefCoco(refs=refs, split=split, **options).read()
+
+
+def read_png(narratives: Path, panoptic: Path, panoptic_masks: Path | None = None) -> Expressions:
+    return Png(narratives=narratives, panoptic=panoptic, panoptic_masks=panoptic_masks).read()
+
+
+def read_reasonseg(data: Path, sentences: str = "first") -> Expressions:
+    return ReasonSeg(data=data, sentences=sentences).read()
 
 
 def masks(dataset: Expressions) -> dict[str, list[dict]]:
@@ -258,21 +272,23 @@ def figures_of(evidence: dict) -> dict[str, float]:
 
 def test_figures_equal_those_of_decoded_masks():
     predicted, target, ignore = (random_masks(300, seed) for seed in range(3))
-    overlaps, ious, intersections, unions = [], [], [], []
+    pairs, ious, intersections, unions = [], [], [], []
+    kinds = [{"stuff" if i % 3 else "things", "plural" if i % 5 else "singular"} for i in range(300)]
     for i, (p, t, g) in enumerate(zip(predicted, target, ignore, strict=True)):
         g = g & (i % 2 == 0)
-        overlaps.append(overlap(*map(scenes.run_lengths, (p, t)), scenes.run_lengths(g) if i % 2 == 0 else None))
+        pairs.append(
+            MaskPair(*map(scenes.run_lengths, (p, t)), scenes.run_lengths(g) if i % 2 == 0 else None, kinds[i])
+        )
         p, t = p[~g], t[~g]
         intersections.append((p & t).sum())
         unions.append((p | t).sum())
         ious.append(intersections[-1] / unions[-1] if unions[-1] else 1.0)
-    scores = figures_of(referring_evidence(overlaps, range(300)))
+    scores = figures_of(referring(pairs, range(300)))
     expected = {"cIoU": sum(intersections) / sum(unions), "gIoU": np.mean(ious)}
     expected |= {f"Pr@{t}": np.mean([iou >= t for iou in ious]) for t in (0.5, 0.7, 0.9)}
     assert scores == pytest.approx(expected, abs=1e-9)
 
-    kinds = [{"stuff" if i % 3 else "things", "plural" if i % 5 else "singular"} for i in range(300)]
-    scores = figures_of(narrative_evidence(overlaps, kinds, np.arange(300) // 3))
+    scores = figures_of(narratives(pairs, np.arange(300) // 3))
     for kind in ("things", "stuff", "singular", "plural"):
         mine = [iou for iou, of in zip(ious, kinds, strict=True) if kind in of]
         assert scores[f"AR_{kind}"] == pytest.approx(np.mean(mine), abs=1e-9)
@@ -284,12 +300,13 @@ def test_figures_equal_those_of_decoded_masks():
 
 def test_nothing_found_and_nothing_there():
     nothing, something = scenes.run_lengths(np.zeros((4, 4))), scenes.run_lengths(np.eye(4))
-    assert overlap(nothing, nothing).iou == 1 and overlap(None, nothing).iou == 0
-    assert overlap(something, nothing).iou == 0 and overlap(None, something).union == 4
-    assert overlap(something, nothing, something).iou == 1, "what is ignored does no harm"
-    assert np.isnan(figures_of(narrative_evidence([overlap(something, something)], [{"stuff"}], [0]))["AR_things"])
+    assert MaskPair(nothing, nothing).iou == 1 and MaskPair(None, nothing).iou == 0
+    assert MaskPair(something, nothing).iou == 0 and MaskPair(None, something).overlap.union == 4
+    assert MaskPair(something, nothing, something).iou == 1, "what is ignored does no harm"
+    stuff = MaskPair(something, something, kinds=frozenset({"stuff"}))
+    assert np.isnan(figures_of(narratives([stuff], [0]))["AR_things"])
     with pytest.raises(ValueError, match="4 x 4 and 5 x 5"):
-        overlap(scenes.run_lengths(np.eye(5)), something)
+        MaskPair(scenes.run_lengths(np.eye(5)), something)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_what_is_kept(photos, model, tmp_path, keep, leading):
         (["--images", "/nowhere"], "/nowhere"),
         (["--heads", "x"], "--heads 'x'"),
         (["--heads", "9"], "4 heads"),
-        (["--keep", "all"], "--keep 'all'"),
+        (["--keep", "all"], "'all' is not one of 'mean', 'layers', 'heads'"),
         (["--batch-size", "0"], "--batch-size '0'"),
         (["--temperature", "-1"], "--temperature"),
         (["--question", " "], "--question"),

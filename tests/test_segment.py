@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
+from aas.choices import MaskChoice
 from aas.cli import app
 from aas.geometry import cells_of_mask
 from aas.records import View
-from aas.segmenters.choice import CHOICES, attention_contrast, choose
+from aas.segmenters.choice import attention_contrast, choose
 from aas.segmenters.sam_family import SamFamily
 from tests import tiny
 from tests.conftest import shared
@@ -237,7 +239,7 @@ def test_pictures_of_masks(attn, tmp_path):
     "arguments, message",
     [
         (["--attn", "/nowhere"], "/nowhere"),
-        (["--preset", "mine"], "mine"),
+        (["--preset", "mine"], "'mine' is not one of 'paper'"),
         (["--mask-choice", "first"], "first"),
         (["--chunk-idx", 3], "--chunk-idx 3"),
         (["--ref-anno", __file__], "not valid JSON"),
@@ -265,7 +267,7 @@ def test_the_mask_with_most_attention_inside():
     masks[1, :, :] = True
     masks[2, 30:, 30:] = True
     scores = np.array([0.1, 0.9, 0.5], np.float32)
-    assert [choose(c, masks, scores, grid_map, view) for c in CHOICES] == [2, 1, 0]
+    assert [choose(c, masks, scores, grid_map, view) for c in get_args(MaskChoice)] == [2, 1, 0]
     inside, outside = cells_of_mask(masks[0], view)
     np.testing.assert_allclose(inside[:2, :2], [[150, 300], [150, 300]])
     assert inside.sum() == 900 and inside.sum() + outside.sum() == 3600

@@ -26,7 +26,7 @@ class Group(TyperGroup):
 def _rich_help(of: Any, ctx: Any) -> None:
     from typer.rich_utils import rich_format_help
 
-    rich_format_help(obj=of, ctx=ctx, markup_mode=None)
+    rich_format_help(obj=of, ctx=ctx, markup_mode="rich")
 
 
 def group(help_text: str, cls: type[TyperGroup] = Group, **options: Any) -> typer.Typer:

@@ -17,9 +17,7 @@ Listed = Literal["models", "segmenters", "phrases", "presets", "datasets", "metr
 class Doctor(ModelOptions):
     """Say what this machine has, and check that a model's attention and geometry are right here."""
 
-    model: Annotated[  # type: ignore[assignment]
-        str | None, typer.Argument(help="LMM: embedded, a Hugging Face id (id@revision) or a folder.")
-    ] = None
+    model: Annotated[str | None, typer.Argument(help="An LMM, as for the other commands.")] = None  # type: ignore[assignment]
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 

@@ -2,16 +2,18 @@
 
 import errno
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
+from enum import Enum
 from inspect import Parameter, Signature, getdoc
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperGroup
 from typer.models import OptionInfo, ParameterInfo
+
+from aas.cli.look import Command, Group
 
 
 @contextmanager
@@ -33,25 +35,27 @@ def usage_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def command_of(options_class: type, run: Callable[[Any], int]) -> Callable[..., None]:
+def command_of(options_class: type, run: Callable[[Any], int], *, without: Collection[str] = ()) -> Callable[..., None]:
     """A function for `typer.Typer.command`: options in, `run(options_class(…))`, its exit code out.
 
     Options are the fields that are annotated with a `typer.Option` or `typer.Argument`
-    (`Annotated[Path, typer.Option(help=…)]`); others keep their default. A field without a default must be given, a
-    `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The class's docstring is the
-    command's help.
+    (`Annotated[Path, typer.Option(help=…)]`); others, and those named in `without`, keep their default. A field without
+    a default must be given, a `Literal` is a choice, a bool a flag, a `tuple[T, …]` an option that may be repeated. The
+    class's docstring is the command's help.
     """
     hints = get_type_hints(options_class, include_extras=True)
-    mine = {field.name: parameter for field in fields(options_class) if (parameter := _parameter(field, hints))}
+    chosen = [field for field in fields(options_class) if field.name not in without]
+    mine = {field.name: parameter for field in chosen if (parameter := _parameter(field, hints))}
     repeated = {name for name in mine if _is_tuple(hints[name])}
 
     def command(**given: Any) -> None:
         with usage_errors():
-            values = {name: tuple(given[name]) for name in repeated if given[name] is not None}
+            values = {name: tuple(map(_word, given[name])) for name in repeated if given[name] is not None}
             code = run(options_class(**(given | values)))
         raise typer.Exit(code)
 
-    command.__signature__ = Signature(list(mine.values()))  # type: ignore[attr-defined]
+    needed_first = sorted(mine.values(), key=lambda parameter: parameter.default is not Parameter.empty)
+    command.__signature__ = Signature(needed_first)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = options_class.__name__, getdoc(options_class)
     return command
 
@@ -84,8 +88,18 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def _as_list(kind: Any) -> Any:
     """`tuple[T, …]` -> `list[T]`, also where it may be None: typer knows repeated options as lists."""
-    parts = [list[get_args(part)[0]] if get_origin(part) is tuple else part for part in _alternatives(kind)]  # type: ignore[misc]
+    parts = [list[_element(part)] if get_origin(part) is tuple else part for part in _alternatives(kind)]  # type: ignore[misc]
     return Union[tuple(parts)]  # noqa: UP007
+
+
+def _element(kind: Any) -> Any:
+    """T of `tuple[T, …]`. Typer takes a Literal alone, and in a list only an Enum of its words."""
+    element = get_args(kind)[0]
+    return Enum("Choice", {word: word for word in get_args(element)}) if get_origin(element) is Literal else element
+
+
+def _word(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def examples(*lines: str) -> str:
@@ -93,13 +107,13 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-def lazy_group(table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]) -> type[TyperGroup]:
-    """The `cls` of a `typer.Typer` whose commands are the names of `table`, each made when it is asked for.
+def lazy_group(table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]) -> type[Group]:
+    """The `cls` of a group whose commands are the names of `table`, each made when it is asked for.
 
     `made(name)` gives the function (as `command_of` does) and its epilog; what it imports costs other commands nothing.
     """
 
-    class LazyGroup(TyperGroup):
+    class LazyGroup(Group):
         def __init__(self, **attributes: Any):
             super().__init__(**attributes)
             self.commands = _Commands(table, made)  # type: ignore[assignment]
@@ -114,15 +128,17 @@ class _Commands(Mapping):
     """Commands by name; see `lazy_group`."""
 
     def __init__(self, table: Mapping[str, Any], made: Callable[[str], tuple[Callable[..., None], str]]):
-        self._table, self._made = table, made
+        self._table, self._made, self._found = table, made, dict[str, Any]()
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._table:
             raise KeyError(name)
-        function, epilog = self._made(name)
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, epilog=epilog)(function)
-        return typer.main.get_command(alone)
+        if name not in self._found:
+            function, epilog = self._made(name)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name, cls=Command, epilog=epilog)(function)
+            self._found[name] = typer.main.get_command(alone)
+        return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table)

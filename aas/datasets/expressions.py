@@ -1,13 +1,19 @@
 """What the datasets of given expressions have in common: words about an image, and the masks they stand for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+import typer
 
 from aas.datasets.answers import Span
 from aas.rle import Rle, compressed, empty, union
 
 PLACE = "{expression}"  # in templates
+# Options that several datasets have.
+Say = Annotated[str, typer.Option(help="The answer that is given.")]
+Sentences = Literal["first", "all"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,36 @@ class Expressions:
     problems: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExpressionDataset(ABC):
+    """A dataset of given expressions. Fields with a `typer.Option` are options of its commands, `aas expressions NAME`
+    and `aas eval NAME`; its docstring is their help.
+
+    `say`, `ask`: templates of the answer that is given, or of the question, which goes before; a dataset that lets a
+    user change them declares them again with a `typer.Option`. `metrics`: names in `registry.EXPRESSION_METRICS`;
+    `examples`: command lines without the name and the files that are written.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ("referring",)
+    examples: ClassVar[tuple[str, ...]] = ()
+
+    say: str = PLACE
+    ask: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, template in (("--say", self.say), ("--ask", self.ask)):
+            if template is not None and template.count(PLACE) != 1:
+                raise ValueError(f"{option} {template!r}: it must have {PLACE} in it, once.")
+
+    @abstractmethod
+    def read(self) -> Expressions:
+        """What the files hold. Raises ValueError or OSError where they are no files of this dataset."""
+
+    def row(self, expression: Expression) -> dict[str, Any]:
+        """A line for `aas infer-attn --answers`."""
+        return given_row(expression, self.say) if self.ask is None else asked_row(expression, self.ask)
+
+
 def given_row(expression: Expression, template: str = PLACE) -> dict[str, Any]:
     """A line for `aas infer-attn --answers`: the words are the answer, put into `template` where they are one name."""
     before = "" if expression.spans else template.partition(PLACE)[0]
@@ -64,12 +100,6 @@ def asked_row(expression: Expression, template: str) -> dict[str, Any]:
     return {"id": expression.id, "image": expression.image, "question": question}
 
 
-def checked_template(template: str, option: str) -> str:
-    if template.count(PLACE) != 1:
-        raise ValueError(f"{option} {template!r}: it must have {PLACE} in it, once.")
-    return template
-
-
 def mask_of(segmentation: Any, height: int, width: int) -> Rle:
     """COCO's polygons, run lengths (numbers or compressed), or a list of run lengths, as one compressed mask.
 
@@ -82,7 +112,7 @@ def mask_of(segmentation: Any, height: int, width: int) -> Rle:
     return compressed(segmentation, (height, width))
 
 
-def how_many(sentences: str) -> int | None:
+def how_many(sentences: Sentences) -> int | None:
     """Sentences to take of each thing: `first` is 1, `all` None."""
     if sentences not in ("first", "all"):
         raise ValueError(f"--sentences {sentences!r}: give first or all.")

@@ -6,17 +6,51 @@ utterances, each with the ids of the panoptic segments it stands for, if any. Th
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import typer
 from PIL import Image
 
 from aas import rle
-from aas.datasets.expressions import Expression, Expressions, Span, Target, what_is_wrong
+from aas.datasets.expressions import Expression, ExpressionDataset, Expressions, Span, Target, what_is_wrong
 from aas.datasets.sources import read_json
 from aas.phrases.spacing import carried_over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Png(ExpressionDataset):
+    """Panoptic narrative grounding: captions with the characters of their phrases."""
+
+    metrics: ClassVar = ("narratives",)
+    examples: ClassVar = ("--narratives png_coco_val2017.json --panoptic panoptic_val2017.json",)
+
+    narratives: Annotated[Path, typer.Option(help="png_coco_val2017.json.")]
+    panoptic: Annotated[Path, typer.Option(help="COCO's panoptic_val2017.json.")]
+    panoptic_masks: Annotated[
+        Path | None, typer.Option(help="Its folder of PNG files. Default: panoptic_val2017/ beside it.")
+    ] = None
+
+    def read(self) -> Expressions:
+        """One `Expression` for each narrative, in the order of the file; narratives without grounded phrases are left
+        out. A phrase is plural when it stands for several segments, as the published evaluation counts it."""
+        narratives = _narratives(self.narratives)
+        segments = Panoptic(self.panoptic, self.panoptic_masks)
+        items: list[Expression] = []
+        problems: list[str] = []
+        seen: Counter[int] = Counter()
+        for number, narrative in enumerate(narratives):
+            try:
+                image_id = int(narrative["image_id"])
+                seen[image_id] += 1
+                found = _expression(narrative, f"{image_id}_{seen[image_id] - 1}", segments)
+                items += [found] if found else []
+            except (KeyError, TypeError, ValueError) as error:
+                problems.append(f"narrative {number} (image {narrative['image_id']}): {what_is_wrong(error)}")
+        return Expressions(items, problems)
 
 
 class Panoptic:
@@ -50,29 +84,13 @@ class Panoptic:
         return self._last[1]
 
 
-def read_png(narratives: Path, panoptic: Path, masks: Path | None = None) -> Expressions:
-    """One `Expression` for each narrative, in the order of the file; narratives without grounded phrases are left out.
-
-    A phrase is plural when it stands for several segments, as the published evaluation counts it.
-    """
-    content: Any = read_json(narratives)
+def _narratives(path: Path) -> list[dict[str, Any]]:
+    content: Any = read_json(path)
     if not isinstance(content, list) or not all(
         isinstance(one, dict) and {"image_id", "caption", "segments"} <= set(one) for one in content
     ):
-        raise ValueError(f"{narratives} is no list of narratives with image_id, caption and segments.")
-    segments = Panoptic(panoptic, masks)
-    items: list[Expression] = []
-    problems: list[str] = []
-    seen: Counter[int] = Counter()
-    for number, narrative in enumerate(content):
-        try:
-            image_id = int(narrative["image_id"])
-            seen[image_id] += 1
-            found = _expression(narrative, f"{image_id}_{seen[image_id] - 1}", segments)
-            items += [found] if found else []
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"narrative {number} (image {narrative['image_id']}): {what_is_wrong(error)}")
-    return Expressions(items, problems)
+        raise ValueError(f"{path} is no list of narratives with image_id, caption and segments.")
+    return content
 
 
 def _expression(narrative: dict[str, Any], name: str, segments: Panoptic) -> Expression | None:

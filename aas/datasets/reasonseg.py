@@ -5,45 +5,74 @@
 """
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import cv2
 import numpy as np
+import typer
 
 from aas import rle
-from aas.datasets.expressions import Expression, Expressions, Target, how_many, what_is_wrong
+from aas.datasets.expressions import (
+    Expression,
+    ExpressionDataset,
+    Expressions,
+    Sentences,
+    Target,
+    how_many,
+    what_is_wrong,
+)
 from aas.images import SUFFIXES, read_image
 
 IGNORED = 255
 
 
-def read_reasonseg(folder: Path, sentences: str = "first") -> Expressions:
-    """Sorted by name. `sentences`: of each photograph the `first`, which is all that is published, or `all`."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder.")
-    photographs = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
-    n_sentences = how_many(sentences)
-    items: list[Expression] = []
-    problems = [f"{path.name}: no JSON file" for name, path in photographs.items() if not _json(path).is_file()]
-    for path in sorted(folder.glob("*.json")):
-        photograph = photographs.get(path.stem)
-        if photograph is None:
-            problems.append(f"{path.name}: no photograph of that name")
-            continue
-        try:
-            annotation = _annotation(path)
-            for number, text in enumerate(annotation["text"][:n_sentences]):
-                read = partial(_targets, photograph, annotation["shapes"])
-                is_question = annotation["is_sentence"]
-                name = f"{path.stem}_{number}"
-                items.append(Expression(name, photograph.name, text.strip(), read, is_question=is_question))
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"{path.name}: {what_is_wrong(error)}")
-    if not items:
-        raise ValueError(f"{folder} holds no annotations of ReasonSeg (NAME.json beside NAME.jpg).")
-    return Expressions(items, problems)
+@dataclass(frozen=True, kw_only=True)
+class ReasonSeg(ExpressionDataset):
+    """ReasonSeg: questions, which the model answers; pixels that are to be ignored do not count."""
+
+    examples: ClassVar = ("--data ReasonSeg/val",)
+
+    data: Annotated[Path, typer.Option(help="Folder of NAME.jpg and NAME.json, for instance ReasonSeg/val.")]
+    sentences: Annotated[Sentences, typer.Option(help="Of each photograph; the first is all that is published.")] = (
+        "first"
+    )
+    ask: Annotated[str | None, typer.Option(help="About a phrase that is no sentence.")] = (
+        "What is {expression} in this image?"
+    )
+
+    def read(self) -> Expressions:
+        """Sorted by name."""
+        if not self.data.is_dir():
+            raise FileNotFoundError(f"{self.data}: no such folder.")
+        photographs = {path.stem: path for path in sorted(self.data.iterdir()) if path.suffix.lower() in SUFFIXES}
+        n_sentences = how_many(self.sentences)
+        items: list[Expression] = []
+        problems = [f"{path.name}: no JSON file" for path in photographs.values() if not _json(path).is_file()]
+        for path in sorted(self.data.glob("*.json")):
+            photograph = photographs.get(path.stem)
+            if photograph is None:
+                problems.append(f"{path.name}: no photograph of that name")
+                continue
+            try:
+                items += _questions(path, photograph, n_sentences)
+            except (KeyError, TypeError, ValueError) as error:
+                problems.append(f"{path.name}: {what_is_wrong(error)}")
+        if not items:
+            raise ValueError(f"{self.data} holds no annotations of ReasonSeg (NAME.json beside NAME.jpg).")
+        return Expressions(items, problems)
+
+
+def _questions(path: Path, photograph: Path, n_sentences: int | None) -> list[Expression]:
+    annotation = _annotation(path)
+    read = partial(_targets, photograph, annotation["shapes"])
+    is_question = annotation["is_sentence"]
+    return [
+        Expression(f"{path.stem}_{number}", photograph.name, text.strip(), read, is_question=is_question)
+        for number, text in enumerate(annotation["text"][:n_sentences])
+    ]
 
 
 def _json(photograph: Path) -> Path:

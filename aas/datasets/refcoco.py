@@ -4,13 +4,19 @@ Layout: https://github.com/lichengunc/refer. Each reference names an annotation 
 """
 
 import pickle
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+import typer
 
 from aas.datasets.expressions import (
     Expression,
+    ExpressionDataset,
     Expressions,
+    Say,
+    Sentences,
     Target,
     how_many,
     mask_of,
@@ -20,6 +26,40 @@ from aas.datasets.expressions import (
 from aas.datasets.sources import read_json
 
 Entries = dict[Any, dict[str, Any]]  # of an annotation, by id
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefCoco(ExpressionDataset):
+    """RefCOCO, RefCOCO+, RefCOCOg: each expression names a thing."""
+
+    examples: ClassVar = (
+        "--refs refcoco/ --split val",
+        '--refs refcoco/ --split val --ask "Where is {expression}?"',
+    )
+
+    refs: Annotated[
+        Path, typer.Option(help="Folder with refs(unc).p and instances.json, or the file refs(….p) itself.")
+    ]
+    split: Annotated[str, typer.Option(help="val, testA, testB, test or train.")] = "val"
+    split_by: Annotated[str | None, typer.Option(help="unc, google or umd. Default: the only one there is.")] = None
+    sentences: Annotated[Sentences, typer.Option(help="Of each reference.")] = "all"
+    instances: Annotated[Path | None, typer.Option(help="Default: instances.json beside the refs.")] = None
+    say: Say = "This image shows {expression}."
+    ask: Annotated[str | None, typer.Option(help="Ask this instead: the model answers.")] = None
+
+    def read(self) -> Expressions:
+        """Expressions in the order of the file. The split `test` takes every part of it."""
+        path, n_sentences = refs_file(self.refs, self.split_by), how_many(self.sentences)
+        refs = _of_split(read_refs(path), self.split, path)
+        images, annotations = _instances(self.instances or path.parent / "instances.json")
+        items: list[Expression] = []
+        problems: list[str] = []
+        for ref in refs:
+            try:
+                items += _of_reference(ref, images, annotations, n_sentences)
+            except (KeyError, TypeError, ValueError) as error:
+                problems.append(f"reference {ref['ref_id']}: {what_is_wrong(error)}")
+        return without_duplicates(items, problems)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -55,28 +95,12 @@ def refs_file(refs: Path, split_by: str | None) -> Path:
     return chosen[0]
 
 
-def read_refcoco(
-    refs: Path, split: str, *, split_by: str | None = None, sentences: str = "all", instances: Path | None = None
-) -> Expressions:
-    """Expressions in the order of the file. `split`: val, testA, testB, test or train; `test` takes every part of it.
-
-    `sentences`: of each reference the `first` or `all`. `instances`: COCO's annotation, beside `refs` by default.
-    """
-    path, n_sentences = refs_file(refs, split_by), how_many(sentences)
-    refs_found = read_refs(path)
-    splits = sorted({str(ref["split"]) for ref in refs_found})
+def _of_split(refs: list[dict[str, Any]], split: str, path: Path) -> list[dict[str, Any]]:
+    splits = sorted({str(ref["split"]) for ref in refs})
     taken = [name for name in splits if name == split or (split == "test" and "test" in name)]
     if not taken:
         raise ValueError(f"{path} has no split {split!r}; it has: {', '.join(splits)}.")
-    images, annotations = _instances(instances or path.parent / "instances.json")
-    items: list[Expression] = []
-    problems: list[str] = []
-    for ref in (ref for ref in refs_found if ref["split"] in taken):
-        try:
-            items += _of_reference(ref, images, annotations, n_sentences)
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"reference {ref['ref_id']}: {what_is_wrong(error)}")
-    return without_duplicates(items, problems)
+    return [ref for ref in refs if ref["split"] in taken]
 
 
 def _of_reference(

@@ -2,37 +2,62 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+import typer
 
 from aas.datasets.sources import read_json
 from aas.evaluations import report
 from aas.metrics import bootstrap
 
 
-def eval_compare(first: Path, second: Path, n_resamples: int, seed: int, json_file: Path | None) -> int:
-    """Print each figure of both, their difference with its interval, and p; returns the exit code."""
-    a, b = _read(first), _read(second)
+@dataclass(frozen=True, kw_only=True)
+class EvalCompare:
+    """Which of two runs is better, figure by figure, with paired intervals."""
+
+    examples: ClassVar = ("aas eval compare first.json second.json",)
+
+    first: Annotated[Path, typer.Argument(help="A: the --json of an evaluation …")]
+    second: Annotated[Path, typer.Argument(help="B: … and of another one, of the same images.")]
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the table as JSON.")] = None
+    n_resamples: Annotated[
+        int, typer.Option("--bootstrap", min=1, help="Resamples of the images, the same for both.")
+    ] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0
+
+    def run(self) -> int:
+        """Print each figure of both, their difference with its interval, and p; returns the exit code."""
+        a, b = _read(self.first), _read(self.second)
+        found, n_common = _compared(a, b, self)
+        print(_table(found))
+        if self.json_file:
+            settings = {"a": str(self.first), "b": str(self.second), "images": n_common}
+            settings |= {"resamples": self.n_resamples, "seed": self.seed}
+            report.write_json(self.json_file, found | {"settings": settings})
+        return 0
+
+
+def _compared(a: Mapping[str, Any], b: Mapping[str, Any], options: EvalCompare) -> tuple[dict[str, Any], int]:
+    """(figures by group, number of images that both have)."""
+    names = f"{options.first} and {options.second}"
     places = {key: i for i, key in enumerate(b["images"])}
     common = [(i, places[key]) for i, key in enumerate(a["images"]) if key in places]
     if not common:
-        raise ValueError(f"{first} and {second} have no image in common.")
-    alone = len(a["images"]) + len(b["images"]) - 2 * len(common)
+        raise ValueError(f"{names} have no image in common.")
+    sizes = (len(a["images"]), len(b["images"]))
+    alone = sum(sizes) - 2 * len(common)
     if alone:
         print(f"{alone} images are in one of the two only: {len(common)} are compared.", file=sys.stderr)
-    sizes = (len(a["images"]), len(b["images"]))
     found = {
-        group: bootstrap.differences(a["evidence"][group], b["evidence"][group], common, sizes, n_resamples, seed)
-        for group in a["evidence"]
+        group: bootstrap.differences(evidence, b["evidence"][group], common, sizes, options.n_resamples, options.seed)
+        for group, evidence in a["evidence"].items()
         if group in b["evidence"]
     }
     if not any(found.values()):
-        raise ValueError(f"{first} and {second} have no figure in common: evaluate both by the same protocol.")
-    print(_table(found))
-    if json_file:
-        settings = {"a": str(first), "b": str(second), "images": len(common), "resamples": n_resamples, "seed": seed}
-        report.write_json(json_file, found | {"settings": settings})
-    return 0
+        raise ValueError(f"{names} have no figure in common: evaluate both by the same protocol.")
+    return found, len(common)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,39 +3,41 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+import typer
 from tqdm import tqdm
 
 from aas.datasets.coco import Findings, in_order, usable_ids
 from aas.datasets.instances import Instance, InstanceTruth, read_detections, read_truth
 from aas.evaluations import report
-from aas.metrics import bootstrap, check_installed
+from aas.metrics import bootstrap
 from aas.metrics.detections import Detection, Detections, TrueMask
 from aas.rle import Rle, covers
 
 
-@dataclass(frozen=True)
-class EvalInstance:
-    """Arguments. `n_resamples`: of the intervals, 0 for none."""
+@dataclass(frozen=True, kw_only=True)
+class EvalInstance(report.ReportOptions):
+    """COCO's AP and AR over masks, point accuracy, and a table of categories."""
 
-    results: Path
-    gt: Path
-    n_resamples: int = 1000
-    seed: int = 0
-    json_file: Path | None = None
-    csv_file: Path | None = None
+    examples: ClassVar = (
+        "aas eval instance --results instances/results.json --gt instances_val2017.json",
+        "aas eval instance --results instances --gt instances_val2017.json --json run.json --csv run.csv",
+    )
 
+    results: Annotated[Path, typer.Option(help="COCO results file, or run folder of `aas segment instance`.")]
+    gt: Annotated[
+        Path, typer.Option(help="COCO instances. Ids may be numbers or strings, masks polygons or run lengths.")
+    ]
 
-def eval_instance(arguments: EvalInstance) -> int:
-    """Print the tables, write what was asked for; returns the exit code."""
-    content, findings = evaluate(arguments)
-    return report.deliver(content, findings, as_table(content), arguments.json_file, arguments.csv_file)
+    def run(self) -> int:
+        """Print the tables, write what was asked for; returns the exit code."""
+        content, findings = evaluate(self)
+        return report.deliver(content, findings, as_table(content), self)
 
 
 def evaluate(arguments: EvalInstance) -> tuple[dict[str, Any], Findings]:
     """(what the JSON file holds, what was wrong)."""
-    check_installed("faster_coco_eval")
     findings: Findings = {}
     truth = read_truth(arguments.gt, findings)
     found = read_detections(arguments.results, truth, findings)

@@ -5,10 +5,12 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from aas.datasets.coco import Findings
 from aas.metrics import bootstrap
@@ -16,6 +18,21 @@ from aas.store.atomic import write_text
 from aas.text import harmless
 
 SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of every evaluation."""
+
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write figures (fractions of 1), intervals, counts and what `compare` needs."),
+    ] = None
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one row per image.")] = None
+    n_resamples: Annotated[
+        int, typer.Option("--bootstrap", min=0, help="Resamples of the images for the 95 % intervals; 0 for none.")
+    ] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -47,14 +64,12 @@ def say_findings(findings: Findings) -> None:
         print(harmless(f"{len(where)} {what.replace('_', ' ')}: {shown}"), file=sys.stderr)
 
 
-def deliver(
-    content: Mapping[str, Any], findings: Findings, table: str, json_file: Path | None, csv_file: Path | None
-) -> int:
+def deliver(content: Mapping[str, Any], findings: Findings, table: str, options: ReportOptions) -> int:
     """Write the files that are asked for, say what was wrong, print the table; returns the exit code."""
-    if json_file:
-        write_json(json_file, content)
-    if csv_file:
-        write_csv(csv_file, content["images"], content["evidence"])
+    if options.json_file:
+        write_json(options.json_file, content)
+    if options.csv_file:
+        write_csv(options.csv_file, content["images"], content["evidence"])
     say_findings(findings)
     print(table)
     return exit_code(findings)

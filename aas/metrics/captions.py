@@ -1,23 +1,20 @@
-"""Captions against references: BLEU, METEOR, ROUGE-L, CIDEr and SPICE, by pycocoevalcap.
+"""Captions against references, by the measures of `registry.CAPTION_METRICS`.
 
-Its tokenizer and METEOR are Java programs: one process makes words of all captions, one more scores METEOR. Without
-Java the words come from `ptb.py` and METEOR is left out.
+The tokenizer of COCO's caption evaluation is a Java program: one process makes words of all captions. Without Java the
+words come from `ptb.py`, and measures that need Java are left out.
 """
 
-import contextlib
 import shutil
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from aas import registry
 from aas.metrics import ptb
-
-METEOR_COLUMNS = 23
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,20 @@ class Caption:
     references: Sequence[str]
 
 
+class CaptionMetric(Protocol):
+    """What `registry.CAPTION_METRICS` names: a class whose objects, made before anything is computed, measure captions.
+
+    A ValueError while it is made says why it does not run here.
+    """
+
+    needs_java: ClassVar[bool]
+
+    def __call__(self, said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Evidence of each image's caption, given as lines of words: {"kind": "mean", "values": [images]}, or `rows`
+        and another kind of `registry.EVIDENCE_KINDS`."""
+        ...
+
+
 def java_works() -> bool:
     """Whether `java` is on the PATH and starts."""
     if shutil.which("java") is None:
@@ -36,28 +47,23 @@ def java_works() -> bool:
 
 
 class CaptionScorer:
-    """Starts METEOR at once, since it takes seconds to load, and scores later.
+    """Makes the named measures at once, since some take seconds to load, and scores later.
 
-    Raises ValueError where SPICE is asked for and does not run here.
+    Raises ValueError where one of them does not run here; those that need Java are left out where there is none.
     """
 
-    def __init__(self, spice: bool = False):
+    def __init__(self, names: Iterable[str]):
         self.has_java = java_works()
-        self._spice = _checked_spice(self.has_java) if spice else None
-        self._meteor = _started_meteor() if self.has_java else None
+        classes = {name: registry.load(registry.CAPTION_METRICS, name, "measure of captions") for name in names}
+        self.metrics: dict[str, CaptionMetric] = {
+            name: metric() for name, metric in classes.items() if self.has_java or not metric.needs_java
+        }
 
     def evidence(self, captions: Sequence[Caption | None]) -> dict[str, dict[str, Any]]:
         """What the figures are made of, per image (for `bootstrap.figures`); None is an image that does not count."""
         there = [i for i, caption in enumerate(captions) if caption is not None]
         said, references = self._tokenized([caption for caption in captions if caption is not None])
-        found: dict[str, dict[str, Any]] = {}
-        if self._meteor is not None:
-            found["METEOR"] = {"kind": "meteor", "rows": _meteor_rows(self._meteor, said, references)}
-        found["CIDEr"] = {"kind": "mean", "values": _cider(said, references)}
-        found["Bleu"] = {"kind": "bleu", "rows": _bleu_rows(said, references)}
-        found["ROUGE_L"] = {"kind": "mean", "values": _rouge(said, references)}
-        if self._spice is not None:
-            found["SPICE"] = {"kind": "mean", "values": _spice_values(self._spice, said, references)}
+        found = {name: metric(said, references) for name, metric in self.metrics.items()}
         return {name: _spread(columns, there, len(captions)) for name, columns in found.items()}
 
     def _tokenized(self, captions: Sequence[Caption]) -> tuple[list[str], list[list[str]]]:
@@ -96,75 +102,6 @@ def _java_words(lines: Sequence[str]) -> list[str]:
     return [" ".join(word for word in line.rstrip().split(" ") if word not in removed) for line in found]
 
 
-def _bleu_rows(said: Sequence[str], references: Sequence[Sequence[str]]) -> list[list[float]]:
-    """Per image: words, words of the closest reference, 1- to 4-grams, those that a reference has."""
-    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-
-    scorer = BleuScorer(n=4)
-    for caption, of_image in zip(said, references, strict=True):
-        scorer += (caption, list(of_image))
-    return [
-        [row["testlen"], min((abs(n - row["testlen"]), n) for n in row["reflen"])[1], *row["guess"], *row["correct"]]
-        for row in scorer.ctest
-    ]
-
-
-def _by_number(said: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Mapping, Mapping]:
+def by_number(said: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[Mapping, Mapping]:
     """(references, captions) as pycocoevalcap takes them."""
     return {i: list(of_image) for i, of_image in enumerate(references)}, {i: [words] for i, words in enumerate(said)}
-
-
-def _rouge(said: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    return Rouge().compute_score(*_by_number(said, references))[1].tolist() if said else []
-
-
-def _cider(said: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Document frequencies are those of all references here, for every resample too."""
-    from pycocoevalcap.cider.cider import Cider
-
-    if not any(words for of_image in references for words in of_image):
-        return [0.0] * len(said)  # the library cannot count the words of none
-    return Cider().compute_score(*_by_number(said, references))[1].tolist()
-
-
-def _started_meteor() -> Any:
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    return Meteor()
-
-
-def _meteor_rows(meteor: Any, said: Sequence[str], references: Sequence[Sequence[str]]) -> list[list[float]]:
-    """METEOR's own statistics of each caption (`bootstrap.meteor` names the columns)."""
-    rows = []
-    for words, of_image in zip(said, references, strict=True):
-        row = meteor._stat(words, list(of_image)).split()
-        if len(row) != METEOR_COLUMNS:
-            raise RuntimeError("METEOR's Java process ended: it needs 2 GB of memory.")
-        rows.append([float(value) for value in row])
-    return rows
-
-
-def _checked_spice(has_java: bool) -> Any:
-    """SPICE, tried on one caption before anything else is computed."""
-    from pycocoevalcap.spice.get_stanford_models import get_stanford_models
-    from pycocoevalcap.spice.spice import Spice
-
-    needs = "SPICE needs Java 8, 8 GB of memory, and Stanford CoreNLP 3.6.0, which is downloaded once (about 400 MB)"
-    if not has_java:
-        raise ValueError(f"{needs}: there is no Java here. Leave --spice out.")
-    print(f"{needs}; trying it on one caption.", file=sys.stderr)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            get_stanford_models()
-        spice = Spice()
-        _spice_values(spice, ["a dog"], [["a dog"]])
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"{needs}, and it does not run here ({error}). Leave --spice out.") from error
-    return spice
-
-
-def _spice_values(spice: Any, said: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    scores = spice.compute_score(*_by_number(said, references))[1] if said else []
-    return [float(np.nan_to_num(score["All"]["f"])) for score in scores]

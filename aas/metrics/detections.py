@@ -1,12 +1,10 @@
 """COCO's average precision and recall over masks, and what its intervals are resampled from.
 
-The twelve figures come from faster-coco-eval; which detection is right at which threshold, from pycocotools: the
-faster one does not say it.
+One evaluation by pycocotools gives the twelve figures and which detection is right at which threshold.
 """
 
 import contextlib
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,26 +52,17 @@ class Detections:
             "images": [{"id": i, "height": 1, "width": 1} for i in range(1, n_images + 1)],
             "categories": [{"id": category, "name": str(category)} for category in self.categories],
         }
-        self._true = frame | {"annotations": [_annotation(mask) for mask in true]}
-        self._detected = frame | {
-            "annotations": [
-                _annotation(TrueMask(d.image, d.category, i, d.rle, d.area, False)) | {"score": d.score}
-                for i, d in enumerate(detected, start=1)
-            ]
-        }
+        found = [
+            _annotation(TrueMask(d.image, d.category, i, d.rle, d.area, False)) | {"score": d.score}
+            for i, d in enumerate(detected, start=1)
+        ]
+        self._run = _evaluated(
+            frame | {"annotations": [_annotation(mask) for mask in true]}, frame | {"annotations": found}
+        )
 
     def figures(self) -> tuple[dict[str, float], list[dict[str, float]]]:
         """COCO's twelve figures, -1 where there is no ground truth of that size, and AP, AP50, AR100 per category."""
-        from faster_coco_eval.core.coco import COCO
-        from faster_coco_eval.core.faster_eval_api import COCOeval_faster
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of annotation id 0, which is reported
-            run = COCOeval_faster(*(COCO(_copied(part)) for part in (self._true, self._detected)), "segm")
-            run.evaluate()
-            run.accumulate()
-            run.summarize()
-        precision, recall = run.eval["precision"][..., 0, -1], run.eval["recall"][..., 0, -1]
+        precision, recall = self._run.eval["precision"][..., 0, -1], self._run.eval["recall"][..., 0, -1]
         by_category = [
             {
                 "AP": _mean(precision[:, :, k]),
@@ -82,26 +71,17 @@ class Detections:
             }
             for k in range(len(self.categories))
         ]
-        return dict(zip(FIGURES, map(float, run.stats), strict=True)), by_category
+        return dict(zip(FIGURES, map(float, self._run.stats), strict=True)), by_category
 
     def evidence(self) -> dict[str, Any]:
         """What AP at all sizes is made of: each detection's image (from 0), category, score, and ten bits (thresholds
         0.5 to 0.95) for right and for not counted; and how many masks there are to find."""
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        with contextlib.redirect_stdout(io.StringIO()):
-            parts = []
-            for part in (self._true, self._detected):
-                parts.append(COCO())
-                parts[-1].dataset = _copied(part)
-                parts[-1].createIndex()
-            run = COCOeval(*parts, "segm")
-            run.params.areaRng, run.params.areaRngLbl, run.params.maxDets = [[0, 1e10]], ["all"], [100]
-            run.evaluate()
         columns: dict[str, Any] = {name: [] for name in ("image", "category", "score", "right", "ignored")}
         to_find: list[list[int]] = []
-        for found in filter(None, run.evalImgs):
+        of_all_sizes = self._run.params.areaRng[0]
+        for found in self._run.evalImgs:
+            if found is None or found["aRng"] != of_all_sizes:
+                continue
             where = [int(found["image_id"]) - 1, int(found["category_id"])]
             n_masks = int((np.asarray(found["gtIgnore"]) == 0).sum())
             if n_masks:
@@ -115,6 +95,23 @@ class Detections:
         return {"kind": "detections", "to_find": to_find, **columns}
 
 
+def _evaluated(true: dict[str, Any], detected: dict[str, Any]) -> Any:
+    """pycocotools' COCOeval after its three steps; it writes into what it is given."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        parts = [COCO(), COCO()]
+        for part, content in zip(parts, (true, detected), strict=True):
+            part.dataset = content
+            part.createIndex()
+        run = COCOeval(*parts, "segm")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run
+
+
 def _annotation(mask: TrueMask) -> dict[str, Any]:
     return {
         "id": mask.id,
@@ -124,11 +121,6 @@ def _annotation(mask: TrueMask) -> dict[str, Any]:
         "area": mask.area,
         "iscrowd": int(mask.is_crowd),
     }
-
-
-def _copied(part: dict[str, Any]) -> dict[str, Any]:
-    """Both libraries write into what they are given."""
-    return {name: [dict(entry) for entry in entries] for name, entries in part.items()}
 
 
 def _bits(flags: np.ndarray) -> list[int]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aas.choices import MaskChoice
 from aas.pointing.phrases import Pointed
 from aas.pointing.prompts import stacked
 from aas.segmenters.base import Candidates, ImageEmbedding, Segmenter
-from aas.segmenters.choice import MaskChoice, choose
+from aas.segmenters.choice import choose
 
 MAX_MASK_PIXELS = 100_000_000  # of all candidate masks that exist at once, three a phrase
 
@@ -58,5 +59,5 @@ def _check_size(found: Iterable[PhraseMasks], size_hw: tuple[int, int]) -> None:
     for one in found:
         if one.masks.shape[1:] != size_hw:
             raise ValueError(
-                f"The segmenter's masks are {one.masks.shape[1:]} of a photograph of {size_hw} pixels (H, W)."
+                f"The segmenter's masks are {one.masks.shape[1:]}, the photograph is {size_hw} pixels (H, W)."
             )

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from spacy.language import Language
 
+from aas.choices import Kind, Merge, PromptKind, Words, check
 from aas.maps.mean import without_token_mean
-from aas.maps.merge import Merge, phrase_map
-from aas.phrases.parser import Words, chosen_phrases
-from aas.phrases.visible import Kind
+from aas.maps.merge import phrase_map
+from aas.phrases.parser import chosen_phrases
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
-
-PromptKind = Literal["point", "mask"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,15 @@ class PointingOptions:
     n_positive: int = 1
     n_negative: int = 0
     mask_side: int = 256
+
+    def __post_init__(self) -> None:
+        choices = (("merge", Merge), ("words", Words), ("prompt", PromptKind))
+        for name, words in choices:
+            check(name, getattr(self, name), words)
+        for kind in self.drop:
+            check("kind to drop", kind, Kind)
+        if self.n_positive < 1 or self.n_negative < 0:
+            raise ValueError("At least one point lies on the thing, and no fewer than 0 lie elsewhere.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,11 @@ def point_phrases(
 def prompted(
     phrases: Sequence[Phrase], attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
 ) -> list[Pointed]:
-    """Each phrase with its map and its prompt."""
+    """Each phrase with its map and its prompt.
+
+    `attention`: maps float32 [tokens, h, w] of the whole answer, whose mean over its tokens is taken away before
+    a phrase's tokens are merged; `image_hw`: of the upright photograph, in pixels.
+    """
     residual = without_token_mean(attention.maps)
     pointed = []
     for phrase in phrases:
@@ -68,11 +78,16 @@ def prompted(
         maps = attention.maps if len(phrase.token_indices) == len(residual) else residual
         grid_map = phrase_map(maps, phrase.token_indices, options.merge)
         point_xy = point_prompt(grid_map, attention.view, image_hw)
-        if options.prompt == "mask":
-            prompt = mask_prompt(grid_map, attention.view, image_hw, options.mask_side)
-        elif options.n_positive == 1 and not options.n_negative:
-            prompt = Prompt(np.array([point_xy], np.float32), np.ones(1, np.int64))
-        else:
-            prompt = points_prompt(grid_map, attention.view, image_hw, options.n_positive, options.n_negative)
+        prompt = _prompt(grid_map, attention.view, point_xy, options, image_hw)
         pointed.append(Pointed(phrase, grid_map, attention.view, point_xy, prompt))
     return pointed
+
+
+def _prompt(
+    grid_map: np.ndarray, view: View, point_xy: tuple[int, int], options: PointingOptions, image_hw: tuple[int, int]
+) -> Prompt:
+    if options.prompt == "mask":
+        return mask_prompt(grid_map, view, image_hw, options.mask_side)
+    if options.n_positive == 1 and not options.n_negative:  # the point that is known already
+        return Prompt(np.array([point_xy], np.float32), np.ones(1, np.int64))
+    return points_prompt(grid_map, view, image_hw, options.n_positive, options.n_negative)

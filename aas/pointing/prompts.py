@@ -26,7 +26,8 @@ def points_prompt(
     phrase_map: np.ndarray, view: View, image_hw: tuple[int, int], positive: int = 1, negative: int = 0
 ) -> Prompt:
     """Up to `positive` points at the peaks of `phrase_map`, float32 [h, w] over `view`, the first that of
-    `point_prompt`, and up to `negative` points not on the thing, at its troughs. What counts as a peak says `aas.geometry.peaks_xy`."""
+    `point_prompt`, and up to `negative` points not on the thing, at its troughs. What counts as a peak says
+    `aas.geometry.peaks_xy`. `image_hw` in pixels, as the points are."""
     on_thing = peaks_xy(phrase_map, view, image_hw, positive)
     elsewhere = peaks_xy(-phrase_map, view, image_hw, negative) if negative else []
     elsewhere = [xy for xy in elsewhere if xy not in on_thing]  # of a constant map both are the same pixel

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 
 from aas import registry
-from aas.devices import default_device, torch_dtype
+from aas.devices import torch_device, torch_dtype
 from aas.paths import model_config, model_source, not_found
 from aas.segmenters.base import CONTRACT, Segmenter
 
 
 def load_segmenter(
-    segmenter: str | Path | Segmenter, device: str | torch.device | None = "cpu", dtype: str = "auto"
+    segmenter: str | Path | Segmenter, device: str | torch.device | None = "cpu", dtype: str | torch.dtype = "auto"
 ) -> Segmenter:
     """Load a segmenter, or take one that is there already as it is.
 
-    `segmenter`: `embedded`, a local folder, a Hugging Face id or `id@revision`, a checkpoint file of segment-anything, a
-    name of `SEGMENTERS_BY_NAME`, or `package.module:Class` of your own, which may lie in the working folder; or an
+    `segmenter`: `embedded`, a local folder, a Hugging Face id or `id@revision`, a checkpoint file of segment-anything,
+    a name of `SEGMENTERS_BY_NAME`, or `package.module:Class` of your own, which may lie in the working folder; or an
     object with the four names of `aas.segmenters.base.Segmenter`, to which device and dtype say nothing.
     `device`: None is a GPU if there is one. `dtype`: what the image encoder computes in: bfloat16, float16, float32, or
     auto: bfloat16 on a GPU that has it, float16 on an older one, float32 on a CPU, as the embedded segmenter anywhere.
@@ -28,9 +28,9 @@ def load_segmenter(
     if not isinstance(segmenter, (str, Path)):
         return _checked(segmenter, type(segmenter).__name__)
     name = str(segmenter)
-    where = torch.device(device or default_device())
-    chosen = torch_dtype("float32" if (name, dtype) == ("embedded", "auto") else dtype, str(where))
-    if _is_class(name):
+    where = torch_device(device)
+    chosen = torch_dtype("float32" if (name, dtype) == ("embedded", "auto") else dtype, where)
+    if registry.names_segmenter_class(name):
         return _checked(_class(name)(where, chosen), name)
     return _from_checkpoint(name, where, chosen)
 
@@ -47,13 +47,6 @@ def _from_checkpoint(name: str, device: torch.device, dtype: torch.dtype) -> Seg
         return family.from_pretrained(source, revision, device, dtype)
     except OSError as error:
         raise not_found("segmenter", name, error) from error
-
-
-def _is_class(name: str) -> bool:
-    """Whether it names a class: in the table, or as `module:Class`."""
-    module, colon, attribute = name.partition(":")
-    is_import = bool(colon) and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
-    return name in registry.SEGMENTERS_BY_NAME or (is_import and not Path(name).exists())
 
 
 def _class(name: str) -> Any:

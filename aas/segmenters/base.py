@@ -75,7 +75,7 @@ class Segmenter(ABC):
     `load_segmenter` makes one that needs no checkpoint by `Class(device, dtype)`: where to compute, and in what.
     """
 
-    def __init__(self, device: torch.device | None = None, dtype: torch.dtype | None = None):
+    def __init__(self, device: torch.device | None = None, dtype: torch.dtype | None = None):  # noqa: B027
         """For a segmenter with neither: it computes on the CPU, in what it likes."""
 
     @property

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from aas import rle
+from aas.choices import Task
 from aas.records import Phrase
-from aas.stages.segment_arguments import Task
 from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.results import LabelledPoint, Result, result_of, write_result
 

@@ -2,47 +2,74 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from aas.records import Answer, GroundedPhrase
 from aas.view import overlay, panel
 from aas.view.colours import BLACK, WHITE
 from aas.view.scaling import shown_image
-from aas.view.text import font_of, one_line, shortened
+from aas.view.sharing import Thing
+from aas.view.text import one_line, shortened
+from aas.view.writing import write
 
 GAP_PX, TITLE_PX = 10, 18
+NAME_PX = round(TITLE_PX * 0.8)
 THUMBNAIL_PX, MAX_PER_ROW = 360, 5
+REMARK = "First the segmenter's score; IoU: with the true mask that fits best."
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The true masks of an image, each a thing by itself: in the colour of the predicted thing that it is paired with,
+    or in one of its own. `best_ious`: of each predicted thing, with the true mask that fits it best."""
+
+    phrases: Sequence[GroundedPhrase]
+    things: Sequence[Thing]
+    best_ious: Sequence[float]
 
 
 def draw(
     image: np.ndarray,
     answer: Answer,
     predicted: Sequence[GroundedPhrase],
-    truth: Sequence[GroundedPhrase] | None = None,
+    shown: Sequence[Thing],
+    truth: Truth | None = None,
 ) -> Image.Image:
     """RGB: the photograph, its ground truth where there is one, the prediction, and the answer with its legend.
 
-    `image` uint8 [H, W, 3] RGB; masks in its pixels.
+    `image` uint8 [H, W, 3] RGB; masks in its pixels; `shown`: which predicted phrases are one thing.
     """
-    prediction = overlay.draw_photo(image, predicted)
+    prediction = overlay.draw_photo(image, predicted, shown)
     photo = shown_image(image, (prediction.height, prediction.width)).convert("RGB")
     columns = [("photograph", photo)]
+    said = panel.content(answer, predicted, shown)
     if truth is not None:
-        columns.append(("ground truth", overlay.draw_photo(image, truth)))
+        columns.append(("ground truth", overlay.draw_photo(image, truth.phrases, truth.things)))
+        said = replace(said, rows=_rows(said.rows, shown, truth), remark=REMARK if shown else "")
     columns.append(("prediction", prediction))
-    text = panel.draw(answer, predicted, max(16, max(prediction.size) // 55), prediction.size, below=False)
+    text = panel.draw(said, max(16, max(prediction.size) // 55), prediction.size, below=False)
     return _row([*columns, ("answer", text)])
+
+
+def _rows(rows: Sequence[panel.Row], shown: Sequence[Thing], truth: Truth) -> list[panel.Row]:
+    """The prediction's rows with their IoU, then what only the truth has."""
+    known = {thing.colour for thing in shown}
+    found = [replace(row, note=f"{row.note}  IoU {iou:.2f}") for row, iou in zip(rows, truth.best_ious, strict=True)]
+    missed = [thing for thing in truth.things if thing.colour not in known]
+    return found + [
+        panel.Row(thing.colour, one_line(thing.words(truth.phrases)), "only in the ground truth") for thing in missed
+    ]
 
 
 def _row(columns: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     width = sum(picture.width + GAP_PX for _, picture in columns) + GAP_PX
     height = max(picture.height for _, picture in columns) + 2 * GAP_PX + TITLE_PX
-    row = Image.new("RGB", (width, height), WHITE)
-    pen, x = ImageDraw.Draw(row), GAP_PX
+    row, x = Image.new("RGB", (width, height), WHITE), GAP_PX
     for title, picture in columns:
-        pen.text((x, GAP_PX + TITLE_PX // 2), title, font=font_of(TITLE_PX * 0.8), fill=BLACK, anchor="lm")
+        write(row, (x, GAP_PX + TITLE_PX // 2), title, NAME_PX, BLACK)
         row.paste(picture, (x, GAP_PX + TITLE_PX))
         x += picture.width + GAP_PX
     return row
@@ -54,9 +81,8 @@ def thumbnail(image: np.ndarray, predicted: Sequence[GroundedPhrase], name: str)
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     cell = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX + TITLE_PX), WHITE)
     cell.paste(picture, ((THUMBNAIL_PX - picture.width) // 2, TITLE_PX + (THUMBNAIL_PX - picture.height) // 2))
-    font = font_of(TITLE_PX * 0.8)
-    words = shortened(one_line(name), font, THUMBNAIL_PX)
-    ImageDraw.Draw(cell).text((THUMBNAIL_PX // 2, TITLE_PX // 2), words, font=font, fill=BLACK, anchor="mm")
+    words = shortened(one_line(name), NAME_PX, THUMBNAIL_PX)
+    write(cell, (THUMBNAIL_PX // 2, TITLE_PX // 2), words, NAME_PX, BLACK, "mm")
     return cell
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from aas.records import Answer, GroundedPhrase
 from aas.view import panel, shapes
@@ -63,9 +63,9 @@ def draw_photo(
     # Peaks over the other points, whichever thing these are of.
     for thing, its_points in zip(shown, points, strict=True):
         for point_xy, label in its_points[1:]:
-            shapes.paste_further_marker(photo, point_xy, label_size_px * 0.3, colour_of(thing.colour), label == 1)
+            shapes.paste_further_marker(photo, point_xy, label_size_px * 0.26, colour_of(thing.colour), label == 1)
     for thing, its_points in zip(shown, points, strict=True):
-        shapes.paste_marker(photo, its_points[0][0], label_size_px * 0.44, colour_of(thing.colour))
+        shapes.paste_marker(photo, its_points[0][0], label_size_px * 0.48, colour_of(thing.colour))
     labels = [(thing.colour, one_line(thing.words(phrases))) for thing in shown]
     _label(photo, labels, [[point_xy for point_xy, _ in its_points] for its_points in points], label_size_px)
     return photo

@@ -1,5 +1,6 @@
 """Photographs and masks at the size at which they are shown."""
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -62,19 +63,11 @@ def extent(cover: np.ndarray, margin_px: int) -> Box | None:
 
 
 def grown(cover: np.ndarray, radius_px: int) -> np.ndarray:
-    """[h, w] -> the largest value within `radius_px` steps; a diamond and a square in turn come close to a disc."""
-    for step in range(radius_px):
-        padded = np.pad(cover, 1, mode="edge")
-        sides = np.maximum(
-            np.maximum(padded[:-2, 1:-1], padded[2:, 1:-1]), np.maximum(padded[1:-1, :-2], padded[1:-1, 2:])
-        )
-        cover = np.maximum(cover, sides)
-        if step % 2:
-            diagonals = np.maximum(
-                np.maximum(padded[:-2, :-2], padded[2:, 2:]), np.maximum(padded[:-2, 2:], padded[2:, :-2])
-            )
-            cover = np.maximum(cover, diagonals)
-    return cover
+    """[h, w] -> the largest value within a disc of `radius_px` around each pixel."""
+    offsets = np.arange(-radius_px, radius_px + 1)
+    # The half pixel makes small discs round: without it one pixel sticks out at each of the four ends.
+    disc = np.hypot(*np.meshgrid(offsets, offsets)) <= radius_px + (0.5 if radius_px > 1 else 0)
+    return cv2.dilate(cover, disc.astype(np.uint8))
 
 
 def inner_edge(cover: np.ndarray, width_px: int) -> np.ndarray:

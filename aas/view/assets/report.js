@@ -1,14 +1,16 @@
 
 "use strict";
 (() => {
-  const phraseAt = (target) => target.closest?.("[data-i]:is(.phrase, li)");
+  // data-i: which phrase; data-m: which mask, that several phrases may share.
+  const phraseAt = (target) => target.closest?.("[data-i]:is(.phrase, .term, li)");
   const entryOf = (target) => target.closest?.(".entry");
   const indexOf = (element) => Number(element.dataset.i);
+  const maskOf = (element) => Number(element.dataset.m);
 
-  // Lights one phrase of an entry, its mask and its point; null lights none.
-  function light(entry, index) {
-    if (entry.lit === index) return;
-    entry.lit = index;
+  // Lights one mask of an entry, its phrases and its points; null lights none.
+  function light(entry, mask) {
+    if (entry.lit === mask) return;
+    entry.lit = mask;
     update(entry);
   }
 
@@ -20,27 +22,32 @@
 
   function update(entry) {
     const lit = entry.lit ?? null, shown = entry.shown ?? null;
+    const peek = shown !== null && lit !== null && lit !== maskOf(termOf(entry, shown));
     entry.classList.toggle("lit", lit !== null);
     entry.classList.toggle("attention", shown !== null);
-    entry.classList.toggle("peek", shown !== null && lit !== null && lit !== shown);
-    for (const element of entry.querySelectorAll("[data-i]")) {
-      element.classList.toggle("on", indexOf(element) === lit);
+    entry.classList.toggle("peek", peek);
+    for (const element of entry.querySelectorAll("[data-m]")) {
+      element.classList.toggle("on", maskOf(element) === lit);
       element.classList.toggle("shown", indexOf(element) === shown);
       if (element.matches("button")) element.setAttribute("aria-pressed", String(indexOf(element) === shown));
     }
-    entry.querySelector("figcaption").textContent = caption(entry, lit, shown);
+    entry.querySelector("figcaption").textContent = caption(entry, lit, shown, peek);
   }
 
-  function caption(entry, lit, shown) {
-    const index = lit ?? shown;
-    if (index === null) return "";
-    const item = entry.querySelector(`.legend li[data-i="${index}"]`);
-    const words = `\u201c${item.querySelector(".term").textContent}\u201d`;
-    if (index === shown) return `Attention for ${words}, its prompt point marked.`;
-    return `Mask for ${words}, score ${item.querySelector(".score").textContent}.`;
+  const termOf = (entry, index) => entry.querySelector(`.term[data-i="${index}"]`);
+  const rowOf = (entry, mask) => entry.querySelector(`.legend li[data-m="${mask}"]`);
+
+  function caption(entry, lit, shown, peek) {
+    if (shown !== null && !peek) {
+      const points = entry.querySelectorAll(`.point[data-i="${shown}"] .dot`).length > 1 ? "prompt points" : "prompt point";
+      return `Attention for \u201c${termOf(entry, shown).textContent}\u201d, its ${points} marked.`;
+    }
+    if (lit === null) return "";
+    const row = rowOf(entry, lit);
+    return `Mask for \u201c${row.querySelector(".terms").textContent}\u201d, score ${row.querySelector(".score").textContent}.`;
   }
 
-  // Which phrase each pixel of the photograph belongs to (1 + its index, 0: none). Painted once, when first needed.
+  // Which mask each pixel of the photograph belongs to (1 + its number, 0: none). Painted once, when first needed.
   async function maskIndex(entry) {
     const images = [...entry.querySelectorAll(".mask")];
     const box = entry.querySelector(".photo").viewBox.baseVal;
@@ -55,12 +62,12 @@
       pen.drawImage(picture, 0, 0);
       const rgba = pen.getImageData(0, 0, box.width, box.height).data;
       // Masks stand in the page with the largest first: the smallest one under the pointer wins.
-      for (let i = 0; i < owner.length; i++) if (rgba[4 * i + 3]) owner[i] = 1 + indexOf(element);
+      for (let i = 0; i < owner.length; i++) if (rgba[4 * i + 3]) owner[i] = 1 + maskOf(element);
     }
     return { owner, width: box.width, height: box.height };
   }
 
-  async function phraseUnder(event, entry) {
+  async function maskUnder(event, entry) {
     entry.masks ??= maskIndex(entry);
     const { owner, width, height } = await entry.masks;
     const photo = entry.querySelector(".photo");
@@ -75,22 +82,22 @@
     if (!photo) return;
     const entry = entryOf(photo);
     // The pointer may stroll over an attention map without changing it.
-    const index = (entry.shown ?? null) === null ? await phraseUnder(event, entry) : null;
-    if (photo.matches(":hover")) light(entry, index);
+    const mask = (entry.shown ?? null) === null ? await maskUnder(event, entry) : null;
+    if (photo.matches(":hover")) light(entry, mask);
   });
   document.addEventListener("pointerover", (event) => {
     const phrase = phraseAt(event.target);
-    if (phrase) light(entryOf(phrase), indexOf(phrase));
+    if (phrase) light(entryOf(phrase), maskOf(phrase));
   });
   document.addEventListener("pointerout", (event) => {
     const left = phraseAt(event.target) ?? event.target.closest?.(".photo");
     if (!left || left.contains(event.relatedTarget)) return;
     const focused = entryOf(left).querySelector(".phrase:focus-visible");
-    light(entryOf(left), focused ? indexOf(focused) : null);
+    light(entryOf(left), focused ? maskOf(focused) : null);
   });
   document.addEventListener("focusin", (event) => {
     const phrase = phraseAt(event.target);
-    if (phrase?.matches(":focus-visible")) light(entryOf(phrase), indexOf(phrase));
+    if (phrase?.matches(":focus-visible")) light(entryOf(phrase), maskOf(phrase));
   });
   document.addEventListener("focusout", (event) => {
     const phrase = phraseAt(event.target);
@@ -101,8 +108,9 @@
     if (phrase) return toggle(entryOf(phrase), indexOf(phrase));
     if (!event.target.closest?.(".photo")) return;
     const entry = entryOf(event.target);
-    const index = entry.shown ?? (await phraseUnder(event, entry));
-    if (index !== null) toggle(entry, index);
+    if ((entry.shown ?? null) !== null) return toggle(entry, entry.shown);
+    const mask = await maskUnder(event, entry);
+    if (mask !== null) toggle(entry, indexOf(rowOf(entry, mask)));
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
