@@ -129,6 +129,7 @@ def test_a_model_can_still_be_trained():
     model.config.text_config.max_position_embeddings = 512
     lmm = load_lmm(model.train(), processor=processor)
     lmm.ask(tiny.a_photo(), QUESTION, options=AskOptions(2))
+    assert not any(buffer.is_inference() for buffer in model.buffers())
     inputs = lmm.prepare(tiny.a_photo(), QUESTION).inputs
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     assert all(parameter.grad is not None for parameter in model.model.language_model.parameters())
