@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tokenizers import decoders
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -15,9 +16,11 @@ from aas.capture import AttentionCapture, CaptureError, Selection
 from aas.geometry import padded_view, peaks_xy, unpadded_view
 from aas.lmms.base import LMM, AskOptions
 from aas.lmms.llava import Llava
+from aas.phrases.alignment import decode_with_spans
 from aas.records import View
 from tests import tiny
 from tests.test_families import assert_same
+from tests.tiny import tokenizers
 from tests.tiny.llava import llava
 
 QUESTIONS = ["What is it?", "Who sits on the wooden bench near the old tree?"]
@@ -165,4 +168,21 @@ def test_attention_to_padding_hides_no_peak():
     grid_map[0, 5] = grid_map[11, 1] = 50.0
     assert peaks_xy(grid_map, view, image_hw, 5) == alone
     grid_map[3, 10], grid_map[2, 10] = 0.9, 1.0  # a row of the image beside one of padding
-    assert [(y // 10 + 3, x // 10) for x, y in peaks_xy(grid_map, view, image_hw, 5)] == [(4, 2), (3, 10), (7, 8)]
+    cells = {(y // 10 + 3, x // 10) for x, y in peaks_xy(grid_map, view, image_hw, 5)}
+    assert cells == {(4, 2), (3, 10), (7, 8)}
+
+
+# ------------------------------------------------------------------------------------------ tokens
+
+
+def test_a_decoder_that_drops_several_spaces_drops_none_within_a_text():
+    """Each token is decoded behind something visible: the spaces in the middle are the text's own."""
+    tokenizer = tokenizers.metaspace(leading_space=True)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 4, 0)]
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence(steps)
+    words = ["▁a", "▁", "▁", "▁", "b", "▁", "▁c"]
+    ids = tokenizer.convert_tokens_to_ids(words)
+    assert tokenizer.unk_token_id not in ids
+    text, spans = decode_with_spans(tokenizer, ids)
+    assert text == tokenizer.decode(ids) == "a   b  c"
+    assert spans == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8)]
