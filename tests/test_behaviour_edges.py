@@ -11,7 +11,7 @@ from transformers.masking_utils import AttentionMaskInterface, flash_attention_m
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
-from aas import capture
+from aas import capture, rle
 from aas.capture import AttentionCapture, CaptureError, Selection
 from aas.geometry import padded_view, peaks_xy, unpadded_view
 from aas.lmms.base import LMM, AskOptions
@@ -186,3 +186,25 @@ def test_a_decoder_that_drops_several_spaces_drops_none_within_a_text():
     text, spans = decode_with_spans(tokenizer, ids)
     assert text == tokenizer.decode(ids) == "a   b  c"
     assert spans == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 8)]
+
+
+# ------------------------------------------------------------------------------------------ run lengths
+
+
+def test_runs_that_say_that_more_follows_are_refused():
+    """All pixels are told, but the last character is marked as one of several: pycocotools would read on."""
+    mask = np.random.default_rng(0).random((30, 40)) > 0.5
+    whole = rle.of_mask(mask)
+    assert rle.compressed(whole, (30, 40)) == whole
+    counts = whole["counts"]
+    with pytest.raises(ValueError, match="cut off"):
+        rle.compressed(whole | {"counts": counts[:-1] + chr(ord(counts[-1]) + 32)}, (30, 40))
+
+
+def test_the_box_of_a_mask():
+    mask = np.zeros((30, 40), bool)
+    assert rle.box_xyxy(mask) == (0, 0, 0, 0)
+    mask[3, 7] = True
+    assert rle.box_xyxy(mask) == (7, 3, 8, 4)
+    mask[29, 0] = True
+    assert rle.box_xyxy(mask) == (0, 3, 8, 30)
