@@ -452,7 +452,7 @@ def _configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
 @contextmanager
 def attention_of(model: PreTrainedModel, part: str, implementation: str | None = None) -> Iterator[None]:
     """One part of `model` runs through `implementation`, or through its own with a watch looking on; the others, the
-    eyes, keep theirs, and afterwards all have what they had.
+    vision encoder, keep theirs, and afterwards all have what they had.
 
     `part`: the key of the part in `config.sub_configs`, empty where the model's own config is that of its text part.
     The modules look up the implementation in their config whenever they are called: nothing else is touched.

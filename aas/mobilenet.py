@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381) with its batch norms folded, and its features at every stride.
 
-The eyes of both embedded models. transformers' MobileNetV2 computes the same thing; this one keeps the
+The image encoder of both embedded models. transformers' MobileNetV2 computes the same thing; this one keeps the
 folded weights as plain convolutions with a bias, which is about 1.4 times faster to train on a CPU.
 """
 
