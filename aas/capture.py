@@ -161,6 +161,7 @@ class Watch:
             self.record(int(module.layer_idx), call)  # type: ignore[arg-type]
 
     def record(self, index: int, call: Call) -> None:
+        """What is kept of one call: `index` of the layer, and its tensors."""
         raise NotImplementedError
 
 
@@ -170,6 +171,7 @@ class FirstKeys(Watch):
     keys: Tensor | None = None
 
     def record(self, index: int, call: Call) -> None:
+        """Keeps the first call's keys."""
         if self.keys is None:
             self.keys = call.key
 
@@ -203,6 +205,7 @@ class AttentionCapture(Watch):
         self._finite: dict[int, Tensor] = {}
 
     def record(self, index: int, call: Call) -> None:
+        """Takes note of the rows that one layer's call has of those that are wanted."""
         if index in self._in_pass or not self._in_pass:
             self._start_pass()
         self._in_pass.add(index)

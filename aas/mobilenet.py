@@ -71,6 +71,7 @@ class MobileNetV2(nn.Module):
         self.head = ConvReLU6(n_in, CHANNELS[32])
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
+        """`x` float [B, 3, S, S], RGB in [-1, 1] -> stride n -> features [B, CHANNELS[n], S / n, S / n]."""
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             raise ValueError(f"MobileNetV2 takes sides that are multiples of 32, got {tuple(x.shape[-2:])}")
         features: dict[int, Tensor] = {}

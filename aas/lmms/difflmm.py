@@ -12,7 +12,7 @@ from difflmm.towers import need_diffusers
 
 
 class DiffLMM(Llava):
-    """One grid, as LLaVA's; its vision encoder is a diffusion model, whose noise has a generator of its own for each image."""
+    """One grid, as LLaVA's; its encoder is a diffusion model, whose noise each image draws by itself."""
 
     @classmethod
     def load(
