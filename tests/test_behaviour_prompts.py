@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
-from transformers import SamModel
 from typer.testing import CliRunner
 
 from aas.cli import app
 from aas.records import Answer, AttentionMaps, View
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import MaskCandidates, Segmenter
+from aas.segmenters.choice import choose
 from aas.store.attention import AttentionItem, write_item
 from tests.tiny import segmenters
 
@@ -78,12 +78,7 @@ def folder(tmp_path_factory, photo) -> Path:
 
 @pytest.fixture(scope="module")
 def segmenter(folder) -> Segmenter:
-    """A SAM with random weights. Its scores are moved, so that the last mask is not the best for every phrase."""
-    model = SamModel.from_pretrained(segmenters.saved("sam", folder / "sam"))
-    with torch.no_grad():
-        model.mask_decoder.iou_prediction_head.proj_out.bias += torch.tensor([0, 0.3, 0.2, 0])
-    model.save_pretrained(folder / "sam")
-    return load_segmenter(str(folder / "sam"))
+    return load_segmenter(str(segmenters.undecided_sam(folder / "sam")))
 
 
 def pixels(phrase: str) -> np.ndarray:
@@ -186,3 +181,12 @@ def test_the_map_itself_as_a_prompt(folder, photo, segmenter, tmp_path):
         candidates = segmenter.masks(embedding, boxes_xyxy=box, mask_logits=coarse)
         expected[phrase] = candidates.masks[0, -1], candidates.scores[0, -1]
     assert_masks(found, expected)
+
+
+def test_the_best_attention_leaves_little_outside():
+    """Not the mask on the very peak, but that which has all of the thing."""
+    view = View((1, 4), (0.0, 0.0, 40.0, 10.0))
+    grid_map = np.array([[0.5, 0.45, 0.4, 0.0]], np.float32)
+    masks = np.zeros((3, 10, 40), bool)
+    masks[0, :, :10] = masks[1, :, :30] = masks[2, :, 10:] = True
+    assert choose("best-attention", masks, np.zeros(3, np.float32), grid_map, view) == 1

@@ -12,7 +12,9 @@ from scipy.ndimage import map_coordinates
 from typer.testing import CliRunner
 
 from aas.cli import app
+from aas.lmms.base import AskOptions
 from tests import tiny
+from tests.tiny import gemma
 
 SIZES_HW = [(60, 90), (90, 60), (64, 64), (41, 130), (70, 70), (50, 80), (80, 50)]
 
@@ -188,6 +190,23 @@ def test_the_combined_view_is_the_sum_of_all_views_on_the_finest(family, tmp_pat
         assert view["name"] == "combined"
         assert (view["size_hw"], view["box_xyxy"]) == (finest[1]["size_hw"], finest[1]["box_xyxy"])
         np.testing.assert_allclose(maps, expected, atol=1e-5 * expected.max())
+
+
+def test_where_a_view_does_not_reach_it_adds_nothing():
+    """Gemma 3's crops of a long image lie side by side; the whole image reaches all of them."""
+    lmm = gemma.gemma3()
+    cropping = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 20}
+    lmm.processor.images_kwargs = {**lmm.processor.images_kwargs, **cropping}
+    one = lmm.prepare(tiny.a_photo((60, 200)), "Who?", "a dog and a cat")
+    views = {grid.view.name: grid.view for grid in one.grids}
+    assert len(views) > 2
+    found = {name: lmm.run([one], AskOptions(view=name))[0][1] for name in (*views, "combined")}
+    combined = found.pop("combined")
+    onto = combined.view.size_hw, list(combined.view.box_xyxy)
+    reach = {name: spread(maps.maps, list(maps.view.box_xyxy), *onto) for name, maps in found.items()}
+    assert sum(map(np.any, reach.values())) == 2, "a crop, and the whole image"
+    expected = sum(reach.values())
+    np.testing.assert_allclose(combined.maps, expected, atol=1e-5 * expected.max())
 
 
 def test_a_view_that_an_image_does_not_have(photos, model, tmp_path):

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from aas import capture
-from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.capture import MEAN_OF_ALL, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.choices import Alignment
 from aas.geometry import combined_map
 from aas.lmms.checkpoint import weight_files
 from aas.lmms.sampling import Sampling

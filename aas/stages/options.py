@@ -100,12 +100,17 @@ class AnswerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionOptions:
-    """Which attention counts."""
+class AttentionOptions(AnswerOptions):
+    """How the model answers, and which of its attention counts."""
 
     layers: Annotated[str, ATTENTION(help="all, or numbers: 0,1,-1.")] = "all"
     alignment: Annotated[Alignment, ATTENTION(help="The row that predicts the token, or the token's own.")] = "predict"
     view: Annotated[str | None, ATTENTION(help="Of models with several grids: its name, or combined.")] = None
+
+    def asking(self) -> dict[str, Any]:
+        """Arguments of `aas.asking.ask_options`, without heads and what is kept of them."""
+        same = ("alignment", "view", "max_new_tokens", "temperature", "top_p", "seed")
+        return {"layers": indices("--layers", self.layers)} | {name: getattr(self, name) for name in same}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from aas.view.colours import BLACK, RGB, WHITE
 
 Box = tuple[float, float, float, float]
 
-# Pillow draws without anti-aliasing: shapes are drawn this much larger and shrunk.
+# Pillow draws without anti-aliasing, OpenCV without opacity and rounded corners: shapes are drawn this much larger and
+# shrunk.
 _OVERSAMPLING = 4
 
 

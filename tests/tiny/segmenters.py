@@ -150,3 +150,12 @@ def saved(name: str, folder: Path) -> Path:
         folder
     )
     return folder
+
+
+def undecided_sam(folder: Path) -> Path:
+    """SAM whose scores are so near to each other that the last mask is not always the best."""
+    model = SamModel.from_pretrained(saved("sam", folder))
+    with torch.no_grad():
+        model.mask_decoder.iou_prediction_head.proj_out.bias += torch.tensor([0, 0.3, 0.2, 0])
+    model.save_pretrained(folder)
+    return folder
