@@ -17,7 +17,14 @@ from PIL import ImageFont
 
 FIRST = "NotoSans-Regular.ttf"
 # Fonts with many characters that come with Windows, macOS or a Linux desktop; Pillow knows where such names lie.
-KNOWN_NAMES = ("seguisym.ttf", "seguiemj.ttf", "Nirmala.ttf", "Arial Unicode.ttf", "Apple Symbols.ttf", "DejaVuSans.ttf")
+KNOWN_NAMES = (
+    "seguisym.ttf",
+    "seguiemj.ttf",
+    "Nirmala.ttf",
+    "Arial Unicode.ttf",
+    "Apple Symbols.ttf",
+    "DejaVuSans.ttf",
+)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,11 @@ def _draw_at(panel_width_px: int, said: Content, text_px: int) -> Image.Image:
     inner_px = panel_width_px - 2 * margin
     small = _Style(small_px, _SMALL_LINE_EM * small_px, GREY, inner_px)
     large = _Style(text_px, _LINE_EM * text_px, INK, inner_px)
-    question, lines, remark = small.lines([Piece(said.question)]), large.lines(said.pieces), small.lines([Piece(said.remark)])
+    question, lines, remark = (
+        small.lines([Piece(said.question)]),
+        large.lines(said.pieces),
+        small.lines([Piece(said.remark)]),
+    )
     n_columns = _legend_columns(said.rows, small_px, inner_px)
     answer_top = margin + (len(question) * small.line_px + 0.6 * text_px if any(question) else 0)
     legend_top = answer_top + len(lines) * large.line_px + 1.2 * text_px
@@ -109,9 +113,7 @@ class _Style:
     def lines(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
         return wrapped(pieces, self.text_px, self.width_px)
 
-    def draw(
-        self, picture: Image.Image, lines: Sequence[Sequence[Piece]], top_left_xy: tuple[float, float]
-    ) -> None:
+    def draw(self, picture: Image.Image, lines: Sequence[Sequence[Piece]], top_left_xy: tuple[float, float]) -> None:
         """Phrases in their own colour on a pale box of it; the rest in the ink. Text from the right stands right."""
         rtl = is_rtl("".join(piece.text for line in lines for piece in line))
         for row, line in enumerate(lines):

@@ -41,7 +41,9 @@ def paste_further_marker(
 def _paste_cross(picture: Image.Image, point_xy: tuple[float, float], arm_px: float, colour: RGB) -> None:
     left, top, side = math.floor(point_xy[0] - arm_px), math.floor(point_xy[1] - arm_px), math.ceil(2 * arm_px) + 2
     cover = Image.new("L", (side * _OVERSAMPLING, side * _OVERSAMPLING))
-    x0, y0, x1, y1 = ((v - origin) * _OVERSAMPLING for v, origin in zip(around(point_xy, arm_px), (left, top) * 2, strict=True))
+    x0, y0, x1, y1 = (
+        (v - origin) * _OVERSAMPLING for v, origin in zip(around(point_xy, arm_px), (left, top) * 2, strict=True)
+    )
     for line in ((x0, y0, x1, y1), (x0, y1, x1, y0)):
         ImageDraw.Draw(cover).line(line, fill=255, width=round(arm_px * 0.55 * _OVERSAMPLING))
     picture.paste(colour, (left, top), cover.resize((side, side), Image.Resampling.BOX))

@@ -108,7 +108,9 @@ def _words(pieces: Sequence[Piece]) -> list[list[Piece]]:
 def _belong_together(before: str, after: str) -> bool:
     if before.isspace() or after.isspace():
         return False
-    return bool(re.match(_ENDING, after)) or not (re.match(_IDEOGRAPH, after) or re.search(f"(?:{_IDEOGRAPH}|{_ENDING})$", before))
+    return bool(re.match(_ENDING, after)) or not (
+        re.match(_IDEOGRAPH, after) or re.search(f"(?:{_IDEOGRAPH}|{_ENDING})$", before)
+    )
 
 
 def _break_word(word: Sequence[Piece], lines: list[list[Piece]], size_px: int, limit_px: float) -> float:

@@ -162,9 +162,7 @@ def width_px(text: str, size_px: int) -> float:
     return line[-1].x + line[-1].width_px if line else 0.0
 
 
-def write(
-    picture: Image.Image, xy: tuple[float, float], text: str, size_px: int, ink: RGB, anchor: str = "lm"
-) -> None:
+def write(picture: Image.Image, xy: tuple[float, float], text: str, size_px: int, ink: RGB, anchor: str = "lm") -> None:
     """The text with its left end ("lm"), middle ("mm") or right end ("rm") at x, the middle of its height at y."""
     x = xy[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * width_px(text, size_px)
     for part in placed([text], size_px, is_rtl(text)):
