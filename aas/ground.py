@@ -29,7 +29,7 @@ from aas.lmms.base import LMM, Prepared
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
-from aas.presets import n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from transformers import PreTrainedModel
 
-DEFAULT_QUESTION = "Describe the image in detail."
 LEFT_OUT: tuple[Kind, ...] = ("pronouns", "unseen")
 AUTO_BATCH_SIZE = {"cuda": 16}
 SMALL_WEIGHTS = 30_000_000  # several of such an LMM fit side by side, one core each
@@ -193,6 +192,7 @@ class Grounder:
         return getattr(self.segmenter, "is_small", False) and n_weights <= SMALL_WEIGHTS
 
     def images_at_once(self) -> int:
+        """Images that the LMM answers in one batch."""
         return self.batch_size or AUTO_BATCH_SIZE.get(self.lmm.device.type, 1)
 
     def attention(

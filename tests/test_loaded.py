@@ -101,7 +101,7 @@ def test_a_loaded_model_gives_the_maps_of_its_family(family, implementation):
         one.ask(tiny.a_photo(), QUESTION, options=options) for one in (lmm, tiny.family(family))
     )
     assert answer == expected
-    tolerance = 0 if implementation == "sdpa" else 1e-5 * known.maps.max()  # the eyes too run eager then
+    tolerance = 0 if implementation == "sdpa" else 1e-5 * known.maps.max()  # the encoder too runs eager then
     np.testing.assert_allclose(maps.maps, known.maps, rtol=0, atol=tolerance)
     assert compare_with_eager(lmm, tiny.a_photo(), QUESTION, 4).difference <= 2e-5
 
@@ -149,7 +149,7 @@ def test_generation_settings_of_the_caller_do_not_matter():
     model.config.output_attentions = True
     answer, again = load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, options=AskOptions(4))
     assert answer == expected
-    np.testing.assert_allclose(again.maps, maps.maps, rtol=0, atol=1e-5 * maps.maps.max())  # eyes that run eager
+    np.testing.assert_allclose(again.maps, maps.maps, rtol=0, atol=1e-5 * maps.maps.max())  # an encoder that runs eager
     assert settings.items() <= model.generation_config.to_dict().items()
 
 

@@ -203,6 +203,7 @@ class LMM(ABC):
 
     @property
     def text_config(self) -> PreTrainedConfig:
+        """The config of the language model."""
         return getattr(self.model.config, self.text_part) if self.text_part else self.model.config
 
     @property
@@ -388,6 +389,7 @@ class LMM(ABC):
 
     @property
     def pad_id(self) -> int:
+        """The token that fills up shorter sequences; nothing attends to it."""
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 

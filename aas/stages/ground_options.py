@@ -68,6 +68,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
 
     @property
     def left_out(self) -> tuple[Kind, ...]:
+        """Kinds of phrases that get no mask."""
         return () if self.keep_all else self.drop
 
     def grounder(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Request:
 
     @property
     def image(self) -> Path:
+        """Where the photograph is."""
         return self.source.path
 
 
