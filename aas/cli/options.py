@@ -16,6 +16,14 @@ from typer.models import OptionInfo, ParameterInfo
 from aas.cli.look import Command, Group
 
 
+DISK = {
+    errno.ENOSPC: "no space left on the device: free some",
+    errno.EDQUOT: "no space left for you on the device: free some",
+    errno.EROFS: "the file system cannot be written: name another folder with --out, or make it writable",
+    errno.EIO: "the device cannot be read or written: mend it",
+}
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """A user's mistake (ValueError, a file that is not there) is one line and exit code 2; a full disk one line and
@@ -23,8 +31,8 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            typer.echo("aas: no space left on the device: free some, then run the same command again.", err=True)
+        if error.errno in DISK:
+            typer.echo(f"aas: {DISK[error.errno]}, then run the same command again.", err=True)
             raise typer.Exit(1) from error
         if not isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)):
             raise

@@ -1,6 +1,6 @@
 """One loop for every stage: prepare in worker processes, compute in batches, finish what is to be written.
 
-A stage says these three things about its items (base.py); here is everything else: what is done already, batches of
+A stage says these three things about its items (stage.py); here is everything else: what is done already, batches of
 like length, halving where memory does not suffice, one item's failure, progress. Another engine makes the same three
 calls elsewhere.
 """
@@ -38,8 +38,8 @@ def fill(
     """Fill a run folder with the items that it lacks; returns the exit code.
 
     `arguments` decide what the items are: a folder of another run is refused before `load` loads any model and says how
-    the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will
-    want to open, if not the folder.
+    the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will want to open,
+    if not the folder.
     """
     if run.description_path.exists():
         run.begin(command, arguments, {})
@@ -81,7 +81,7 @@ def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Prepared:
     """What became of item number `index`: what the batches take, or why there is nothing."""
 
     index: int
@@ -98,12 +98,12 @@ class _Preparing(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> _Made:
+    def __getitem__(self, index: int) -> _Prepared:
         item = self.items[index]
         try:
-            return _Made(index, self.stage.prepare(item))
+            return _Prepared(index, self.stage.prepare(item))
         except Exception as error:  # whatever one item's trouble is, it costs nobody else's result
-            return _Made(index, failure=Failure(why(error, item.image)))
+            return _Prepared(index, failure=Failure(why(error, item.image)))
 
 
 # ------------------------------------------------------------------------------------------------------ computing
@@ -115,7 +115,7 @@ class _Computing:
     def __init__(self, stage: Stage, items: Sequence[Item], batch_size: int):
         self.stage, self.items, self.batch_size = stage, items, batch_size
 
-    def results(self, batch: Sequence[_Made]) -> Iterator[tuple[int, Any]]:
+    def results(self, batch: Sequence[_Prepared]) -> Iterator[tuple[int, Any]]:
         """Of each its index, and its result or a Failure."""
         while batch:
             part, batch = batch[: self.batch_size], batch[self.batch_size :]
@@ -131,7 +131,7 @@ class _Computing:
                 for one in part:
                     yield from self.results([one])
 
-    def _tried(self, part: Sequence[_Made]) -> Sequence[Any] | Exception:
+    def _tried(self, part: Sequence[_Prepared]) -> Sequence[Any] | Exception:
         try:
             return self.stage.compute([one.prepared for one in part])
         except Exception as error:  # it is looked at above, where its frames no longer hold the batch's memory
@@ -149,9 +149,9 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _batches(made: Iterable[_Made], size: int, stage: Stage) -> Iterator[list[_Made]]:
+def _batches(made: Iterable[_Prepared], size: int, stage: Stage) -> Iterator[list[_Prepared]]:
     """Batches of like length, so that little is padded; what could not be prepared is a batch of its own."""
-    window: list[_Made] = []
+    window: list[_Prepared] = []
     for one in made:
         if one.failure is not None:
             yield [one]
@@ -163,7 +163,7 @@ def _batches(made: Iterable[_Made], size: int, stage: Stage) -> Iterator[list[_M
     yield from _split(window, size, stage)
 
 
-def _split(window: list[_Made], size: int, stage: Stage) -> Iterator[list[_Made]]:
+def _split(window: list[_Prepared], size: int, stage: Stage) -> Iterator[list[_Prepared]]:
     window = sorted(window, key=lambda one: stage.length(one.prepared))
     for start in range(0, len(window), size):
         yield window[start : start + size]

@@ -27,6 +27,8 @@ R = TypeVar("R")
 class Stage(ABC, Generic[I, P, R]):
     """From an item to what is stored of it, in three calls. Whatever each of them raises is that item's failure."""
 
+    window_batches = 1  # items of so many batches are brought into the order of their lengths
+
     @abstractmethod
     def prepare(self, item: I) -> P:
         """Everything that needs no model on a device: reading, resizing. In a worker process, if there are any."""
@@ -42,8 +44,6 @@ class Stage(ABC, Generic[I, P, R]):
     def shown(self, item: I) -> str | None:
         """What people call the item, where that is not its key."""
         return None
-
-    window_batches = 1  # items of so many batches are brought into the order of their lengths
 
     def length(self, prepared: P) -> int:
         """Items of like length share a batch; those of one length stay in their order."""

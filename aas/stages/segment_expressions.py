@@ -47,5 +47,6 @@ def phrases_of(row: GivenAnswer, pipeline: Language, answer: Answer, words: Word
 
 def _phrase(answer: Answer, span: tuple[int, int]) -> Phrase:
     tokens = overlapping(answer.token_spans, span)
-    assert tokens, "tokens cover the text"
+    if not tokens:
+        raise ValueError(f"No token of the answer writes {answer.text[slice(*span)]!r}.")
     return Phrase(answer.text[slice(*span)], span, span, tokens)
