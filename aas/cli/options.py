@@ -15,7 +15,6 @@ from typer.models import OptionInfo, ParameterInfo
 
 from aas.cli.look import Command, Group
 
-
 DISK = {
     errno.ENOSPC: "no space left on the device: free some",
     errno.EDQUOT: "no space left for you on the device: free some",

@@ -38,8 +38,8 @@ def fill(
     """Fill a run folder with the items that it lacks; returns the exit code.
 
     `arguments` decide what the items are: a folder of another run is refused before `load` loads any model and says how
-    the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will want to open,
-    if not the folder.
+    the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will want to
+    open, if not the folder.
     """
     if run.description_path.exists():
         run.begin(command, arguments, {})
