@@ -11,19 +11,23 @@ Names are imported when they are first used, so that `import aas` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from aas.version import __version__
+
 if TYPE_CHECKING:
     from aas.ground import Grounder as Grounder
-    from aas.ground import Grounding as Grounding
+    from aas.ground import GroundingError as GroundingError
+    from aas.grounding import Grounding as Grounding
+    from aas.images import ImageError as ImageError
     from aas.store.attention import AttentionItem as AttentionItem
     from aas.store.attention import read_item as load_attention
 
-from aas.version import __version__
-
-__all__ = ["AttentionItem", "Grounder", "Grounding", "__version__", "load_attention"]
+__all__ = ["AttentionItem", "Grounder", "Grounding", "GroundingError", "ImageError", "__version__", "load_attention"]
 _WHERE = {
     "AttentionItem": ("aas.store.attention", "AttentionItem"),
     "Grounder": ("aas.ground", "Grounder"),
-    "Grounding": ("aas.ground", "Grounding"),
+    "Grounding": ("aas.grounding", "Grounding"),
+    "GroundingError": ("aas.ground", "GroundingError"),
+    "ImageError": ("aas.images", "ImageError"),
     "load_attention": ("aas.store.attention", "read_item"),
 }
 
@@ -33,3 +37,7 @@ def __getattr__(name: str) -> Any:
         module, attribute = _WHERE[name]
         return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'aas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

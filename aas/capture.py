@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-Alignment = Literal["predict", "self"]
-Keep = Literal["mean", "layers", "heads"]
+from aas.choices import Keep
 
 STASHED_STEPS = 64
 TRANSIENT_BYTES = 128 * 2**20  # of scores that exist at once
@@ -162,6 +161,7 @@ class Watch:
             self.record(int(module.layer_idx), call)  # type: ignore[arg-type]
 
     def record(self, index: int, call: Call) -> None:
+        """What is kept of one call: `index` of the layer, and its tensors."""
         raise NotImplementedError
 
 
@@ -171,6 +171,7 @@ class FirstKeys(Watch):
     keys: Tensor | None = None
 
     def record(self, index: int, call: Call) -> None:
+        """Keeps the first call's keys."""
         if self.keys is None:
             self.keys = call.key
 
@@ -204,6 +205,7 @@ class AttentionCapture(Watch):
         self._finite: dict[int, Tensor] = {}
 
     def record(self, index: int, call: Call) -> None:
+        """Takes note of the rows that one layer's call has of those that are wanted."""
         if index in self._in_pass or not self._in_pass:
             self._start_pass()
         self._in_pass.add(index)
@@ -453,7 +455,7 @@ def _configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
 @contextmanager
 def attention_of(model: PreTrainedModel, part: str, implementation: str | None = None) -> Iterator[None]:
     """One part of `model` runs through `implementation`, or through its own with a watch looking on; the others, the
-    eyes, keep theirs, and afterwards all have what they had.
+    vision encoder, keep theirs, and afterwards all have what they had.
 
     `part`: the key of the part in `config.sub_configs`, empty where the model's own config is that of its text part.
     The modules look up the implementation in their config whenever they are called: nothing else is touched.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("auto", "bfloat16", "float16", "float32")
+from aas.choices import Dtype, check
 
 
 def default_device() -> str:
@@ -41,15 +41,14 @@ def _no_device(device: object) -> str:
 
 
 def torch_dtype(dtype: "str | torch.dtype", device: "str | torch.device") -> "torch.dtype":
-    """A name of `DTYPES`, or what it names. ValueError if unknown.
+    """One of `aas.choices.Dtype`, or what it names. ValueError if unknown.
 
     `auto`: bfloat16 on a GPU that has it, float16 on an older one, float32 elsewhere.
     """
     import torch
 
     name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        raise ValueError(f"Unknown dtype {name!r}. Known: {', '.join(DTYPES)}.")
+    check("dtype", name, Dtype)
     if name == "auto" and torch.device(device).type == "cuda":
         name = "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     return torch.float32 if name == "auto" else getattr(torch, name)

@@ -124,7 +124,10 @@ class Grounding:
 
         A photograph that came from no file is written beside them, so that `load` finds it.
         """
-        folder, name = Path(folder), self.name if name is None else quoted(name)
+        return self.write(Path(folder), self.name if name is None else quoted(name))
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """As `save`; `name` is what the files are called, with nothing encoded."""
         json_path, png_path = folder / f"{name}.json", folder / f"{name}.png"
         with written(png_path) as temporary:
             self.draw().save(temporary, format="PNG")
@@ -147,7 +150,7 @@ class Grounding:
         return self.source if is_url(self.source) else relative(Path(self.source), folder)
 
     @classmethod
-    def load(cls, path: str | Path, image: ImageLike | None = None) -> "Grounding":
+    def load(cls, path: str | Path, image: "ImageLike | None" = None) -> "Grounding":
         """What `save` or `aas ground` wrote: `path` is NAME.json. `image`: the photograph, where it was moved.
 
         Raises ValueError or OSError, which name the file, for what is missing or damaged.

@@ -36,7 +36,7 @@ from aas.phrases.parser import load_pipeline, noun_phrases
 from aas.records import Answer, AttentionMaps
 from aas.segmenters import embedded, load_segmenter
 from aas.stages.segment import segment
-from aas.stages.segment_arguments import Segment
+from aas.stages.segment_options import Segment
 from aas.store.attention import AttentionItem, read_item, write_item
 
 ANSWER = "A man and a woman with a dog on a bench next to a tree, a red car, an old bicycle and a white house."
@@ -142,8 +142,15 @@ def main() -> None:
         folder = Path(temporary)
         write_images(folder, args.images)
         segmenter_id = segmenter_of(args.segmenter, folder)
-        where = (folder / "attn", folder / "photos", folder)
-        arguments = Segment("gcg", *where, segmenter=segmenter_id, device=args.device, dtype=args.dtype)
+        arguments = Segment(
+            task="gcg",
+            attn=folder / "attn",
+            images=folder / "photos",
+            out=folder,
+            segmenter=segmenter_id,
+            device=args.device,
+            dtype=args.dtype,
+        )
         ratios = []
         for turn in range(args.rounds):
             theirs, ours = folder / f"theirs{turn}", folder / f"ours{turn}"

@@ -251,6 +251,7 @@ def test_an_unfinished_class_is_not_made() -> None:
     ("masks", "scores"),
     [
         (np.zeros((2, 4, 4), bool), np.zeros((2, 1))),
+        (np.zeros((2, 1, 4), bool), np.zeros((2, 1))),
         (np.zeros((2, 1, 4, 4)), np.zeros((2, 1))),
         (np.zeros((2, 3, 4, 4), bool), np.zeros((2, 1))),
     ],

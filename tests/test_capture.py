@@ -81,6 +81,21 @@ def test_rows_sum_to_one_over_the_keys_they_see():
     assert (weights[1, :, 0, 1:] == 0).all(), "the first query sees the first key only"
 
 
+@pytest.mark.parametrize("rows", [None, torch.tensor([[0]])], ids=["generation", "replay"])
+def test_layers_on_several_devices(rows):
+    """Each layer's maps are computed where its keys are. The device `meta` holds no numbers."""
+    layers = Selection(keep="layers")
+    watch = capture.AttentionCapture(torch.tensor([[0, 2]]), layers, rows)
+    for _ in range(1 if rows is not None else 3):
+        for index, device in enumerate(["cpu", "meta", "cpu"]):
+            query, key = torch.randn(1, 4, 1, 8, device=device), torch.randn(1, 2, 5, 8, device=device)
+            watch.record(index, capture.Call(query, key, None, 0.3))
+    for index, layer in watch._layers.items():
+        assert watch._joined_mask(layer).device.type == ["cpu", "meta", "cpu"][index]
+        watch._flush(index, layer)
+    assert [watch._chunks[0][index].device.type for index in range(3)] == ["cpu", "meta", "cpu"]
+
+
 @pytest.mark.parametrize("boolean", [True, False])
 def test_rows_under_a_padding_mask(boolean):
     torch.manual_seed(0)

@@ -10,12 +10,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
+    {"choices"},
     {"records", "registry", "paths", "devices", "mobilenet", "images", "rle", "text", "version"},
     {"geometry", "capture", "maps", "phrases"},
     {"store"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"lmms", "pointing"},
-    {"ground", "doctor", "catalogue", "show", "evaluations"},
+    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "show", "evaluations"},
+    {"ground"},
     {"stages"},
     {"cli"},
     {"__init__"},

@@ -100,7 +100,7 @@ def test_a_loaded_model_gives_the_maps_of_its_family(family, implementation):
         one.ask(tiny.a_photo(), QUESTION, options=options) for one in (lmm, tiny.family(family))
     )
     assert answer == expected
-    tolerance = 0 if implementation == "sdpa" else 1e-5 * known.maps.max()  # the eyes too run eager then
+    tolerance = 0 if implementation == "sdpa" else 1e-5 * known.maps.max()  # the encoder too runs eager then
     np.testing.assert_allclose(maps.maps, known.maps, rtol=0, atol=tolerance)
     assert compare_with_eager(lmm, tiny.a_photo(), QUESTION, 4).difference <= 2e-5
 
@@ -121,10 +121,15 @@ def test_a_model_is_as_it_was_after_an_error():
 
 
 def test_a_model_can_still_be_trained():
-    """Asked before its first step, as in a callback: its buffers and mode are those of training."""
+    """Asked in a callback: its mode is that of training, and what it computed on the way is no tensor of inference."""
     model, processor = llava()
+    model.config.text_config.max_position_embeddings = 16  # shorter than a prompt: the frequencies are computed anew
+    model.config.text_config.rope_parameters = {"rope_type": "dynamic", "factor": 64.0, "rope_theta": 1e4}
+    model = type(model)(model.config)
+    model.config.text_config.max_position_embeddings = 512
     lmm = load_lmm(model.train(), processor=processor)
     lmm.ask(tiny.a_photo(), QUESTION, options=AskOptions(2))
+    assert not any(buffer.is_inference() for buffer in model.buffers())
     inputs = lmm.prepare(tiny.a_photo(), QUESTION).inputs
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     assert all(parameter.grad is not None for parameter in model.model.language_model.parameters())
@@ -143,7 +148,7 @@ def test_generation_settings_of_the_caller_do_not_matter():
     model.config.output_attentions = True
     answer, again = load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, options=AskOptions(4))
     assert answer == expected
-    np.testing.assert_allclose(again.maps, maps.maps, rtol=0, atol=1e-5 * maps.maps.max())  # eyes that run eager
+    np.testing.assert_allclose(again.maps, maps.maps, rtol=0, atol=1e-5 * maps.maps.max())  # an encoder that runs eager
     assert settings.items() <= model.generation_config.to_dict().items()
 
 
@@ -173,13 +178,13 @@ def test_the_processor_is_found_where_the_model_came_from(tmp_path):
         load_lmm(model)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="processor is not found .*pass processor="):
+    with pytest.raises(ValueError, match=r"processor is not found .*pass processor="):
         load_lmm(loaded)
     processor.save_pretrained(tmp_path)
     lmm = load_lmm(loaded)
     assert lmm.name == str(tmp_path)
     assert lmm.ask(tiny.a_photo(), QUESTION, "a dog")[0] == load_lmm(tmp_path).ask(tiny.a_photo(), QUESTION, "a dog")[0]
-    with pytest.raises(ValueError, match="AutoProcessor.*PreTrainedTokenizerFast|AutoProcessor.*TokenizersBackend"):
+    with pytest.raises(ValueError, match=r"AutoProcessor.*not a \w*Tokeniz"):
         load_lmm(loaded, processor=processor.tokenizer)
 
 
@@ -200,7 +205,7 @@ def test_what_is_no_model(monkeypatch):
     model, processor = llava()
     lmm = load_lmm(model, processor=processor)
     assert load_lmm(lmm) is lmm
-    with pytest.raises(ValueError, match="processor= .*loaded already"):
+    with pytest.raises(ValueError, match=r"processor= .*loaded already"):
         load_lmm(lmm, processor=processor)
     with pytest.raises(ValueError, match="processor= goes with a loaded model"):
         load_lmm("embedded", processor=processor)

@@ -135,6 +135,12 @@ def test_a_pipeline_without_parser_is_refused(tmp_path):
         load_pipeline(str(tmp_path / "parser"))
 
 
+def test_a_pipeline_that_is_loaded():
+    assert load_pipeline(PIPELINE) is PIPELINE
+    with pytest.raises(ValueError, match=r"'en_pipeline' finds no noun phrases: it has no parser and no tagger"):
+        load_pipeline(spacy.blank("en"))
+
+
 def test_an_unknown_pipeline_says_what_to_do():
     with pytest.raises(FileNotFoundError, match="spacy download nothing_such"):
         load_pipeline("nothing_such")

@@ -21,9 +21,11 @@ from transformers import AutoModelForMaskGeneration, SamImageProcessorPil, SamPr
 
 from aas.paths import embedded_dir
 from aas.segmenters import load_segmenter
+from aas.segmenters.base import ImageEmbedding
 from aas.segmenters.sam import SamSegmenter
-from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamCandidates, SamFamily
+from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamFamily
 from aas.segmenters.sam_original import load_sam_checkpoint
+from aas.segmenters.sam_records import SamCandidates
 from tests.conftest import shared
 from tests.tiny.segmenters import FAMILIES, saved
 
@@ -613,3 +615,15 @@ def test_embedded_loads_as_any_sam_folder(embedded: SamSegmenter) -> None:
     model = SamSegmenter.from_pretrained(embedded_dir("segmenter")).model
     assert type(model) is type(embedded.model)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_few_weights_are_small(embedded: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_weights = sum(weight.numel() for weight in embedded.model.parameters())
+    assert embedded.is_small
+    monkeypatch.setattr("aas.segmenters.sam_family.SMALL_WEIGHTS", n_weights - 1)
+    assert not embedded.is_small
+
+
+def test_an_embedding_of_another_segmenter_is_refused(embedded: SamSegmenter) -> None:
+    with pytest.raises(ValueError, match="this segmenter's own"):
+        embedded.masks(ImageEmbedding((4, 4), None), np.zeros((1, 1, 2)))

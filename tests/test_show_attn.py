@@ -13,7 +13,7 @@ from aas.cli import app
 from aas.records import Answer, AttentionMaps, View
 from aas.store.attention import AttentionItem, write_item
 from aas.view import attention_sheet
-from aas.view.attention_sheet import GAP_PX, TEXT_PX, TILE_PX
+from aas.view.attention_sheet import GAP_PX, RANGE_PX, TEXT_PX, TILE_PX
 from tests import tiny
 from tests.conftest import shared
 
@@ -51,13 +51,32 @@ def test_heat_is_where_the_map_is_high():
     photo = np.full((60, 90, 3), 128, np.uint8)
     one = item()
     sheet = np.asarray(attention_sheet.draw(photo, one.answer, one.attention), np.float32).sum(2)
-    top = sheet.shape[0] - 2 * (round(TILE_PX * 60 / 90) + 2) - GAP_PX - GAP_PX
+    top = sheet.shape[0] - 2 * (round(TILE_PX * 60 / 90) + RANGE_PX) - GAP_PX - GAP_PX
     first = sheet[top:, GAP_PX : GAP_PX + TILE_PX]
     height = round(TILE_PX * 60 / 90)
-    for picture in (first[:height], first[height + 2 : 2 * height + 2]):  # raw, and minus the mean
+    for picture in (first[:height], first[height + RANGE_PX : 2 * height + RANGE_PX]):  # raw, and minus the mean
         peak = picture[: height // 4, 3 * TILE_PX // 4 :].mean()
         assert peak > 1.5 * picture[height // 2 :, : TILE_PX // 2].mean()
     assert top > TEXT_PX
+
+
+def test_a_sheet_says_what_its_colours_mean(monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    write = attention_sheet.write
+    monkeypatch.setattr(attention_sheet, "write", lambda *args: (said.append(args[2]), write(*args)))
+    one = item()
+    sheet = np.asarray(attention_sheet.draw(np.full((60, 90, 3), 128, np.uint8), one.answer, one.attention))
+    # The raw map spans 0.01 to 0.5 and interpolation goes beyond; what lies below the mean of all tokens is cut off.
+    ranges = [tuple(map(float, text.split(" … "))) for text in said if " … " in text]
+    assert len(ranges) == 4
+    raw, centred = ranges[:2]
+    assert raw[0] == centred[0] == 0 and 0.5 <= raw[1] < 0.65 and 0.245 <= centred[1] < 0.32
+    assert ranges[2] == pytest.approx((0.01, 0.01))
+    assert "lowest" in said and any(text.startswith("highest value") for text in said)
+    # The bar runs from dark to bright, left to right.
+    head = sheet[: sheet.shape[0] // 3].astype(int).sum(2)
+    bar = next(row for row in head[GAP_PX:] if (row[70:200] < 700).all())
+    assert bar[70] < bar[130] < bar[190]
 
 
 def test_what_cannot_be_shown(a_run, tmp_path):

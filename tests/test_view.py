@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from aas.records import Answer, GroundedPhrase, Phrase, View
-from aas.view import colours, overlay, report, text
+from aas.view import colours, overlay, panel, report, text
 from aas.view.scaling import inner_edge, shown_mask, shown_size_hw
+from aas.view.sharing import things
 from aas.view.terminal import coloured
 
 
@@ -98,6 +100,34 @@ def test_outline_and_marker_are_drawn_in_the_phrases_colour():
     assert (ring.min(axis=1) > 240).any()
 
 
+def test_all_points_are_drawn_the_peak_largest_and_crosses_where_the_thing_is_not():
+    image, _, (one, _), _ = example()
+    places = ((200, 190, 1), (150, 240, 1), (500, 60, 0))
+    picture = np.asarray(overlay.draw_photo(np.full_like(image, 128), [with_points(one, *places)])).astype(int)
+    colour = np.array(colours.colour_of(0))
+    # Anti-aliased edges aside, as many pixels of the colour and of white as the marker is large.
+    areas = {}
+    for x, y, _ in places:
+        around = picture[y - 9 : y + 10, x - 9 : x + 10]
+        areas[x] = int((np.abs(around - colour).max(2) <= 3).sum()), int((around.min(2) > 240).sum())
+    assert areas[200][0] > 2 * areas[150][0] > 0 and areas[200][1] > areas[150][1] > 0
+    (x, y, _), white = places[2], areas[500][1]
+    assert np.abs(picture[y, x] - colour).max() <= 40 and white > 0  # a cross in its middle, white between its arms
+    assert picture[y, x - 2].min() > 150 < picture[y - 2, x].min()
+
+
+def test_phrases_of_one_mask_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch):
+    image, answer, (one, other), _ = example()
+    same = replace(other, mask=one.mask)
+    labels = []
+    monkeypatch.setattr(overlay, "_paste_label", lambda photo, label, *rest: labels.append(label))
+    overlay.draw_photo(image, [one, same])
+    assert labels == ["1 A cat · a red mat"]
+    said = panel.content(answer, [one, same], things([one, same]))
+    assert said.rows == [panel.Row(0, "A cat · a red mat", "0.87")]
+    assert [piece.phrase for piece in said.pieces] == [0, None, 0, None]
+
+
 def test_where_masks_overlap_the_smaller_one_shows_alone():
     image = np.full((480, 640, 3), 200, np.uint8)
     large, small = ellipse((480, 640), (0.5, 0.5), (0.45, 0.45)), ellipse((480, 640), (0.5, 0.5), (0.2, 0.2))
@@ -144,9 +174,9 @@ def test_long_answers_are_not_cut():
     image = photograph((480, 640))
     short, long = (overlay.draw(image, answer_of(w), []) for w in ("word", words))
     assert long.height > short.height
-    lines = text.wrapped(text.pieces_of(words, []), text.font_of(16), 400)
+    lines = text.wrapped(text.pieces_of(words, []), 16, 400)
     assert " ".join("".join(p.text for p in line) for line in lines) == words
-    assert all(sum(text.width_px(p.text, text.font_of(16)) for p in line) <= 400 for line in lines)
+    assert all(sum(text.width_px(p.text, 16) for p in line) <= 400 for line in lines)
 
 
 @pytest.mark.parametrize("n_phrases", [0, 40])
@@ -166,8 +196,8 @@ def test_no_phrase_and_many(n_phrases: int):
 def test_labels_of_neighbours_do_not_cover_each_other(monkeypatch: pytest.MonkeyPatch):
     boxes = []
     monkeypatch.setattr(overlay, "_paste_label", lambda photo, label, box, *rest: boxes.append(box))
-    mask = ellipse((480, 640), (0.02, 0.02), (0.05, 0.05))
-    overlay.draw_photo(photograph((480, 640)), [grounded("a small thing", (0, 5), mask) for _ in range(5)])
+    masks = [ellipse((480, 640), (0.02, 0.02), (0.03 + 0.01 * i, 0.05)) for i in range(5)]
+    overlay.draw_photo(photograph((480, 640)), [grounded("a small thing", (0, 5), mask) for mask in masks])
     assert len(boxes) == 5
     for x0, y0, x1, y1 in boxes:
         assert 0 <= x0 < x1 <= 640 and 0 <= y0 < y1 <= 480
@@ -197,20 +227,51 @@ def test_the_shortest_of_overlapping_phrases_owns_a_character():
 
 def test_harmless_and_drawable():
     assert text.harmless("a\x1b[31m\x00\x9b\r\nb\u202e\ud800é") == "a[31m\nbé"
-    assert text.drawable("naïve — café") == "naive - cafe"
-    assert text.drawable("火\ufe0f") == "火"
+    assert text.drawable("naïve — café") == "naïve — café"
+    assert text.drawable("火\ufe0f\u200e\u2060") == "火"
+    assert text.one_line(" گربه\u200cای \n روی ") == "گربه\u200cای روی"  # the joiner shapes its neighbours
 
 
-def test_terminal_colours_phrases_and_strips_control_characters():
+def in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one says that has all colours."""
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_terminal_colours_phrases_and_strips_control_characters(monkeypatch: pytest.MonkeyPatch):
+    in_a_terminal(monkeypatch)
     mask = np.zeros((2, 2), bool)
     answer = answer_of("A cat\x1b[2J on\na mat.")
     phrases = [grounded("A cat", (0, 5), mask), grounded("on\na", (10, 14), mask)]
     assert coloured(answer, phrases, colour=False) == "A cat[2J on\na mat."
-    painted = coloured(answer, phrases)
+    painted = coloured(answer, phrases, colour=True)
     red, green, blue = colours.colour_of(0)
-    assert painted.startswith(f"\x1b[48;2;{red};{green};{blue}m\x1b[38;2;255;255;255mA cat\x1b[0m[2J ")
+    assert painted.startswith(f"\x1b[38;2;255;255;255;48;2;{red};{green};{blue}mA cat\x1b[0m[2J ")
     assert re.sub(r"\x1b\[[0-9;]*m", "", painted) == "A cat[2J on\na mat."
-    assert all(line.count("\x1b[48") == line.count("\x1b[0m") for line in painted.split("\n"))
+    assert all(line.count(";48;2;") == line.count("\x1b[0m") for line in painted.split("\n"))
+
+
+def test_terminal_words_follow_the_terminal(monkeypatch: pytest.MonkeyPatch):
+    _, answer, phrases, _ = example((20, 30))
+    in_a_terminal(monkeypatch)
+    monkeypatch.delenv("COLORTERM")
+    # The seventh colour: rich remembers how it wrote the first ones in the test above.
+    seven = [grounded("it", (50, 50), np.zeros((2, 2), bool))] * 6 + phrases[:1]
+    assert "48;5;" in coloured(answer, seven, colour=True) and "48;2;" not in coloured(answer, seven, colour=True)
+    long = answer_of("[red]" + 400 * "x" + "[/red] :smile: 1.5")
+    assert coloured(long, [], colour=False) == long.text  # not wrapped, no markup read into it
+    assert coloured(answer, phrases) == answer.text  # standard output is no terminal here
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured(answer, phrases, colour=True) == answer.text
+
+
+def test_phrases_of_one_mask_share_a_colour_in_the_terminal(monkeypatch: pytest.MonkeyPatch):
+    in_a_terminal(monkeypatch)
+    _, answer, (one, other), _ = example((20, 30))
+    codes = re.findall(r"48;2;(\d+;\d+;\d+)", coloured(answer, [one, replace(other, mask=one.mask)], colour=True))
+    assert len(codes) == 2 and len(set(codes)) == 1
 
 
 # Scaling
@@ -281,7 +342,7 @@ def test_report_masks_are_the_masks_at_its_scale(image_hw: tuple[int, int]):
     assert len(tags) == 2
     for tag in tags:
         picture = decoded(tag["href"]).convert("RGBA")
-        index = int(tag["data-i"])
+        index = int(tag["data-m"])
         assert picture.size == photo.size
         assert np.asarray(picture)[0, 0, 3] == 0
         expected = shown_mask(phrases[index].mask, size_hw) >= 0.5
@@ -305,10 +366,10 @@ def test_attention_lies_on_the_views_rectangle_and_keeps_its_peak():
 
 
 def test_one_button_per_phrase_even_when_spans_are_equal_or_cover_each_other():
-    image, answer, phrases, view = example()
-    mask = phrases[0].mask
+    image, answer, _, view = example()
     spans = [(0, 19), (0, 5), (0, 5), (9, 18), (30, 40)]
-    many = [grounded(answer.text[a:b] or "it", (a, b), mask) for a, b in spans]
+    masks = [ellipse((480, 640), (0.1 + 0.2 * i, 0.5), (0.1, 0.1)) for i in range(5)]
+    many = [grounded(answer.text[a:b] or "it", (a, b), mask) for (a, b), mask in zip(spans, masks, strict=True)]
     page = Page(report.entry("a.jpg", image, answer, many, view))
     buttons = page.named("button")
     assert sorted(int(b["data-i"]) for b in buttons) == list(range(5))
@@ -316,6 +377,60 @@ def test_one_button_per_phrase_even_when_spans_are_equal_or_cover_each_other():
     assert len(page.of_class("point")) == len(page.named("li")) == 5
     assert page.words["li"][3] == "a red mat0.87"
     assert Page(report.entry("a.jpg", image, answer, [], view)).named("button") == []
+
+
+def with_points(phrase: GroundedPhrase, *points: tuple[int, int, int]) -> GroundedPhrase:
+    places, labels = tuple((x, y) for x, y, _ in points), tuple(label for *_, label in points)
+    return replace(phrase, point_xy=places[0], points_xy=places, labels=labels)
+
+
+def test_all_points_stand_in_the_report_the_peak_on_top():
+    image, answer, (one, other), view = example()
+    phrases = [with_points(one, (200, 190, 1), (150, 200, 1), (600, 20, 0)), other]
+    page = Page(report.entry("a.jpg", image, answer, phrases, view))
+    dots = [path for path in page.named("path") if "dot" in path["class"]]
+    peak_xy = f"M{other.point_xy[0] + 0.5} {other.point_xy[1] + 0.5}h0.01"
+    assert [(dot["class"].split()[0], dot["d"]) for dot in dots] == [
+        ("not", "M600.5 20.5h0.01"),
+        ("further", "M150.5 200.5h0.01"),
+        ("peak", "M200.5 190.5h0.01"),
+        ("peak", peak_xy),
+    ]
+    assert len(page.of_class("point")) == 2
+
+
+def test_phrases_of_one_mask_are_one_thing_in_the_report():
+    image, answer, (one, other), view = example()
+    shared = [one, other, replace(other, mask=one.mask, phrase=Phrase("mat", (15, 18), (15, 18), ()))]
+    page = Page(report.entry("a.jpg", image, answer, shared, view))
+    assert [tag["data-m"] for tag in page.of_class("mask")] == ["0", "1"]
+    assert page.words["li"] == ["A cat · mat0.87", "a red mat0.87"]
+    # Each phrase keeps its own attention and points, and knows its mask.
+    assert [(tag["data-i"], tag["data-m"]) for tag in page.of_class("heat")] == [("0", "0"), ("1", "1"), ("2", "0")]
+    assert [(tag["data-i"], tag["data-m"]) for tag in page.of_class("point")] == [("0", "0"), ("1", "1"), ("2", "0")]
+    assert {tag["data-m"] for tag in page.of_class("phrase") if "c0" in tag["class"]} == {"0"}
+    assert len(page.named("button")) == 3 and len(page.of_class("term")) == 3
+
+
+def test_what_is_not_shown_is_said():
+    image, answer, phrases, view = example((60, 80))
+    page = Page(report.entry("a.jpg", image, answer, phrases, view, ["it", "the <b>image</b>", "it"]))
+    assert page.words["p"][-1] == "Not shown on the picture: it, the <b>image</b>"
+    assert len(page.of_class("remark")) == 1 and not page.named("b")
+    assert not Page(report.entry("a.jpg", image, answer, phrases, view)).of_class("remark")
+    plain, told = (overlay.draw(image, answer, phrases, left_out) for left_out in ((), ("it",) * 3))
+    assert (np.asarray(plain)[:480, :640] == np.asarray(told)[:480, :640]).all()
+    assert (np.asarray(told)[:, 640:] < 200).sum() > (np.asarray(plain)[:, 640:] < 200).sum() + 100
+
+
+def test_the_answers_own_spaces_and_signs_reach_the_page():
+    image, _, _, view = example((60, 80))
+    words = "  A\n cat & {{ dog }} <i> ©\n"
+    page = Page(
+        report.entry("a.jpg", image, answer_of(words, " {% x %} "), [grounded("cat", (5, 8), np.eye(60, 80) > 0)], view)
+    )
+    assert page.words["p"][1] == words and page.words["p"][0] == " {% x %} "
+    assert page.words["button"] == ["cat"]
 
 
 def test_report_is_self_contained_and_names_are_harmless(tmp_path: Path):
@@ -328,7 +443,7 @@ def test_report_is_self_contained_and_names_are_harmless(tmp_path: Path):
     page = Page(content)
     assert len(page.named("script")) == len(page.named("style")) == 1
     assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"//[^\n]*", "", content))
-    allowed = {"data-i", "aria-pressed", "aria-label", "aria-live"}
+    allowed = {"data-i", "data-m", "aria-pressed", "aria-label", "aria-live"}
     for _, attrs in page.tags:
         assert not {a for a in attrs if a.startswith("on") or a in {"style", "src", "srcset"}}
         assert all(v.startswith("data:image/") for k, v in attrs.items() if k == "href")

@@ -13,6 +13,7 @@ class Command(TyperCommand):
     """Its help has panels; what is wrong with its options stays one plain line, which programs can read too."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In panels."""
         _rich_help(self, ctx)
 
 
@@ -20,13 +21,14 @@ class Group(TyperGroup):
     """As `Command`."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In panels."""
         _rich_help(self, ctx)
 
 
 def _rich_help(of: Any, ctx: Any) -> None:
     from typer.rich_utils import rich_format_help
 
-    rich_format_help(obj=of, ctx=ctx, markup_mode=None)  # type: ignore[arg-type]
+    rich_format_help(obj=of, ctx=ctx, markup_mode="rich")
 
 
 def group(help_text: str, cls: type[TyperGroup] = Group, **options: Any) -> typer.Typer:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, Field, fields
+from enum import Enum
 from inspect import Parameter, Signature, getdoc
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import click
 import typer
 from typer.models import OptionInfo, ParameterInfo
 
@@ -50,11 +50,12 @@ def command_of(options_class: type, run: Callable[[Any], int], *, without: Colle
 
     def command(**given: Any) -> None:
         with usage_errors():
-            values = {name: tuple(given[name]) for name in repeated if given[name] is not None}
+            values = {name: tuple(map(_word, given[name])) for name in repeated if given[name] is not None}
             code = run(options_class(**(given | values)))
         raise typer.Exit(code)
 
-    command.__signature__ = Signature(list(mine.values()))  # type: ignore[attr-defined]
+    needed_first = sorted(mine.values(), key=lambda parameter: parameter.default is not Parameter.empty)
+    command.__signature__ = Signature(needed_first)  # type: ignore[attr-defined]
     command.__name__, command.__doc__ = options_class.__name__, getdoc(options_class)
     return command
 
@@ -67,10 +68,6 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         return None
     if kind is bool and isinstance(infos[0], OptionInfo) and infos[0].default is ...:
         infos[0].default = "--" + field.name.replace("_", "-")  # a name of its own: no `--no-…` beside it
-    words = [word for part in _alternatives(kind) for word in _words(part)]
-    if words:
-        infos[0].click_type = click.Choice(words)
-        kind = tuple[str, ...] if get_origin(kind) is tuple else str | None if type(None) in get_args(kind) else str
     default = field.default if field.default_factory is MISSING else field.default_factory()
     return Parameter(
         field.name,
@@ -78,12 +75,6 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         default=Parameter.empty if default is MISSING else list(default) if isinstance(default, tuple) else default,
         annotation=Annotated[_as_list(kind), infos[0]],
     )
-
-
-def _words(kind: Any) -> tuple[str, ...]:
-    """The choices of `Literal[…]` or `tuple[Literal[…], …]`, which typer does not take as a list."""
-    element = get_args(kind)[0] if get_origin(kind) is tuple else kind
-    return get_args(element) if get_origin(element) is Literal else ()
 
 
 def _is_tuple(hint: Any) -> bool:
@@ -97,8 +88,18 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 def _as_list(kind: Any) -> Any:
     """`tuple[T, …]` -> `list[T]`, also where it may be None: typer knows repeated options as lists."""
-    parts = [list[get_args(part)[0]] if get_origin(part) is tuple else part for part in _alternatives(kind)]  # type: ignore[misc]
+    parts = [list[_element(part)] if get_origin(part) is tuple else part for part in _alternatives(kind)]  # type: ignore[misc]
     return Union[tuple(parts)]  # noqa: UP007
+
+
+def _element(kind: Any) -> Any:
+    """T of `tuple[T, …]`. Typer takes a Literal alone, and in a list only an Enum of its words."""
+    element = get_args(kind)[0]
+    return Enum("Choice", {word: word for word in get_args(element)}) if get_origin(element) is Literal else element
+
+
+def _word(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def examples(*lines: str) -> str:

@@ -9,6 +9,7 @@ import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,11 +33,13 @@ def fill(
     work: Work[I],
     load: Callable[[], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]],
     done: Callable[[I], None] = lambda item: None,
+    made: Path | None = None,
 ) -> int:
     """Fill a run folder with the items that it lacks; returns the exit code.
 
     `arguments` decide what the items are: a folder of another run is refused before `load` loads any model and says how
-    the stage runs and what is noted of it. `done` hears of each item that is new.
+    the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will
+    want to open, if not the folder.
     """
     if run.description_path.exists():
         run.begin(command, arguments, {})
@@ -56,7 +59,7 @@ def fill(
             n_failed += 1
             run.fail(item.key, failed, stage.shown(item))
     n_new = len(waiting) + len(work.missing) - n_failed
-    log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, run.path)
+    log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, made or run.path)
     return 3 if n_failed else 0
 
 
@@ -142,6 +145,7 @@ class _Computing:
 
 
 def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 

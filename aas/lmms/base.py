@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from aas import capture
-from aas.capture import MEAN_OF_ALL, Alignment, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.capture import MEAN_OF_ALL, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.choices import Alignment
 from aas.geometry import combined_map
 from aas.lmms.checkpoint import weight_files
 from aas.lmms.sampling import Sampling
@@ -197,6 +198,7 @@ class LMM(ABC):
 
     @property
     def text_config(self) -> PreTrainedConfig:
+        """The config of the language model."""
         return getattr(self.model.config, self.text_part) if self.text_part else self.model.config
 
     @property
@@ -382,6 +384,7 @@ class LMM(ABC):
 
     @property
     def pad_id(self) -> int:
+        """The token that fills up shorter sequences; nothing attends to it."""
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 

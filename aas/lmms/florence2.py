@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from aas.capture import Alignment
+from aas.choices import Alignment
 from aas.lmms.base import LMM, TokenGrid
 from aas.lmms.declared_grid import fitted_view
 

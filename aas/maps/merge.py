@@ -1,11 +1,10 @@
 """One map per phrase, of the maps of its tokens."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-Merge = Literal["mean", "max", "first"]
+from aas.choices import Merge
 
 
 def phrase_map(maps: np.ndarray, token_indices: Sequence[int], merge: Merge) -> np.ndarray:

@@ -2,19 +2,17 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
 
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
+from aas.choices import Kind, Words
 from aas.paths import embedded_dir
 from aas.phrases import universal
 from aas.phrases.alignment import overlapping
-from aas.phrases.visible import TESTS, Kind
+from aas.phrases.visible import TESTS
 from aas.records import Answer, Phrase
-
-Words = Literal["root", "chunk"]
 
 
 def load_pipeline(name: str | Path | Language) -> Language:

@@ -3,8 +3,9 @@
 from spacy.language import Language
 from spacy.tokens import Span
 
+from aas.choices import Words
 from aas.phrases.alignment import overlapping
-from aas.phrases.parser import Words, noun_chunks, phrase_of
+from aas.phrases.parser import noun_chunks, phrase_of
 from aas.phrases.visible import is_pronoun
 from aas.records import Answer, Phrase
 

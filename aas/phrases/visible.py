@@ -1,11 +1,10 @@
 """Phrases that name nothing one could point at. English words; of other languages only pronouns are known."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from spacy.tokens import Span
 
-Kind = Literal["pronouns", "unseen"]
+from aas.choices import Kind
 
 # Places in a picture and the picture itself: nothing to see unless something is said of them ("a red top").
 # fmt: off

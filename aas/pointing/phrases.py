@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from spacy.language import Language
 
+from aas.choices import Kind, Merge, PromptKind, Words, check
 from aas.maps.mean import without_token_mean
-from aas.maps.merge import Merge, phrase_map
-from aas.phrases.parser import Words, chosen_phrases
-from aas.phrases.visible import Kind
+from aas.maps.merge import phrase_map
+from aas.phrases.parser import chosen_phrases
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
-
-PromptKind = Literal["point", "mask"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,15 @@ class PointingOptions:
     n_positive: int = 1
     n_negative: int = 0
     mask_side: int = 256
+
+    def __post_init__(self) -> None:
+        choices = (("merge", Merge), ("words", Words), ("prompt", PromptKind))
+        for name, words in choices:
+            check(name, getattr(self, name), words)
+        for kind in self.drop:
+            check("kind to drop", kind, Kind)
+        if self.n_positive < 1 or self.n_negative < 0:
+            raise ValueError("At least one point lies on the thing, and no fewer than 0 lie elsewhere.")
 
 
 @dataclass(frozen=True)

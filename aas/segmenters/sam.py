@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aas.segmenters.sam_family import SamEmbedding, SamFamily, bilinear
+from aas.segmenters.sam_family import SamFamily, bilinear
+from aas.segmenters.sam_records import SamEmbedding
 
 
 class SamSegmenter(SamFamily):

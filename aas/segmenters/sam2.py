@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aas.segmenters.sam_family import SamEmbedding, SamFamily, bilinear
+from aas.segmenters.sam_family import SamFamily, bilinear
+from aas.segmenters.sam_records import SamEmbedding
 
 
 class Sam2Segmenter(SamFamily):

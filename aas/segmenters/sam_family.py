@@ -2,8 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,47 +12,11 @@ from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
 from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.segmenters.sam_records import SamCandidates, SamEmbedding
 
 PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 35 MB per prompt
 FLOATS_PER_UPSCALE = 1 << 22  # masks are made large a few at a time: they stay in the cache, and bounded when huge
 SMALL_WEIGHTS = 30_000_000  # a model with more keeps all cores busy by itself, and several would need much memory
-
-
-@dataclass(frozen=True)
-class SamEmbedding(ImageEmbedding):
-    """One encoded photograph.
-
-    `features`: what the family's decoder needs, float32, on the segmenter's device; `input_size_hw` of the photograph
-    at the top left of the segmenter's square input, in pixels.
-    """
-
-    features: tuple[Tensor, ...]
-    input_size_hw: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class SamCandidates:
-    """Masks of N prompts, K = 3 each, see `aas.segmenters.base.Candidates`; made large only when asked for.
-
-    `logits` float32 [N, K, h, w], coarse, on the segmenter's device; `scores` float32 [N, K], not clipped; `upscale`
-    makes logits [n, h, w] into masks bool [n, H, W] at the photograph's size, which costs more than the decoder.
-    """
-
-    logits: Tensor
-    scores: np.ndarray
-    upscale: Callable[[Tensor], np.ndarray]
-
-    @property
-    def masks(self) -> np.ndarray:
-        """All of them, bool [N, K, H, W] at the photograph's size. Computed anew at each access."""
-        masks = self.upscale(self.logits.flatten(0, 1))
-        return masks.reshape(*self.scores.shape, *masks.shape[1:])
-
-    def chosen(self, candidates: int | np.ndarray) -> np.ndarray:
-        """One mask per prompt, bool [N, H, W]. `candidates`: which of the K, one for all or int [N]; -1 is the last."""
-        n = len(self.scores)
-        which = torch.as_tensor(np.broadcast_to(candidates, (n,)).copy(), dtype=torch.int64)
-        return self.upscale(self.logits[torch.arange(n), which])
 
 
 class SamFamily(Segmenter):
@@ -138,6 +101,7 @@ class SamFamily(Segmenter):
 
     @property
     def device(self) -> torch.device:
+        """Where the model is."""
         return self.model.device
 
     @property

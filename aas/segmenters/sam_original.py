@@ -84,48 +84,57 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _config(weights: dict[str, Tensor], path: Path) -> SamConfig:
     """The architecture by the shapes of `weights`. KeyError, ValueError or IndexError where they are not SAM's."""
-    encoder = {name.removeprefix("image_encoder."): w.shape for name, w in weights.items()}
-    prompts = {name.removeprefix("prompt_encoder."): w.shape for name, w in weights.items()}
-    decoder = {name.removeprefix("mask_decoder."): w.shape for name, w in weights.items()}
+    encoder, prompts, decoder = (
+        {name.removeprefix(f"{part}."): weight.shape for name, weight in weights.items()}
+        for part in ("image_encoder", "prompt_encoder", "mask_decoder")
+    )
+    vision = _vision_config(encoder)
+    vision["num_pos_feats"] = prompts["pe_layer.positional_encoding_gaussian_matrix"][1]
+    prompt = {
+        "hidden_size": vision["output_channels"],
+        "image_size": vision["image_size"],
+        "patch_size": vision["patch_size"],
+        "mask_input_channels": prompts["mask_downscaling.3.weight"][0],
+    }
+    width = decoder["iou_token.weight"][1]
+    return SamConfig(
+        vision_config=vision,
+        prompt_encoder_config=prompt,
+        mask_decoder_config=_decoder_config(decoder, width) | {"num_attention_heads": _decoder_heads(width, path)},
+    )
 
+
+def _vision_config(encoder: dict[str, torch.Size]) -> dict[str, Any]:
     _, grid, _, hidden = encoder["pos_embed"]
-    out_channels, patch = encoder["neck.0.weight"][0], encoder["patch_embed.proj.weight"][-1]
+    patch = encoder["patch_embed.proj.weight"][-1]
     # A relative position table has 2 * side - 1 rows; its side is the window's, or the whole grid's.
     tables = [encoder[f"blocks.{i}.attn.rel_pos_h"] for i in range(_count(encoder, r"blocks\.(\d+)\."))]
     sides = [(rows + 1) // 2 for rows, _ in tables]
-    width = decoder["iou_token.weight"][1]
-    return SamConfig(
-        vision_config={
-            "hidden_size": hidden,
-            "output_channels": out_channels,
-            "num_hidden_layers": len(tables),
-            "num_attention_heads": hidden // tables[0][1],
-            "image_size": grid * patch,
-            "patch_size": patch,
-            "qkv_bias": "blocks.0.attn.qkv.bias" in encoder,
-            "window_size": min(sides) if min(sides) < grid else 0,
-            "global_attn_indexes": [i for i, side in enumerate(sides) if side == grid],
-            "mlp_dim": encoder["blocks.0.mlp.lin1.weight"][0],
-            "num_pos_feats": prompts["pe_layer.positional_encoding_gaussian_matrix"][1],
-        },
-        prompt_encoder_config={
-            "hidden_size": out_channels,
-            "image_size": grid * patch,
-            "patch_size": patch,
-            "mask_input_channels": prompts["mask_downscaling.3.weight"][0],
-        },
-        mask_decoder_config={
-            "hidden_size": width,
-            "mlp_dim": decoder["transformer.layers.0.mlp.lin1.weight"][0],
-            "num_hidden_layers": _count(decoder, r"transformer\.layers\.(\d+)\."),
-            "num_attention_heads": _decoder_heads(width, path),
-            "attention_downsample_rate": width // decoder["transformer.final_attn_token_to_image.q_proj.weight"][0],
-            "num_multimask_outputs": decoder["mask_tokens.weight"][0] - 1,
-            "iou_head_depth": _count(decoder, r"iou_prediction_head\.layers\.(\d+)\."),
-            "iou_head_hidden_dim": decoder["iou_prediction_head.layers.0.weight"][0],
-            "layer_norm_eps": 1e-5,  # segment-anything's; transformers' default is 1e-6
-        },
-    )
+    return {
+        "hidden_size": hidden,
+        "output_channels": encoder["neck.0.weight"][0],
+        "num_hidden_layers": len(tables),
+        "num_attention_heads": hidden // tables[0][1],
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in encoder,
+        "window_size": min(sides) if min(sides) < grid else 0,
+        "global_attn_indexes": [i for i, side in enumerate(sides) if side == grid],
+        "mlp_dim": encoder["blocks.0.mlp.lin1.weight"][0],
+    }
+
+
+def _decoder_config(decoder: dict[str, torch.Size], width: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "mlp_dim": decoder["transformer.layers.0.mlp.lin1.weight"][0],
+        "num_hidden_layers": _count(decoder, r"transformer\.layers\.(\d+)\."),
+        "attention_downsample_rate": width // decoder["transformer.final_attn_token_to_image.q_proj.weight"][0],
+        "num_multimask_outputs": decoder["mask_tokens.weight"][0] - 1,
+        "iou_head_depth": _count(decoder, r"iou_prediction_head\.layers\.(\d+)\."),
+        "iou_head_hidden_dim": decoder["iou_prediction_head.layers.0.weight"][0],
+        "layer_norm_eps": 1e-5,  # segment-anything's; transformers' default is 1e-6
+    }
 
 
 def _count(names: dict[str, Any], pattern: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from aas.choices import Fit
 from aas.images import read_image
 from aas.store import reference
 from aas.store.atomic import written
@@ -21,7 +22,7 @@ def show_attn(
     out: Path,
     images: Path | None = None,
     tokenizer: str | None = None,
-    fit: reference.Fit = "pad",
+    fit: Fit = "pad",
 ) -> int:
     """Write `NAME.png` into `out` for every item, and print its path; returns the exit code.
 
@@ -65,7 +66,7 @@ def _images_of_run(folder: Path) -> Path:
     return Path(where) if Path(where).is_dir() else Path(where).parent
 
 
-def _show(path: Path, out: Path, images: Path, tokenizer: Any, fit: reference.Fit) -> Path:
+def _show(path: Path, out: Path, images: Path, tokenizer: Any, fit: Fit) -> Path:
     if path.suffix == reference.SUFFIX:
         name, photo = path.stem, read_image(reference.photograph(path, images))
         answer, attention = reference.read_answer(path, photo.shape[:2], tokenizer, fit)

@@ -52,7 +52,8 @@ def ground(options: Ground) -> int:
         grounder = Grounder(**options.grounder())
         return Saving(grounder, run), plan_for(grounder, options, len(requests)), facts({}, grounder.lmm)
 
-    code = fill(run, "ground", options.deciding(), _work(inputs, requests, options), load, told.tell)
+    work = _work(inputs, requests, options)
+    code = fill(run, "ground", options.deciding(), work, load, told.tell, run.path / REPORT)
     told.write_report()
     return code
 
@@ -101,10 +102,11 @@ class Saving(ByGrounder):
         return shown(item)
 
     def finish(self, item: Request, result: Grounding) -> None:
-        result.save(self.run.path, self.run.item_path(item.key).stem)
+        result.write(self.run.path, self.run.item_path(item.key).stem)
 
 
 def shown(request: Request) -> str:
+    """The image as it was given, `-` for stdin."""
     return str(request.source) if isinstance(request.source, (str, Path)) else "-"
 
 
@@ -123,27 +125,26 @@ class Told:
         """The folder's results: those that are asked for again are printed, all are in the report."""
         asked = {request.key: request for request in requests}
         for key in self.run.items() if self.run.path.is_dir() else ():
-            try:
-                grounding = self._read(key)
-            except (ValueError, OSError) as error:
-                log.warning("not in the report: %s", harmless(str(error)))
-                continue
-            if key in asked:
-                self._print(asked[key], grounding)
+            self._tell(key, asked.get(key))
 
     def tell(self, request: Request) -> None:
         """Print what is new, and put it into the report, where time allows."""
-        self._print(request, self._read(request.key))
+        self._tell(request.key, request)
         if time.monotonic() >= self.next_report:
             self.write_report()
 
-    def _read(self, key: str) -> Grounding:
+    def _tell(self, key: str, request: Request | None) -> None:
         path = self.run.item_path(key)
-        found = Grounding.load(path)
+        try:
+            found = Grounding.load(path)
+        except (ValueError, OSError) as error:  # the photograph may be gone since
+            log.warning("not in the report: %s", harmless(str(error)))
+            return
         self.entries[key] = report.entry(
             path.stem, found.image, found.answer, found.phrases, found.view, found.left_out
         )
-        return found
+        if request is not None:
+            self._print(request, found)
 
     def _print(self, request: Request, grounding: Grounding) -> None:
         if self.options.as_json:

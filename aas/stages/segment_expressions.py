@@ -5,9 +5,9 @@ from pathlib import Path
 
 from spacy.language import Language
 
+from aas.choices import Words
 from aas.datasets.answers import GivenAnswer
 from aas.phrases.alignment import overlapping
-from aas.phrases.parser import Words
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
 from aas.records import Answer, Phrase

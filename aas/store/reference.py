@@ -4,23 +4,25 @@ An item is named as its image without extension. It holds no words of the tokens
 on the image.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from aas.choices import Fit
 from aas.geometry import padded_view, stretched_view
 from aas.paths import not_found
 from aas.phrases.alignment import decode_with_spans
-from aas.records import Answer, AttentionMaps
+from aas.records import Answer, AttentionMaps, View
 from aas.store.attention import ItemError
 from aas.store.keys import unquoted
 from aas.store.photographs import image_file
 
 SUFFIX = ".pth"
-Fit = Literal["pad", "stretch"]  # how the image became the model's square: the grid covers the padded one, or the image
-VIEWS = {"pad": padded_view, "stretch": stretched_view}
+# How the image became the model's square: the grid covers the padded image, or the image.
+VIEWS: dict[Fit, Callable[..., View]] = {"pad": padded_view, "stretch": stretched_view}
 
 
 def image_stem(path: Path) -> str:

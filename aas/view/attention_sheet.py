@@ -15,9 +15,9 @@ from aas.view.scaling import shown_image, shown_size_hw
 from aas.view.text import one_line, shortened
 from aas.view.writing import width_px, write
 
-TILE_PX, PER_ROW, GAP_PX, TEXT_PX, SMALL_PX = 176, 8, 6, 15, 11
+TILE_PX, PER_ROW, GAP_PX, TEXT_PX, SMALL_PX, LEGEND_PX = 176, 8, 6, 15, 11, 12
 RANGE_PX = 16  # the line under a picture that says what its colours span
-BAR_WH = 160, 12
+BAR_WH, NARROWEST_PX = (160, 12), 480
 MAX_TOKENS = 240
 GREY_SHARE, HEAT_SHARE = 0.45, 0.75  # of the photograph's brightness, of the heat's colour
 PEAK_RGB, GREY = (0x00, 0xC8, 0xFF), (0x6E, 0x6E, 0x6E)
@@ -27,8 +27,8 @@ def draw(image: np.ndarray, answer: Answer, attention: AttentionMaps, title: str
     """RGB: for each token the photograph twice, under its raw map and under the map minus the mean of all tokens.
 
     `image` uint8 [H, W, 3] RGB. Every map has its own scale: the colour bar runs from the first to the last number
-    under the picture. The number beside the word is the share of the token's attention that went to the image. Layers and
-    heads that were kept apart are averaged. The blue ring is the peak.
+    under the picture. The number beside the word is the share of the token's attention that went to the image. The blue
+    ring is the peak. Layers and heads that were kept apart are averaged.
     """
     maps = attention.maps.mean(axis=tuple(range(attention.maps.ndim - 3)), dtype=np.float32)
     size_hw = shown_size_hw(image.shape[:2], TILE_PX, TILE_PX)
@@ -83,43 +83,32 @@ def _heated(photo: np.ndarray, image_map: np.ndarray, low: float, high: float) -
     return np.clip(photo * (1 - 0.5 * heat[..., None]) + colours * HEAT_SHARE, 0, 255).astype(np.uint8)
 
 
-def _paste_legend(sheet: Image.Image, middle_y: float) -> None:
-    """The colour bar, the peak's ring, and what the numbers are."""
-    width, height = BAR_WH
+def _draw_legend(sheet: Image.Image, middles_y: tuple[float, float]) -> None:
+    """Two lines: the colour bar, and what the ring and the number beside the word are."""
+    (width, height), (first_y, second_y) = BAR_WH, middles_y
     ramp = np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (height, width))
     bar = _heated(np.full((height, width, 3), 128 * GREY_SHARE, np.float32), ramp, 0, 1)
-    x: float = GAP_PX
-    for part in (
-        "lowest",
-        bar,
-        "highest value of the map, both under it",
-        PEAK_RGB,
-        "its peak",
-        "0.000: of the token's attention, to the image",
-    ):
-        if isinstance(part, str):
-            write(sheet, (x, middle_y), part, SMALL_PX + 1, GREY)
-            x += width_px(part, SMALL_PX + 1) + 2 * GAP_PX
-        elif isinstance(part, tuple):
-            shapes.paste_marker(sheet, (x + 5, middle_y), 5, part)
-            x += 10 + GAP_PX
-        else:
-            sheet.paste(Image.fromarray(part), (round(x) - GAP_PX, round(middle_y - height / 2)))
-            x += width
+    write(sheet, (GAP_PX, first_y), "lowest", LEGEND_PX, GREY)
+    x = 2 * GAP_PX + width_px("lowest", LEGEND_PX)
+    sheet.paste(Image.fromarray(bar), (round(x), round(first_y - height / 2)))
+    write(sheet, (x + width + GAP_PX, first_y), "highest value: the numbers under a picture", LEGEND_PX, GREY)
+    shapes.paste_marker(sheet, (GAP_PX + 5, second_y), 5, PEAK_RGB)
+    share = "the peak; beside the word: the share of its attention that went to the image"
+    write(sheet, (2 * GAP_PX + 10, second_y), share, LEGEND_PX, GREY)
 
 
 def _sheet(tiles: Sequence[Image.Image], lines: Sequence[str]) -> Image.Image:
     width, height = (tiles[0].size) if tiles else (TILE_PX, 0)
     n_columns = min(PER_ROW, max(len(tiles), 4))
-    sheet_width = n_columns * (width + GAP_PX) + GAP_PX
+    sheet_width = max(n_columns * (width + GAP_PX) + GAP_PX, NARROWEST_PX)
     line_px = TEXT_PX * 1.5
-    head = int((len(lines) + 1) * line_px) + GAP_PX
+    head = int((len(lines) + 2) * line_px) + GAP_PX
     n_rows = -(-len(tiles) // n_columns)
     sheet = Image.new("RGB", (sheet_width, head + n_rows * (height + GAP_PX) + GAP_PX), WHITE)
     for i, line in enumerate(lines):
         text = shortened(one_line(line), TEXT_PX, sheet_width - 2 * GAP_PX)
         write(sheet, (GAP_PX, GAP_PX + (i + 0.5) * line_px), text, TEXT_PX, BLACK)
-    _paste_legend(sheet, GAP_PX + (len(lines) + 0.5) * line_px)
+    _draw_legend(sheet, (GAP_PX + (len(lines) + 0.5) * line_px, GAP_PX + (len(lines) + 1.5) * line_px))
     for i, tile in enumerate(tiles):
         row, column = divmod(i, n_columns)
         sheet.paste(tile, (GAP_PX + column * (width + GAP_PX), head + row * (height + GAP_PX)))

@@ -57,11 +57,12 @@ def coverage(source: Source) -> frozenset[int]:
 
 @functools.lru_cache(maxsize=8192)
 def source_of(cluster: str) -> Source:
-    """The first font that has all of a character and the marks on it; the first of all, with its box, if none has."""
-    needed = {ord(c) for c in cluster if not is_joiner(c)}
-    for source in _candidates(cluster):
-        if needed <= coverage(source):
-            return source
+    """The first font that has a character with its marks, or else without; the first of all, with its box, if none."""
+    whole = {ord(c) for c in cluster if not is_joiner(c)}
+    for needed in (whole, {ord(cluster[0])}):
+        for source in _candidates(cluster):
+            if needed <= coverage(source):
+                return source
     return own_sources()[0]
 
 

@@ -4,7 +4,6 @@ import base64
 import functools
 import hashlib
 import importlib.resources
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,19 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from aas.records import Answer, GroundedPhrase, View
 from aas.store.atomic import write_text
 from aas.text import harmless
-from aas.view.colours import BLACK, PALETTE, colour_of, dark_ink, dark_tint, hex_of, light_ink, light_tint
+from aas.view.colours import PALETTE, dark_ink, dark_tint, hex_of, light_ink, light_tint
 from aas.view.panel import not_shown
-from aas.view.scaling import PIXELATED_BELOW_PX, inner_edge, shown_image, shown_mask, shown_point, shown_size_hw
+from aas.view.report_pictures import heat_uri, largest_first, mask_uri, photo_uri, rest_uri
+from aas.view.scaling import PIXELATED_BELOW_PX, shown_point, shown_size_hw
 from aas.view.sharing import Thing, thing_of_phrases, things
 from aas.view.text import pieces_of
 
 LONGEST_SIDE_PX = 960
-_FILL_ALPHA, _EDGE_ALPHA = 105, 245
-_JPEG_QUALITY = 78
 _WIDE_FROM, _TALL_BELOW = 1.9, 0.85
-# The grid is interpolated as the point was found (bicubic) to about this size; the browser does the rest.
-_HEAT_SIDE_PX = 96
-_HEAT_LEVELS = 48
-_HEAT_RGB = ((8, 6, 30), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
-_HEAT_ALPHA = (120, 150, 185, 205, 220)
 
 
 def entry(
@@ -57,19 +49,14 @@ def entry(
         name=name,
         width=size_hw[1],
         height=size_hw[0],
-        photo=_photo_uri(image, size_hw),
-        rest=_rest_uri(phrases, shown, size_hw),
+        photo=photo_uri(image, size_hw),
+        rest=rest_uri(phrases, shown, size_hw),
         masks=[
-            {"thing": thing.colour, "uri": _mask_uri(thing.colour, _mask_of(thing, phrases), size_hw)}
-            for thing in _largest_first(phrases, shown)
+            {"thing": thing.colour, "uri": mask_uri(thing, phrases, size_hw)} for thing in largest_first(phrases, shown)
         ],
-        heats=[
-            {"thing": thing_of[i].colour, "uri": _heat_uri(phrase.map), **_heat_place(view, image_hw, size_hw)}
-            for i, phrase in enumerate(phrases)
-        ],
-        points=[
-            {**_names(thing_of[i]), "places": _places(phrase, image_hw, size_hw)} for i, phrase in enumerate(phrases)
-        ],
+        heats=[_names(thing_of[i]) | {"uri": heat_uri(one.map)} for i, one in enumerate(phrases)],
+        heat_place=_heat_place(view, image_hw, size_hw),
+        points=[_names(thing_of[i]) | {"places": _places(one, image_hw, size_hw)} for i, one in enumerate(phrases)],
         question=answer.question,
         pieces=_answer_pieces(answer, phrases, thing_of),
         legend=[_legend_row(thing, phrases) for thing in shown],
@@ -126,57 +113,11 @@ def _csp_hash(inline: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(inline.encode("utf-8")).digest()).decode("ascii")
 
 
-def _uri(picture: Image.Image, kind: str, **options: object) -> Markup:
-    buffer = io.BytesIO()
-    picture.save(buffer, format=kind, optimize=True, **options)
-    return Markup(f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
-
-
 def _shape(size_hw: tuple[int, int]) -> str:
     """The CSS classes of a photograph's form."""
     aspect = size_hw[1] / size_hw[0]
     form = "wide" if aspect > _WIDE_FROM else "tall" if aspect < _TALL_BELOW else "common"
     return form + (" pixelated" if max(size_hw) < PIXELATED_BELOW_PX else "")
-
-
-def _photo_uri(image: np.ndarray, size_hw: tuple[int, int]) -> Markup:
-    picture = shown_image(image, size_hw).convert("RGB")
-    if max(size_hw) < PIXELATED_BELOW_PX:
-        return _uri(picture, "PNG")
-    return _uri(picture, "JPEG", quality=_JPEG_QUALITY, progressive=True)
-
-
-def _mask_of(thing: Thing, phrases: Sequence[GroundedPhrase]) -> np.ndarray:
-    return phrases[thing.phrases[0]].mask
-
-
-def _largest_first(phrases: Sequence[GroundedPhrase], shown: Sequence[Thing]) -> list[Thing]:
-    return sorted(shown, key=lambda thing: -np.count_nonzero(_mask_of(thing, phrases)))
-
-
-def _inside_and_edge(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """bool [H, W] -> uint8 [h, w]: 0 outside, 1 inside, 2 the part of the inside that is the outline."""
-    inside = shown_mask(mask, size_hw) >= 0.5
-    edge = inner_edge(inside.astype(np.float32), 0 if max(size_hw) < PIXELATED_BELOW_PX else 2) > 0
-    return inside.astype(np.uint8) + edge
-
-
-def _mask_uri(colour: int, mask: np.ndarray, size_hw: tuple[int, int]) -> Markup:
-    """A picture of 2 bits per pixel: outside, inside and edge, in the thing's colour."""
-    picture = Image.fromarray(_inside_and_edge(mask, size_hw))
-    picture.putpalette([*colour_of(colour)] * 3)
-    return _uri(picture, "PNG", bits=2, transparency=bytes((0, _FILL_ALPHA, _EDGE_ALPHA)))
-
-
-def _rest_uri(phrases: Sequence[GroundedPhrase], shown: Sequence[Thing], size_hw: tuple[int, int]) -> Markup:
-    """All masks in one picture, the smallest on top: tints that add up would hide both photograph and colours."""
-    levels = np.zeros(size_hw, np.uint8)
-    for thing in _largest_first(phrases, shown):
-        part = _inside_and_edge(_mask_of(thing, phrases), size_hw)
-        levels = np.where(part > 0, part + 2 * (thing.colour % len(PALETTE)), levels).astype(np.uint8)
-    picture = Image.fromarray(levels)
-    picture.putpalette([*BLACK, *(channel for colour in PALETTE for channel in colour * 2)])
-    return _uri(picture, "PNG", transparency=bytes((0, *(_FILL_ALPHA, _EDGE_ALPHA) * len(PALETTE))))
 
 
 def _heat_place(view: View, image_hw: tuple[int, int], size_hw: tuple[int, int]) -> dict[str, str]:
@@ -187,24 +128,9 @@ def _heat_place(view: View, image_hw: tuple[int, int], size_hw: tuple[int, int])
     return {name: f"{value:.2f}" for name, value in place.items()}
 
 
-def _heat_uri(grid_map: np.ndarray) -> Markup:
-    grid = np.nan_to_num(np.asarray(grid_map, np.float32))
-    height, width = grid.shape
-    factor = max(1, _HEAT_SIDE_PX // max(height, width))
-    smooth = Image.fromarray(grid).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
-    low, high = float(grid.min()), float(grid.max())
-    shares = (np.asarray(smooth) - low) / max(high - low, 1e-12)
-    levels = (shares.clip(0, 1) * (_HEAT_LEVELS - 1)).round().astype(np.uint8)
-    picture = Image.fromarray(levels)
-    stops, ramp = np.linspace(0, 1, len(_HEAT_RGB)), np.linspace(0, 1, _HEAT_LEVELS)
-    channels = [np.interp(ramp, stops, values) for values in (*zip(*_HEAT_RGB, strict=True), _HEAT_ALPHA)]
-    picture.putpalette(np.stack(channels[:3], axis=1).round().astype(np.uint8).ravel().tolist())
-    return _uri(picture, "PNG", transparency=channels[3].round().astype(np.uint8).tobytes())
-
-
 def _places(phrase: GroundedPhrase, image_hw: tuple[int, int], size_hw: tuple[int, int]) -> list[dict[str, str]]:
     """The points of a phrase, the peak last: it lies over the others."""
-    places = []
+    places: list[dict[str, str]] = []
     for i, (point_xy, label) in enumerate(phrase.prompt_points):
         x, y = shown_point(point_xy, image_hw, size_hw)
         kind = "peak" if i == 0 else "further" if label == 1 else "not"

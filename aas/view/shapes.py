@@ -9,11 +9,13 @@ from aas.view.colours import BLACK, RGB, WHITE
 
 Box = tuple[float, float, float, float]
 
-# Pillow draws without anti-aliasing: shapes are drawn this much larger and shrunk.
+# Pillow draws without anti-aliasing, OpenCV without opacity and rounded corners: shapes are drawn this much larger and
+# shrunk.
 _OVERSAMPLING = 4
 
 
 def around(point_xy: tuple[float, float], radius_px: float) -> Box:
+    """The square box around a point."""
     x, y = point_xy
     return x - radius_px, y - radius_px, x + radius_px, y + radius_px
 

@@ -74,11 +74,11 @@ def wrapped(pieces: Sequence[Piece], size_px: int, limit_px: float) -> list[list
     lines: list[list[Piece]] = [[]]
     x = 0.0
     for word in _words(pieces):
-        advance = sum(width_px(piece.text, size_px) for piece in word)
         if word[0].text == "\n":
             lines.append([])
             x = 0.0
             continue
+        advance = sum(width_px(piece.text, size_px) for piece in word)
         if x + advance > limit_px and lines[-1] and not word[0].text.isspace():
             lines.append([])
             x = 0.0

@@ -1,6 +1,7 @@
 """Words on pictures in any script: cut where the font changes, put in the order in which they are read, written."""
 
 import functools
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,17 +28,20 @@ class Run:
     owner: int = 0
 
     def width_px(self, size_px: int) -> float:
+        """How far the run moves the pen."""
         return faces.loaded(self.source, size_px).getlength(self.text, direction=self.direction())
 
     def direction(self) -> str | None:
+        """What Pillow is told, None for left to right."""
         return ("rtl" if self.rtl else "ltr") if SHAPES_TEXT else None
 
 
 def clusters(text: str) -> list[str]:
     """Characters with their marks and with what a joiner or a virama ties to them: a line may break between them."""
     found: list[str] = []
-    for character in text:
-        tied = unicodedata.category(character)[0] == "M" or faces.is_joiner(character)
+    # A joiner without a letter before it joins nothing, and raqm stumbles over it.
+    for character in text.lstrip("\u200c\u200d"):
+        tied = _is_tied(character)
         if found and (tied or found[-1][-1] == "\u200d" or unicodedata.combining(found[-1][-1]) == 9):
             found[-1] += character
         else:
@@ -73,12 +77,17 @@ def runs(text: str, owner: int = 0) -> list[Run]:
     return [part for run in whole for part in _without_tail(run)]
 
 
+def _is_tied(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M" or faces.is_joiner(character)
+
+
 def _without_tail(run: Run) -> list[Run]:
     """Signs at a run's end stand by themselves: which side they stand on is decided by what follows."""
     if run.rtl is None:
         return [run]
     end = next(i for i in range(len(run.text), 0, -1) if _direction(run.text[i - 1]) is not None)
-    end += next((i for i, c in enumerate(run.text[end:]) if unicodedata.category(c)[0] != "M"), len(run.text) - end)
+    while end < len(run.text) and _is_tied(run.text[end]):
+        end += 1
     tail = replace(run, text=run.text[end:], rtl=None)
     return [replace(run, text=run.text[:end]), tail] if tail.text else [run]
 
@@ -97,12 +106,7 @@ def ordered(line: Sequence[Run], rtl: bool) -> list[Run]:
     The Unicode bidirectional algorithm (UAX 9) on whole runs: N1 and N2 for signs between words, L2 for the order;
     digits count as letters from left to right. Inside a run raqm orders the characters.
     """
-    known = [run.rtl for run in line]
-    for i, own in enumerate(known):
-        if own is None:
-            before = known[i - 1] if i else rtl
-            after = next((other for other in known[i + 1 :] if other is not None), rtl)
-            known[i] = before if before == after else rtl
+    known = _directions([run.rtl for run in line], rtl)
     levels = [1 if own else 2 if rtl else 0 for own in known]
     order = list(range(len(line)))
     for level in (2, 1):
@@ -110,16 +114,28 @@ def ordered(line: Sequence[Run], rtl: bool) -> list[Run]:
     return [replace(line[i], rtl=known[i]) for i in order]
 
 
-def _turned(order: list[int], turns: Sequence[bool]) -> list[int]:
+def _directions(own: Sequence[bool | None], rtl: bool) -> list[bool]:
+    """Signs go with their neighbours where these agree, else with the line."""
+    before = [rtl if start is None else start for start in _last_known(own)]
+    after = [rtl if end is None else end for end in reversed(_last_known(own[::-1]))]
+    return [one if one == other else rtl for one, other in zip(before, after, strict=True)]
+
+
+def _last_known(own: Sequence[bool | None]) -> list[bool | None]:
+    found: list[bool | None] = []
+    for new in own:
+        found.append(new if new is not None or not found else found[-1])
+    return found
+
+
+def _turned(order: Sequence[int], turns: Sequence[bool]) -> list[int]:
     """Each stretch of neighbours that turn, back to front."""
-    found, stretch = [], []
-    for index, turn in zip(order, turns, strict=True):
-        if turn:
-            stretch.insert(0, index)
-        else:
-            found += [*stretch, index]
-            stretch = []
-    return found + stretch
+    stretches = itertools.groupby(zip(order, turns, strict=True), key=lambda one: one[1])
+    found: list[int] = []
+    for turns_now, stretch in stretches:
+        indices = [index for index, _ in stretch]
+        found += reversed(indices) if turns_now else indices
+    return found
 
 
 @dataclass(frozen=True)

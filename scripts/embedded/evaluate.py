@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from aas import Grounder
 from aas.geometry import deepest_xy
-from aas.ground import N_POINTS_EMBEDDED
 from aas.images import read_image
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import phrase_map
@@ -35,6 +34,7 @@ from aas.phrases.parser import noun_phrases
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import Pointed
 from aas.pointing.prompts import point_prompt, points_prompt
+from aas.presets import N_POINTS_EMBEDDED
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
 
 METHODS = {
@@ -111,9 +111,8 @@ class Evaluation:
         residual = without_token_mean(maps.maps)
         pointed = []
         for phrase, thing in matched:
-            method, raw = (
-                phrase_map(source, phrase.token_indices, self.grounder.preset.merge) for source in (residual, maps.maps)
-            )
+            merge = self.grounder.pointing.merge
+            method, raw = (phrase_map(source, phrase.token_indices, merge) for source in (residual, maps.maps))
             for prompt in self.prompts(method, raw, maps.view, pixels.shape[:2], thing).values():
                 point_xy = int(prompt[0, 0]), int(prompt[0, 1])
                 pointed.append(Pointed(phrase, method, maps.view, point_xy, _positive(prompt)))
