@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import spacy
 
 from aas.capture import CaptureError
 from aas.lmms.base import AskOptions
@@ -74,3 +75,12 @@ def test_meteor_of_its_statistics():
     unbroken = [*perfect[:20], 0, 6, 6]
     expected = [meteor([some, more]), meteor([some]), 1.0, meteor([some, more, more, unbroken])]
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_vectors_of_capital_letters_are_not_asked():
+    """A pipeline that knows "Dog" as another word than "dog", as the large English ones do."""
+    pipeline = spacy.blank("en")
+    for word, vector in {"dog": (1, 0), "bench": (0.6, 0.8), "Dog": (0, 1)}.items():
+        pipeline.vocab.set_vector(word, np.array(vector, np.float32))
+    index, cosine = CategoryMatcher(pipeline, ["bench", "dog"]).best("Dog", [0, 1])
+    assert index == 1 and cosine == pytest.approx(1)
