@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
@@ -251,6 +252,17 @@ def test_a_device_map():
         load_lmm("embedded", "cpu", device_map="auto")
     with pytest.raises(ValueError, match="No device 'banana'"):
         load_lmm("embedded", device_map={"model": "cpu", "lm_head": "banana"})
+
+
+def test_a_model_whose_weights_are_offloaded():
+    model, processor = llava()
+    expected, known = load_lmm(copy.deepcopy(model), processor=processor).ask(tiny.a_photo(), QUESTION, "a dog")
+    cpu_offload(model, torch.device("cpu"))
+    assert model.device.type == "meta"
+    answer, maps = load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, "a dog")
+    assert answer == expected
+    np.testing.assert_array_equal(maps.maps, known.maps)
+    load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, options=AskOptions(2))
 
 
 def test_a_device_map_needs_accelerate(monkeypatch):

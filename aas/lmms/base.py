@@ -194,7 +194,12 @@ class LMM(ABC):
     @property
     def device(self) -> torch.device:
         """Where inputs go: of a model on several devices, where its first weights are."""
-        return self.model.device
+        if self.model.device.type != "meta":
+            return self.model.device
+        # Offloaded: accelerate's hooks bring the weights when they are needed, and know where to.
+        hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
+        places = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next((place for place in places if place is not None), "meta"))
 
     @property
     def text_config(self) -> PreTrainedConfig:
