@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file
 
@@ -19,11 +20,13 @@ from difflmm.checkpoint import load_checkpoint, new_difflmm
 from difflmm.data import IGNORE, Collator, read_image
 from difflmm.encoder import DiffusionEncoder
 from difflmm.features import fingerprint
+from difflmm.processor import tokenizer_with_image
 from difflmm.recipe import Recipe
 from difflmm.synthetic import SIDE, write_models, write_pictures
 from difflmm.train import train
 from tests import tiny
 from tests.tiny import difflmm as release
+from tests.tiny.llava_original import write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +205,15 @@ def test_kept_features_are_named_by_all_that_makes_them():
     others += [name(spoilt="clip"), name(ensemble_size=3)]
     assert name() == name() and len({name(), *others}) == 1 + len(others)
     assert name(spoilt="unet") == name(), "which is not in what is kept"
+
+
+def test_tokens_are_those_of_sentencepiece(tmp_path):
+    """The authors' tokenizer: every piece of text gets a space in front, also one that begins with a space."""
+    write_tokenizer(tmp_path, 350)
+    tokenizer = tokenizer_with_image(tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    for text in ("A dog", " two  spaces ", "\nWhat's   up?", "café 🙂"):
+        assert tokenizer.encode(text, add_special_tokens=False) == pieces.encode(text)
+    ids = tokenizer.encode("A dog<image> A dog", add_special_tokens=False)
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    assert ids == [*pieces.encode("A dog"), image, *pieces.encode(" A dog")] and image == len(tokenizer) - 1
