@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from spacy.language import Language
 
-ARTICLES = ("a ", "an ", "the ")
-
 
 class CategoryMatcher:
     """Cosine between a noun's vector and those of category names, as `Doc.vector` gives them.
@@ -23,10 +21,7 @@ class CategoryMatcher:
 
     def best(self, noun: str, among: Sequence[int]) -> tuple[int, float] | None:
         """The index of the nearest of the names `among` (indices) and its cosine; None without one, or a vector."""
-        words = noun.lower()
-        for article in ARTICLES:
-            words = words.removeprefix(article)
-        vector = self._unit_vector(words)
+        vector = self._unit_vector(noun.lower())
         if not len(among) or not vector.any():
             return None
         cosines = self.vectors[list(among)] @ vector
