@@ -33,7 +33,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from difflmm.checkpoint import load_checkpoint, new_difflmm, new_llava
+from difflmm.checkpoint import load_checkpoint
 from difflmm.data import (
     Collator,
     Conversations,
@@ -46,6 +46,7 @@ from difflmm.data import (
     read_rows,
     summary,
 )
+from difflmm.new_models import new_difflmm, new_llava
 from difflmm.recipe import Recipe
 
 PROJECTOR = ("multi_modal_projector", "captioner")

@@ -12,7 +12,8 @@ pytest.importorskip("peft")
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
-from difflmm.checkpoint import load_checkpoint, new_difflmm
+from difflmm.checkpoint import load_checkpoint
+from difflmm.new_models import new_difflmm
 from difflmm.recipe import Recipe
 from difflmm.synthetic import SIDE, write_models, write_pictures
 from difflmm.train import train

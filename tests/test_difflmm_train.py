@@ -21,8 +21,9 @@ from transformers import LlavaProcessor
 from typer.testing import CliRunner
 
 from difflmm.chat import Chat, converse
-from difflmm.checkpoint import load_checkpoint, new_difflmm
+from difflmm.checkpoint import load_checkpoint
 from difflmm.data import IGNORE, EpochSampler, Row, Texts, check_images, read_rows
+from difflmm.new_models import new_difflmm
 from difflmm.processor import make_processor, square_image_processor, tokenizer_with_image
 from difflmm.recipe import Recipe, read_recipe
 from difflmm.synthetic import QUESTION, SIDE, write_models, write_pictures
