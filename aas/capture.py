@@ -161,6 +161,7 @@ class Watch:
             self.record(int(module.layer_idx), call)  # type: ignore[arg-type]
 
     def record(self, index: int, call: Call) -> None:
+        """What is kept of one call: `index` of the layer, and its tensors."""
         raise NotImplementedError
 
 
@@ -170,6 +171,7 @@ class FirstKeys(Watch):
     keys: Tensor | None = None
 
     def record(self, index: int, call: Call) -> None:
+        """Keeps the first call's keys."""
         if self.keys is None:
             self.keys = call.key
 
@@ -203,6 +205,7 @@ class AttentionCapture(Watch):
         self._finite: dict[int, Tensor] = {}
 
     def record(self, index: int, call: Call) -> None:
+        """Takes note of the rows that one layer's call has of those that are wanted."""
         if index in self._in_pass or not self._in_pass:
             self._start_pass()
         self._in_pass.add(index)
@@ -452,7 +455,7 @@ def _configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
 @contextmanager
 def attention_of(model: PreTrainedModel, part: str, implementation: str | None = None) -> Iterator[None]:
     """One part of `model` runs through `implementation`, or through its own with a watch looking on; the others, the
-    eyes, keep theirs, and afterwards all have what they had.
+    vision encoder, keep theirs, and afterwards all have what they had.
 
     `part`: the key of the part in `config.sub_configs`, empty where the model's own config is that of its text part.
     The modules look up the implementation in their config whenever they are called: nothing else is touched.

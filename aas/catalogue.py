@@ -12,7 +12,7 @@ from aas.presets import PRESETS
 Row = dict[str, Any]
 GIBIBYTE = 2**30
 BITS_OF_4BIT = 4.5  # nf4 with its block constants
-# Hugging Face id -> about how many parameters, in 10^9, the eyes included
+# Hugging Face id -> about how many parameters, in 10^9, the vision encoder included
 CHECKPOINTS = {
     "llava-hf/llava-1.5-7b-hf": 7.06,
     "llava-hf/llava-1.5-13b-hf": 13.35,
@@ -127,9 +127,9 @@ def _with_memory(name: str, n_weights: float) -> Row:
     """About: what else lies in memory depends on the images and the answers, see `aas doctor`."""
     return {
         "id": name,
-        "parameters_billion": round(n_weights / 1e9, 3),
-        "bf16_gib": round(n_weights * 2 / GIBIBYTE, 2),
-        "4bit_gib": round(n_weights * BITS_OF_4BIT / 8 / GIBIBYTE, 2),
+        "parameters_billion": round(n_weights / 1e9, 4),
+        "bf16_gib": round(n_weights * 2 / GIBIBYTE, 3),
+        "4bit_gib": round(n_weights * BITS_OF_4BIT / 8 / GIBIBYTE, 3),
     }
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
+from aas.asking import How, ask_options, told_apart
 from aas.available import all_here
-from aas.capture import Selection
 from aas.choices import (
-    Alignment,
     Dtype,
     Keep,
     Kind,
@@ -18,22 +17,19 @@ from aas.choices import (
     Merge,
     PresetName,
     PromptKind,
-    Quantize,
     Words,
     check,
 )
-from aas.devices import default_device
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.grounding import Grounding
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
-from aas.lmms.base import LMM, AskOptions, Prepared
-from aas.lmms.sampling import Sampling
+from aas.lmms.base import LMM, Prepared
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
-from aas.presets import n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
@@ -44,12 +40,11 @@ from aas.store.results import labelled_points
 if TYPE_CHECKING:
     import torch
     from spacy.language import Language
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedModel
 
-DEFAULT_QUESTION = "Describe the image in detail."
 LEFT_OUT: tuple[Kind, ...] = ("pronouns", "unseen")
 AUTO_BATCH_SIZE = {"cuda": 16}
-SMALL_WEIGHTS = 30_000_000
+SMALL_WEIGHTS = 30_000_000  # several of such an LMM fit side by side, one core each
 
 
 class GroundingError(ValueError):
@@ -116,23 +111,9 @@ class Grounder:
         segmenter: str | Segmenter = "embedded",
         phrases: "str | Language" = "embedded",
         *,
-        processor: "ProcessorMixin | None" = None,
-        base: str | None = None,
-        adapter: str | None = None,
         device: "str | torch.device | None" = None,
-        dtype: "Dtype | torch.dtype" = "auto",
-        quantize: Quantize | None = None,
-        device_map: str | dict[str, Any] | None = None,
         segmenter_dtype: Dtype = "auto",
         preset: PresetName = "paper",
-        layers: Sequence[int] | None = None,
-        heads: Sequence[int] | None = None,
-        alignment: Alignment = "predict",
-        view: str | None = None,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         merge: Merge | None = None,
         words: Words = "root",
         drop: Sequence[Kind] = LEFT_OUT,
@@ -141,35 +122,23 @@ class Grounder:
         n_negative: int = 0,
         mask_choice: MaskChoice = "last",
         batch_size: int | None = None,
+        **how: Unpack[How],
     ):
-        named = preset_named(preset)
         check("mask_choice", mask_choice, MaskChoice)
         self.mask_choice, self.batch_size = mask_choice, batch_size
-        self.ask_options = AskOptions(
-            max_new_tokens,
-            Sampling(temperature, top_p) if temperature else None,
-            Selection(None if layers is None else tuple(layers), named.heads if heads is None else tuple(heads)),
-            alignment,
-            view,
-            seed,
-        )
+        named, (asking, loading) = preset_named(preset), told_apart(how)
+        if asking.get("heads") is None:
+            asking["heads"] = named.heads
+        self.ask_options = ask_options(**asking)
         points = (n_points_for(segmenter, n_points), n_negative)
-        self.pointing = PointingOptions(merge or named.merge, words, tuple(drop), prompt, *points)
+        pointing = PointingOptions(merge or named.merge, words, tuple(drop), prompt, *points)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
-        self.segmenter = load_segmenter(segmenter, device or default_device(), segmenter_dtype)
-        self.pointing = replace(self.pointing, mask_side=self.segmenter.mask_side)
+        place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is
+        self.segmenter = load_segmenter(segmenter, place, segmenter_dtype)
+        self.pointing = replace(pointing, mask_side=self.segmenter.mask_side)
         self.encoded = EncodedOnce(self.segmenter)
-        self.lmm = load_lmm(
-            model,
-            device,
-            dtype,
-            processor=processor,
-            base=base,
-            adapter=adapter,
-            quantize=quantize,
-            device_map=device_map,
-        )
+        self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.resolved(self.ask_options.selection)  # complains about layers and heads that the model does not have
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -223,6 +192,7 @@ class Grounder:
         return getattr(self.segmenter, "is_small", False) and n_weights <= SMALL_WEIGHTS
 
     def images_at_once(self) -> int:
+        """Images that the LMM answers in one batch."""
         return self.batch_size or AUTO_BATCH_SIZE.get(self.lmm.device.type, 1)
 
     def attention(

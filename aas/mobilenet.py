@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381) with its batch norms folded, and its features at every stride.
 
-The eyes of both embedded models. transformers' MobileNetV2 computes the same thing; this one keeps the
+The image encoder of both embedded models. transformers' MobileNetV2 computes the same thing; this one keeps the
 folded weights as plain convolutions with a bias, which is about 1.4 times faster to train on a CPU.
 """
 
@@ -71,6 +71,7 @@ class MobileNetV2(nn.Module):
         self.head = ConvReLU6(n_in, CHANNELS[32])
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
+        """`x` float [B, 3, S, S], RGB in [-1, 1] -> stride n -> features [B, CHANNELS[n], S / n, S / n]."""
         if x.shape[-1] % 32 or x.shape[-2] % 32:
             raise ValueError(f"MobileNetV2 takes sides that are multiples of 32, got {tuple(x.shape[-2:])}")
         features: dict[int, Tensor] = {}

@@ -1,10 +1,11 @@
-"""The method's published variants by name, and the one default for the number of points."""
+"""The method's published variants by name, and the defaults that its commands and `Grounder` share."""
 
 from dataclasses import dataclass
 from typing import get_args
 
 from aas.choices import Merge, PresetName, check
 
+DEFAULT_QUESTION = "Describe the image in detail."
 # The method takes one point. The embedded models, whose maps and masks are both rough, draw better from three (mean IoU
 # of phrases 0.29 -> 0.31 on the photographs for choosing, 0.39 -> 0.41 on those for the figures).
 N_POINTS = 1

@@ -110,12 +110,15 @@ class GroundedPhrase:
 
     @property
     def text(self) -> str:
+        """Its words."""
         return self.phrase.text
 
     @property
     def span(self) -> tuple[int, int]:
+        """Its characters in the answer, half-open."""
         return self.phrase.span
 
     @property
     def token_indices(self) -> tuple[int, ...]:
+        """The answer's tokens whose maps were merged."""
         return self.phrase.token_indices

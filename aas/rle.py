@@ -85,6 +85,7 @@ def of_packed(bits: np.ndarray, size_hw: tuple[int, int]) -> list[Rle]:
 
 
 def empty(size_hw: Sequence[int]) -> Rle:
+    """A mask of `size_hw` without a pixel."""
     height, width = size_hw
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))
 

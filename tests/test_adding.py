@@ -91,6 +91,8 @@ def test_a_dataset_is_a_file_and_a_line(here, monkeypatch):
     assert "things" in run(["aas", "list", "datasets"])
     assert "one mask for each name" in run(["aas", "eval", "things", "--help"])
     assert "one mask for each name" in run(["aas", "expressions", "--help"])
+    template = CliRunner().invoke(app, [*evaluation[1:], "--say", "{expression}"])
+    assert template.exit_code == 2 and "No such option" in template.output, "how rows are written is nothing to eval"
 
 
 def test_what_an_entry_lacks_costs_no_other(here, monkeypatch):
@@ -103,6 +105,18 @@ def test_what_an_entry_lacks_costs_no_other(here, monkeypatch):
     assert len((here / "rows.jsonl").read_text().splitlines()) == 5
     wrong = CliRunner().invoke(app, [*rows[1:], "--say", "no place"])
     assert wrong.exit_code == 2 and "--say" in wrong.output
+
+
+def test_masks_that_are_no_masks_of_the_phrases_are_told(here, monkeypatch):
+    """Of a reader that gives more masks than phrases."""
+    *_, evaluation = follow("adding-a-dataset.md", monkeypatch, here)
+    source = here / "datasets/things.py"
+    source.write_text(source.read_text().replace("return [Target(mask_of(mask, height, width))]",
+                      "return [Target(mask_of(mask, height, width))] * (1 + (height == 64))"))  # fmt: skip
+    result = CliRunner().invoke(app, evaluation[1:])
+    content = json.loads((here / "scores.json").read_text())
+    assert result.exit_code == 3 and content["counts"]["unusable"] == 1
+    assert content["reported"]["unusable"] == ["5: the dataset has 2 masks for 1 phrases"]
 
 
 def test_a_metric_of_masks_is_a_file_and_a_line(here, monkeypatch):

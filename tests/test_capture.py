@@ -83,7 +83,7 @@ def test_rows_sum_to_one_over_the_keys_they_see():
 
 @pytest.mark.parametrize("rows", [None, torch.tensor([[0]])], ids=["generation", "replay"])
 def test_layers_on_several_devices(rows):
-    """Each layer's maps are computed where its keys are. The device `meta` computes nothing, but mixes with no other."""
+    """Each layer's maps are computed where its keys are. The device `meta` holds no numbers."""
     layers = Selection(keep="layers")
     watch = capture.AttentionCapture(torch.tensor([[0, 2]]), layers, rows)
     for _ in range(1 if rows is not None else 3):

@@ -4,8 +4,10 @@ import ast
 import configparser
 import importlib
 import inspect
+import operator
 import re
 import shlex
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -223,8 +225,12 @@ def test_python_compiles_and_names_what_is_there(name):
 
 
 def check_keywords(call: ast.Call) -> None:
-    known = inspect.signature(getattr(aas, call.func.attr)).parameters  # type: ignore[attr-defined]
-    assert {keyword.arg for keyword in call.keywords} <= set(known)
+    function = operator.attrgetter(ast.unparse(call.func).removeprefix("aas."))(aas)
+    known = set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        is_typed = parameter.kind is inspect.Parameter.VAR_KEYWORD  # `**how: Unpack[How]`
+        known |= set(typing.get_args(parameter.annotation)[0].__annotations__) if is_typed else {name}
+    assert {keyword.arg for keyword in call.keywords} <= known
 
 
 def test_messages_install_what_is_ours():

@@ -27,21 +27,30 @@ def prepared(lmm: LMM, which: int = 0) -> Prepared:
     return lmm.prepare(tiny.a_photo(SIZES_HW[which], seed=which), QUESTIONS[which])
 
 
-def eager_attention(lmm: LMM, one: Prepared, token_ids: tuple[int, ...]) -> torch.Tensor:
+def eager_attention(
+    lmm: LMM, one: Prepared, token_ids: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """[layers, heads, Q, S] over the prompt and all tokens of the answer, by output_attentions=True."""
     builder = sys.modules[tiny.FAMILIES[lmm.name.removeprefix("tiny ")].split(":")[0]]
-    model = copy.deepcopy(lmm.model)
+    model = copy.deepcopy(lmm.model).to(dtype)
     model.set_attn_implementation("eager")
     inputs = lmm.with_answer(one.inputs, torch.tensor(token_ids))
+    inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
     with torch.no_grad():
         output = model(**inputs, **lmm.forward_arguments(inputs), output_attentions=True)
     attentions = builder.attentions(output) if hasattr(builder, "attentions") else output.attentions
     return torch.stack(list(attentions))[:, 0]
 
 
-def eager_maps(lmm: LMM, one: Prepared, token_ids: tuple[int, ...], alignment: str = "predict") -> np.ndarray:
+def eager_maps(
+    lmm: LMM,
+    one: Prepared,
+    token_ids: tuple[int, ...],
+    alignment: str = "predict",
+    dtype: torch.dtype = torch.float32,
+) -> np.ndarray:
     """[layers, heads, tokens, h, w] of the first view."""
-    attention = eager_attention(lmm, one, token_ids)
+    attention = eager_attention(lmm, one, token_ids, dtype)
     inputs = lmm.with_answer(one.inputs, torch.tensor(token_ids))
     rows = lmm.answer_rows(inputs, [torch.tensor(token_ids)], alignment)[0]
     grid = one.grids[0]
@@ -57,7 +66,11 @@ def test_generation_equals_eager(lmm):
     one = prepared(lmm)
     ((answer, maps),) = lmm.run([one], AskOptions(N_NEW))
     assert len(answer.token_ids) > 1 and maps.maps.shape[1:] == one.grids[0].view.size_hw
-    assert_same(maps.maps, eager_maps(lmm, one, answer.token_ids).mean((0, 1)))
+    expected = eager_maps(lmm, one, answer.token_ids).mean((0, 1))
+    # On some processors two float32 ways are 1.2e-5 apart, each within 6e-6 of float64 (Idefics3): that decides then.
+    if np.abs(maps.maps - expected).max() > 1e-5 * np.abs(expected).max():
+        expected = eager_maps(lmm, one, answer.token_ids, dtype=torch.float64).mean((0, 1))
+    assert_same(maps.maps, expected)
 
 
 def test_every_layer_and_head_equals_eager(lmm):

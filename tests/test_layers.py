@@ -16,7 +16,7 @@ LAYERS = [
     {"store"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"lmms", "pointing"},
-    {"engine", "grounding", "available", "doctor", "catalogue", "show", "evaluations"},
+    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "show", "evaluations"},
     {"ground"},
     {"stages"},
     {"cli"},

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
@@ -100,7 +101,7 @@ def test_a_loaded_model_gives_the_maps_of_its_family(family, implementation):
         one.ask(tiny.a_photo(), QUESTION, options=options) for one in (lmm, tiny.family(family))
     )
     assert answer == expected
-    tolerance = 0 if implementation == "sdpa" else 1e-5 * known.maps.max()  # the eyes too run eager then
+    tolerance = 0 if implementation == "sdpa" else 1e-5 * known.maps.max()  # the encoder too runs eager then
     np.testing.assert_allclose(maps.maps, known.maps, rtol=0, atol=tolerance)
     assert compare_with_eager(lmm, tiny.a_photo(), QUESTION, 4).difference <= 2e-5
 
@@ -129,6 +130,7 @@ def test_a_model_can_still_be_trained():
     model.config.text_config.max_position_embeddings = 512
     lmm = load_lmm(model.train(), processor=processor)
     lmm.ask(tiny.a_photo(), QUESTION, options=AskOptions(2))
+    assert not any(buffer.is_inference() for buffer in model.buffers())
     inputs = lmm.prepare(tiny.a_photo(), QUESTION).inputs
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     assert all(parameter.grad is not None for parameter in model.model.language_model.parameters())
@@ -147,7 +149,7 @@ def test_generation_settings_of_the_caller_do_not_matter():
     model.config.output_attentions = True
     answer, again = load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, options=AskOptions(4))
     assert answer == expected
-    np.testing.assert_allclose(again.maps, maps.maps, rtol=0, atol=1e-5 * maps.maps.max())  # eyes that run eager
+    np.testing.assert_allclose(again.maps, maps.maps, rtol=0, atol=1e-5 * maps.maps.max())  # an encoder that runs eager
     assert settings.items() <= model.generation_config.to_dict().items()
 
 
@@ -250,6 +252,17 @@ def test_a_device_map():
         load_lmm("embedded", "cpu", device_map="auto")
     with pytest.raises(ValueError, match="No device 'banana'"):
         load_lmm("embedded", device_map={"model": "cpu", "lm_head": "banana"})
+
+
+def test_a_model_whose_weights_are_offloaded():
+    model, processor = llava()
+    expected, known = load_lmm(copy.deepcopy(model), processor=processor).ask(tiny.a_photo(), QUESTION, "a dog")
+    cpu_offload(model, torch.device("cpu"))
+    assert model.device.type == "meta"
+    answer, maps = load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, "a dog")
+    assert answer == expected
+    np.testing.assert_array_equal(maps.maps, known.maps)
+    load_lmm(model, processor=processor).ask(tiny.a_photo(), QUESTION, options=AskOptions(2))
 
 
 def test_a_device_map_needs_accelerate(monkeypatch):

@@ -94,7 +94,7 @@ def test_a_download_ends(server, monkeypatch):
 def test_a_server_that_says_nothing(monkeypatch):
     monkeypatch.setattr(files, "TIMEOUT_SECONDS", 0.2)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)  # listens, and never answers
-    with httpd, pytest.raises(ImageError, match="cannot be downloaded .*timed out"):
+    with httpd, pytest.raises(ImageError, match=r"cannot be downloaded .*timed out"):
         as_pixels(f"http://127.0.0.1:{httpd.server_port}/x.png")
 
 
@@ -167,15 +167,10 @@ def test_transparency_is_put_on_white():
 
 def test_tensors():
     tensor = torch.from_numpy(RGB).permute(2, 0, 1)
-    for image in (
-        tensor,
-        tensor / 255,
-        (tensor / 255).double(),
-        torch.from_numpy(RGB),
-        (tensor / 255).requires_grad_(),
-    ):
+    unit = tensor / 255
+    for image in (tensor, unit, unit.double(), torch.from_numpy(RGB), unit.clone().requires_grad_()):
         np.testing.assert_array_equal(as_pixels(image), RGB)
-    half = as_pixels((tensor / 255).bfloat16())  # of 8 bits, the last is rounded away
+    half = as_pixels(unit.bfloat16())  # of 8 bits, the last is rounded away
     assert np.abs(half.astype(int) - RGB).max() <= 1
     for grey in (torch.from_numpy(GREY)[None], torch.from_numpy(GREY)):
         np.testing.assert_array_equal(as_pixels(grey)[..., 1], GREY)

@@ -204,6 +204,9 @@ def test_chinese_breaks_anywhere_but_before_its_full_stops():
         assert "".join(lines) == words
         assert all(width_px(line, 16) <= limit_px for line in lines)
         assert not [line for line in lines if line[0] in "，。"]
+    for limit_px in range(40, 140, 7):  # nor where a phrase ends before it
+        lines = wrapped([Piece("一只猫", 0), Piece("，旁边有一个"), Piece("杯子", 1), Piece("。")] * 4, 16, limit_px)
+        assert not [line for line in lines if line[0].text[0] in "，。"]
     (first, *_) = lines_of("Look: " + words, 200)
     assert first.startswith("Look: 一只")  # no new line only because the sentence has no space
 

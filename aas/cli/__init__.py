@@ -33,6 +33,7 @@ def main(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only what failed.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also what the libraries say.")] = False,
 ) -> None:
+    """What holds for all commands: how much is said."""
     show_messages(quiet, verbose)
 
 

@@ -10,17 +10,17 @@ from aas import registry
 from aas.cli.look import group
 from aas.cli.options import command_of, examples, lazy_group
 
-Made = tuple[Callable[..., None], str]
+Command = tuple[Callable[..., None], str]
 
 
-def _evaluation(name: str) -> Made:
+def _evaluation(name: str) -> Command:
     if name in registry.EXPRESSION_DATASETS:
         return _masks_of(name)
     options = registry.load(registry.EVALUATIONS, name, "evaluation")
     return command_of(options, options.run), examples(*options.examples)
 
 
-def _masks_of(name: str) -> Made:
+def _masks_of(name: str) -> Command:
     from aas.evaluations.expression_masks import MaskOptions, evaluate
 
     dataset = registry.load(registry.EXPRESSION_DATASETS, name, "dataset")
@@ -31,7 +31,7 @@ def _masks_of(name: str) -> Made:
     return command_of(joined, lambda given: evaluate(given, given), without=("say", "ask")), examples(*lines)
 
 
-def _rows_of(name: str) -> Made:
+def _rows_of(name: str) -> Command:
     from aas.datasets.rows import RowOptions, write_rows
 
     dataset = registry.load(registry.EXPRESSION_DATASETS, name, "dataset")

@@ -13,6 +13,7 @@ class Command(TyperCommand):
     """Its help has panels; what is wrong with its options stays one plain line, which programs can read too."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In panels."""
         _rich_help(self, ctx)
 
 
@@ -20,6 +21,7 @@ class Group(TyperGroup):
     """As `Command`."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In panels."""
         _rich_help(self, ctx)
 
 

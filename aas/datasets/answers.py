@@ -35,6 +35,7 @@ class GivenAnswer:
 
     @property
     def is_asked(self) -> bool:
+        """Whether the model answers."""
         return not self.text.strip() and self.token_ids is None
 
 

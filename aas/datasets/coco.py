@@ -26,6 +26,7 @@ class TrueAnnotation:
 
 
 def note(findings: Findings, what: str, where: object) -> None:
+    """One more place where `what` was wrong."""
     findings.setdefault(what, []).append(str(where))
 
 
@@ -90,6 +91,7 @@ def annotations(
 
 
 def mask_or_empty(segmentation: Any, size_hw: tuple[int, int], where: str, findings: Findings) -> Rle:
+    """Checked run lengths; of what is no mask, an empty mask of `size_hw`, which is noted."""
     try:
         mask = rle.compressed(segmentation, size_hw)
     except (ValueError, TypeError) as error:

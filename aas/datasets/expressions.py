@@ -43,6 +43,7 @@ class Expression:
 
     @property
     def n_targets(self) -> int:
+        """Masks that are to be found."""
         return 1 if self.spans is None else len(self.spans)
 
 

@@ -48,6 +48,7 @@ class Instance:
 
 
 def read_truth(path: Path, findings: Findings) -> InstanceTruth:
+    """COCO's instances; raises ValueError or OSError for a file that has none."""
     content = read_lists(path, "images", "annotations", "categories")
     images = image_sizes(path, content["images"], findings)
     if not images:

@@ -64,6 +64,7 @@ def annotated_names(ref_anno: Path) -> list[str]:
 
 
 def read_json(path: Path) -> object:
+    """What the file holds; ValueError or FileNotFoundError, in one line, where that cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

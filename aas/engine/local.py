@@ -145,6 +145,7 @@ class _Computing:
 
 
 def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 

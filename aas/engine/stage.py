@@ -98,6 +98,7 @@ def why(error: Exception, image: Path) -> str:
 
 
 def finished(stage: Stage, item: Item, result: Any) -> Failure | None:
+    """Why the result of `item` could not be finished, None where it could."""
     try:
         stage.finish(item, result)
     except Exception as error:  # whatever one item's trouble is, it costs nobody else's result

@@ -101,6 +101,7 @@ class Finishing:
         return self
 
     def finish(self, index: int, result: Any) -> Iterator[Outcome]:
+        """Hands over one result; says what became of those that are done by now."""
         if self.pool is None:
             yield index, finished(self.stage, self.items[index], result)
             return
@@ -109,6 +110,7 @@ class Finishing:
             yield self.waiting.popleft().result()
 
     def rest(self) -> Iterator[Outcome]:
+        """Waits for those that are not done yet."""
         while self.waiting:
             yield self.waiting.popleft().result()
 

@@ -81,6 +81,7 @@ def exit_code(findings: Findings) -> int:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """One JSON object on one line; NaN is refused."""
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 

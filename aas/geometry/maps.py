@@ -96,11 +96,13 @@ def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) ->
 
 
 def bicubic(grid_map: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """`grid_map` [h, w] to float32 [H, W], as torch does it (align_corners=False)."""
     grid = torch.from_numpy(np.ascontiguousarray(grid_map, dtype=np.float32))[None, None]
     return F.interpolate(grid, size=size_hw, mode="bicubic", align_corners=False)[0, 0].numpy()
 
 
 def whole_pixels(view: View) -> PixelBox:
+    """The view's rectangle, rounded to pixels."""
     x0, y0, x1, y1 = view.box_xyxy
     return round(x0), round(y0), round(x1), round(y1)
 

@@ -39,8 +39,7 @@ def load_lmm(
     A loaded `PreTrainedModel`, also inside a `PeftModel`, stays as it is and where it is: none of these goes with it,
     only its `processor`, which is looked up by the model's own name if not given. An `LMM` is returned as it is.
 
-    Raises ValueError or FileNotFoundError for what cannot be loaded as a whole, before the weights are read if that
-    can be known.
+    Raises ValueError or FileNotFoundError for what cannot be loaded, before the weights are read if that can be known.
     """
     if not isinstance(model, str | Path):
         from aas.lmms.loaded import of_loaded

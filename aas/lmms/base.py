@@ -194,10 +194,16 @@ class LMM(ABC):
     @property
     def device(self) -> torch.device:
         """Where inputs go: of a model on several devices, where its first weights are."""
-        return self.model.device
+        if self.model.device.type != "meta":
+            return self.model.device
+        # Offloaded: accelerate's hooks bring the weights when they are needed, and know where to.
+        hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
+        places = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next((place for place in places if place is not None), "meta"))
 
     @property
     def text_config(self) -> PreTrainedConfig:
+        """The config of the language model."""
         return getattr(self.model.config, self.text_part) if self.text_part else self.model.config
 
     @property
@@ -383,6 +389,7 @@ class LMM(ABC):
 
     @property
     def pad_id(self) -> int:
+        """The token that fills up shorter sequences; nothing attends to it."""
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 

@@ -30,7 +30,7 @@ class DeclaredGrid(LMM):
       `fitted_view`), and the vision config gives that size and the patch: `image_size`, `patch_size`. A token for each.
 
     A prompt with another number of image tokens, or with something between them, is a CaptureError. What nobody
-    declares is that the eyes hand on the tokens row-major: `aas doctor` shows whether they do.
+    declares is that the encoder hands on the tokens row-major: `aas doctor` shows whether it does.
     """
 
     @classmethod

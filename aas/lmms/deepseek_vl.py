@@ -10,13 +10,13 @@ from aas.lmms.base import LMM, TokenGrid
 
 
 class DeepseekVL(LMM):
-    """One view: the whole image, padded to a square. The hybrid model has two pairs of eyes but one grid of tokens."""
+    """One view: the whole image, padded to a square. The hybrid model has two vision encoders but one grid."""
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         image_processor = self.processor.image_processor
         patch = self.model.config.vision_config.patch_size
         height, width = inputs["pixel_values"].shape[-2:]
-        # The hybrid's processor shrinks the input of the second pair of eyes, already padded, for the first.
+        # The hybrid's processor shrinks the input of the second vision encoder, already padded, for the first.
         padded = getattr(image_processor, "high_res_size", None) or image_processor.size
         view = long_side_padded_view(
             (height // patch, width // patch), image_hw, padded["height"], image_processor.min_size

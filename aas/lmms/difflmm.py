@@ -12,7 +12,7 @@ from difflmm.towers import need_diffusers
 
 
 class DiffLMM(Llava):
-    """One grid, as LLaVA's; its eyes are a diffusion model, whose noise each image draws from its own generator."""
+    """One grid, as LLaVA's; its encoder is a diffusion model, whose noise each image draws by itself."""
 
     @classmethod
     def load(

@@ -1,4 +1,4 @@
-"""The embedded LMM: transformers' own LLaVA whose eyes are a MobileNetV2.
+"""The embedded LMM: transformers' own LLaVA whose vision encoder is a MobileNetV2.
 
 Importing this file registers the tower with AutoConfig and AutoModel, so that
 `LlavaForConditionalGeneration.from_pretrained` finds it.

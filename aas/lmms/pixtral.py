@@ -1,4 +1,4 @@
-"""Models with Pixtral's eyes: Pixtral itself (in LLaVA's format) and Mistral 3. One grid, as the image is shaped."""
+"""Models with Pixtral's encoder: Pixtral itself (in LLaVA's format) and Mistral 3. One grid, as the image is shaped."""
 
 from typing import Any
 

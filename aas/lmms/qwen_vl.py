@@ -13,8 +13,8 @@ from aas.lmms.processors import load_images_only
 class QwenVL(LMM):
     """The image is resized to whole tokens, its area kept within the processor's bounds, so it is a little stretched.
 
-    `image_grid_thw` counts patches; merge x merge of them make one token. The order in which the eyes work (blocks of a
-    token's patches, windows) is undone before the language model.
+    `image_grid_thw` counts patches; merge x merge of them make one token. The encoder's own order (blocks of a token's
+    patches, windows) is undone before the language model.
     """
 
     @classmethod

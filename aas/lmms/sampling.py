@@ -36,6 +36,7 @@ class Sampling:
             raise ValueError("Sampling needs a temperature above 0 and a top-p above 0 and at most 1.")
 
     def processors(self, batch_size: int, seed: int, device: torch.device) -> LogitsProcessorList:
+        """What `generate` takes to draw tokens: one seeded generator for each of `batch_size` samples."""
         processors = LogitsProcessorList([TemperatureLogitsWarper(float(self.temperature))])
         if self.top_p < 1:
             processors.append(TopPLogitsWarper(self.top_p))

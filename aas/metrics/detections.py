@@ -31,6 +31,8 @@ class TrueMask:
 
 @dataclass(frozen=True)
 class Detection:
+    """A mask that was found; `image` counts from 1, `area` in pixels."""
+
     image: int
     category: int
     rle: Rle

@@ -43,6 +43,7 @@ class MaskPair:
 
     @cached_property
     def overlap(self) -> Overlap:
+        """Pixels that the two masks share, and have together."""
         either = self.target if self.predicted is None else coco_mask.merge([self.predicted, self.target])
         union = area(either) - _common(either, self.ignore)
         if self.predicted is None:
@@ -52,6 +53,7 @@ class MaskPair:
 
     @property
     def iou(self) -> float:
+        """Their intersection over union."""
         return self.overlap.iou
 
 

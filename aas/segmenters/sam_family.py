@@ -101,6 +101,7 @@ class SamFamily(Segmenter):
 
     @property
     def device(self) -> torch.device:
+        """Where the model is."""
         return self.model.device
 
     @property

@@ -88,6 +88,7 @@ class Truths:
                 self.by_image.setdefault(entry["image_id"], []).append(entry)
 
     def of(self, image_id: str | int, size_hw: tuple[int, int]) -> list[GroundedPhrase] | None:
+        """The true masks of an image of `size_hw` pixels; None where it has none."""
         if image_id not in self.by_image:
             return None
         shown = []

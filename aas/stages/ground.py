@@ -106,6 +106,7 @@ class Saving(ByGrounder):
 
 
 def shown(request: Request) -> str:
+    """The image as it was given, `-` for stdin."""
     return str(request.source) if isinstance(request.source, (str, Path)) else "-"
 
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from aas.choices import Dtype, Kind
+from aas.presets import preset_named
 from aas.stages.options import (
     ANSWER,
     ATTENTION,
     MASK,
     PHRASE,
-    AnswerOptions,
     AttentionOptions,
     MaskOptions,
     ModelOptions,
@@ -23,7 +23,7 @@ from aas.stages.options import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, AnswerOptions, ModelOptions):
+class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOptions):
     """Answer a question about each image and ground every noun phrase of the answer."""
 
     images: Annotated[
@@ -51,6 +51,8 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, AnswerOpt
         if self.answer is not None and self.answers is not None:
             raise ValueError("--answer is for all images, --answers has one for each: give one of them.")
         indices("--layers", self.layers), indices("--heads", self.heads or "all")
+        if self.heads == "all" and preset_named(self.preset).heads is not None:
+            raise ValueError(f"--preset {self.preset} averages other heads than all: leave --heads out, or the preset.")
 
     def inputs(self) -> dict[str, Any]:
         return {"answers": self.answers}
@@ -66,18 +68,18 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, AnswerOpt
 
     @property
     def left_out(self) -> tuple[Kind, ...]:
+        """Kinds of phrases that get no mask."""
         return () if self.keep_all else self.drop
 
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
-        heads = indices("--heads", self.heads) if self.heads else None
-        same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "alignment", "view",
-                "max_new_tokens", "temperature", "top_p", "seed", "merge", "words", "prompt",
+        same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "prompt",
                 "mask_choice")  # fmt: skip
-        return {name: getattr(self, name) for name in same} | {
+        return {
+            **{name: getattr(self, name) for name in same},
             **self.loading(),
-            "layers": indices("--layers", self.layers),
-            "heads": heads,
+            **self.asking(),
+            "heads": indices("--heads", self.heads) if self.heads else None,
             "drop": self.left_out,
             "n_points": self.points,
             "n_negative": self.negative_points,

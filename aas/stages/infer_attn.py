@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from aas.capture import Selection
+from aas.asking import ask_options
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
 from aas.datasets.sources import ImageSource, find_sources
 from aas.engine.local import fill
@@ -17,10 +17,9 @@ from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM, AskOptions, Prepared
-from aas.lmms.sampling import Sampling
 from aas.records import Answer, AttentionMaps
 from aas.stages.infer_attn_options import InferAttn
-from aas.stages.options import AnswerOptions, AttentionOptions, indices
+from aas.stages.options import indices
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
@@ -44,6 +43,7 @@ class Request:
 
     @property
     def image(self) -> Path:
+        """Where the photograph is."""
         return self.source.path
 
 
@@ -53,7 +53,7 @@ def infer_attn(options: InferAttn) -> int:
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
     work = find_requests(options)
-    asked = ask_options(options, options, Selection(keep=options.keep, heads=indices("--heads", options.heads)))
+    asked = ask_options(keep=options.keep, heads=indices("--heads", options.heads), **options.asking())
 
     def load() -> tuple[Stage, Plan, dict[str, Any]]:
         lmm = load_lmm(options.model, options.device, **options.loading())
@@ -96,19 +96,6 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
         name = self.lmm.name
         attention_item = AttentionItem(item.source.key, image_hw, answer, attention, name, name, reduction)
         write_item(self.run.item_path(item.key), attention_item)
-
-
-def ask_options(answer: AnswerOptions, attention: AttentionOptions, selection: Selection) -> AskOptions:
-    """How the LMM is asked; `selection` without layers, which `attention` says."""
-    layers = indices("--layers", attention.layers)
-    return AskOptions(
-        answer.max_new_tokens,
-        Sampling(answer.temperature, answer.top_p) if answer.temperature else None,
-        Selection(layers, selection.heads, selection.keep),
-        attention.alignment,
-        attention.view,
-        answer.seed,
-    )
 
 
 def find_requests(options: InferAttn) -> Work[Request]:

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from typer import Option
 
 from aas.choices import Keep
-from aas.stages.options import ATTENTION, AnswerOptions, AttentionOptions, ModelOptions, RunOptions, indices
+from aas.stages.options import ATTENTION, AttentionOptions, ModelOptions, RunOptions, indices
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferAttn(RunOptions, AttentionOptions, AnswerOptions, ModelOptions):
+class InferAttn(RunOptions, AttentionOptions, ModelOptions):
     """Ask a model about many images and store the attention of every answer token."""
 
     images: Annotated[Path, Option(help="Folder of images, or a text file with one path per line.")]

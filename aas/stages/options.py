@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from typer import Option
 
 from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, Words
-from aas.presets import n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 
-DEFAULT_QUESTION = "Describe the image in detail."
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -86,6 +85,7 @@ class AnswerOptions:
     seed: Annotated[int, ANSWER(help="Of every image's own generator.")] = 0
 
     def check_answer(self) -> None:
+        """Raises ValueError for options that cannot work."""
         if self.num_beams != 1:
             raise ValueError(
                 "--num-beams: with beam search the rows of a step belong to beams that are dropped later, so there is "
@@ -100,12 +100,17 @@ class AnswerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionOptions:
-    """Which attention counts."""
+class AttentionOptions(AnswerOptions):
+    """How the model answers, and which of its attention counts."""
 
     layers: Annotated[str, ATTENTION(help="all, or numbers: 0,1,-1.")] = "all"
     alignment: Annotated[Alignment, ATTENTION(help="The row that predicts the token, or the token's own.")] = "predict"
     view: Annotated[str | None, ATTENTION(help="Of models with several grids: its name, or combined.")] = None
+
+    def asking(self) -> dict[str, Any]:
+        """Arguments of `aas.asking.ask_options`, without heads and what is kept of them."""
+        same = ("alignment", "view", "max_new_tokens", "temperature", "top_p", "seed")
+        return {"layers": indices("--layers", self.layers)} | {name: getattr(self, name) for name in same}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +130,7 @@ class PhraseOptions:
 
     @property
     def merge_used(self) -> Merge:
+        """How the maps of a phrase's tokens become one."""
         return self.merge or preset_named(self.preset).merge
 
 
@@ -138,6 +144,7 @@ class MaskOptions:
     mask_choice: Annotated[MaskChoice, MASK(help="Which of three masks.")] = "last"
 
     def n_points(self, asked: int | None) -> int:
+        """Peaks that become points: those asked for, or the segmenter's default."""
         return n_points_for(self.segmenter, asked)
 
 

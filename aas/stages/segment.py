@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from aas import rle
+from aas.available import all_here
 from aas.datasets.answers import read_answers
 from aas.devices import default_device
 from aas.engine.local import fill
@@ -55,6 +56,7 @@ def segment(options: Segment) -> int:
     attention.check([job.item for job in jobs])
 
     def load() -> tuple[Stage, Plan, dict[str, Any]]:
+        all_here(None, options.segmenter, options.phrases)
         pipeline = load_pipeline(options.phrases)
         categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
         segmenter = load_segmenter(options.segmenter, options.device or default_device(), options.dtype)

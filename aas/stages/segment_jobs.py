@@ -34,6 +34,7 @@ class Annotation:
 
 
 def read_annotation(path: Path) -> Annotation:
+    """Raises ValueError or OSError for a file that is none."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise ValueError(f"{path} is no COCO or GranD-f annotation: it has no list `images`.")

@@ -1,9 +1,6 @@
-"""What `aas segment` writes for one image, and the process that writes it."""
+"""What `aas segment` writes for one image."""
 
-from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +10,6 @@ from aas.choices import Task
 from aas.records import Phrase
 from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.results import LabelledPoint, Result, result_of, write_result
-
-MAX_WAITING_WRITES = 16
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,7 @@ class SegmentResult:
     prompt_points: list[tuple[LabelledPoint, ...]] | None = None  # of each phrase all points; None: its one point
 
     def write(self) -> None:
+        """Makes run lengths and writes the file."""
         if self.task == "instance":
             write_instances(self.path, self.instances())
         else:
@@ -66,33 +62,3 @@ class SegmentResult:
                     found = Detection(self.image_id, *category, phrase.text, mask, score, area, self.points_xy[i])
                     detections.append(found)
         return InstanceResult(self.image_id, self.caption, tuple(detections))
-
-
-class Writer:
-    """Makes run lengths and writes, here or in another process."""
-
-    def __init__(self, in_process: bool):
-        self.pool = ProcessPoolExecutor(1, get_context("fork")) if in_process else None
-        self.waiting: deque[Future] = deque()
-        if self.pool:
-            self.pool.submit(int).result()  # starts it now, while this process has few threads
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def write(self, result: SegmentResult) -> None:
-        if self.pool is None:
-            result.write()
-            return
-        self.waiting.append(self.pool.submit(result.write))
-        while len(self.waiting) > MAX_WAITING_WRITES or (self.waiting and self.waiting[0].done()):
-            self.waiting.popleft().result()
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self.pool is None:
-            return
-        try:
-            while self.waiting and kind is None:
-                self.waiting.popleft().result()
-        finally:
-            self.pool.shutdown(cancel_futures=True)

@@ -26,10 +26,12 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """The whole text as UTF-8, or nothing."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """All of `content`, or nothing."""
     with written(path) as temporary:
         temporary.write_bytes(content)
 

@@ -18,6 +18,7 @@ def quoted(name: str) -> str:
 
 
 def unquoted(name: str) -> str:
+    """The name that `quoted` made a file name of."""
     return unquote(name)
 
 

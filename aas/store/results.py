@@ -117,6 +117,7 @@ def result_json(result: Result) -> dict[str, Any]:
 
 
 def as_lists(value: Any) -> Any:
+    """Tuples, and those in them, as lists."""
     return [as_lists(one) for one in value] if isinstance(value, tuple) else value
 
 
@@ -147,6 +148,7 @@ def raw_result(path: Path) -> dict[str, Any]:
 
 
 def loaded(path: Path) -> Any:
+    """The JSON of a file; ValueError, without the file's name, where it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -155,6 +157,7 @@ def loaded(path: Path) -> Any:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
+    """What is raised inside names the file."""
     try:
         yield
     except ValueError as error:  # also of JSON and of UTF-8
@@ -205,5 +208,6 @@ def _check_together(result: Result, lengths: dict[str, int]) -> None:
 
 
 def check_one_size(masks: Sequence[Rle]) -> None:
+    """ValueError where masks of one image differ in size."""
     if len({tuple(mask["size"]) for mask in masks}) > 1:
         raise ValueError("masks of one image differ in size")

@@ -32,6 +32,7 @@ class RunFolder:
         self.failed_path = path / "failed.jsonl"
 
     def item_path(self, key: str) -> Path:
+        """The file of an item, whether it is there or not."""
         name = f"{quoted(key)}{self.suffix}"
         if name in OWN_FILES:  # an image may be called "run"
             name = f"%{ord(name[0]):02X}{name[1:]}"
@@ -46,6 +47,7 @@ class RunFolder:
         return dict(sorted((unquoted(name.removesuffix(self.suffix)), self.path / name) for name in names))
 
     def is_done(self, key: str) -> bool:
+        """Whether its file is there."""
         return self.item_path(key).is_file()
 
     def begin(self, command: str, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -77,6 +79,7 @@ class RunFolder:
             )
 
     def description(self) -> dict[str, Any]:
+        """run.json; ValueError where it is damaged."""
         try:
             return json.loads(self.description_path.read_text(encoding="utf-8"))
         except ValueError as error:

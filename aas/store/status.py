@@ -29,6 +29,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def status_text(folder: Path, found: dict[str, Any]) -> str:
+    """`status` for people."""
     lines = [
         f"{folder}: aas {found['command']}",
         f"  {found['done']} of {found['total']} done, {len(found['failed'])} failed, {found['waiting']} to do",

@@ -13,27 +13,33 @@ Check = Callable[[Any], Any]
 
 
 def text(value: Any) -> str:
+    """ValueError for what is no text; so are all below."""
     return _must(isinstance(value, str), value, "text")
 
 
 def an_id(value: Any) -> str | int:
+    """Text, or a whole number."""
     return _must(isinstance(value, str) or _is_whole(value), value, "an id, text or a whole number")
 
 
 def number(value: Any) -> float:
+    """Finite."""
     is_float = isinstance(value, float) and math.isfinite(value)
     return _must(is_float or _is_whole(value), value, "a finite number")
 
 
 def whole(value: Any) -> int:
+    """A whole number."""
     return _must(_is_whole(value), value, "a whole number")
 
 
 def index(value: Any) -> int:
+    """A whole number, 0 or more."""
     return _must(_is_whole(value) and value >= 0, value, "a whole number from 0")
 
 
 def flag(value: Any) -> bool:
+    """True or false."""
     return _must(isinstance(value, bool), value, "true or false")
 
 
@@ -43,10 +49,12 @@ def mask(value: Any) -> Rle:
 
 
 def point_xy(value: Any) -> tuple[Any, ...]:
+    """Two finite numbers."""
     return _must(len(listed(value, number)) == 2, tuple(value), "two numbers, x and y")
 
 
 def labelled_points(value: Any) -> tuple[Any, ...]:
+    """Rows of x, y and label."""
     return listed(value, _labelled_point)
 
 
@@ -56,11 +64,13 @@ def _labelled_point(value: Any) -> tuple[Any, ...]:
 
 
 def span(value: Any) -> tuple[Any, ...]:
+    """A start, and an end that is not before it."""
     two = listed(value, index)
     return _must(len(two) == 2 and two[0] <= two[1], two, "a start and an end")
 
 
 def indices(value: Any) -> tuple[Any, ...]:
+    """A list of indices."""
     return listed(value, index)
 
 
@@ -76,6 +86,7 @@ def column(name: str, value: Any, check: Check) -> tuple[Any, ...]:
 
 
 def named(name: str, value: Any, check: Check) -> Any:
+    """`check(value)`; its error names the key."""
     try:
         return check(value)
     except (ValueError, TypeError) as error:

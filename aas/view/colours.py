@@ -71,4 +71,5 @@ def dark_ink(colour: RGB) -> RGB:
 
 
 def hex_of(colour: RGB) -> str:
+    """As CSS writes it."""
     return "#{:02x}{:02x}{:02x}".format(*colour)

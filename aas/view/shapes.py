@@ -15,6 +15,7 @@ _OVERSAMPLING = 4
 
 
 def around(point_xy: tuple[float, float], radius_px: float) -> Box:
+    """The square box around a point."""
     x, y = point_xy
     return x - radius_px, y - radius_px, x + radius_px, y + radius_px
 

@@ -28,9 +28,11 @@ class Run:
     owner: int = 0
 
     def width_px(self, size_px: int) -> float:
+        """How far the run moves the pen."""
         return faces.loaded(self.source, size_px).getlength(self.text, direction=self.direction())
 
     def direction(self) -> str | None:
+        """What Pillow is told, None for left to right."""
         return ("rtl" if self.rtl else "ltr") if SHAPES_TEXT else None
 
 

@@ -19,7 +19,7 @@ SPREAD = 0.005  # of the words for patches
 
 @torch.no_grad()
 def look_locally(vqmodel: nn.Module) -> None:
-    """Random eyes normalise the image as a whole, and every patch would change its word when a square is planted.
+    """A random encoder normalises the image as a whole, and every patch would change its word when a square is planted.
 
     Here a patch has word 0 unless it differs much from the rest of the image.
     """

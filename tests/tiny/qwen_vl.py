@@ -106,7 +106,7 @@ def qwen2_5_vl() -> QwenVL:
 
 
 def qwen3_vl() -> QwenVL:
-    """Deepstack: the eyes' first and second layers are added behind the language model's."""
+    """Deepstack: the encoder's first and second layers are added behind the language model's."""
     model = (Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor)
     return built("qwen3_vl", *model, QWEN3_VISION, QWEN3_TEXT)
 
