@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, TextStreamer
 
-from difflmm.data import ImageError, read_image
+from difflmm.data.images import ImageError, read_image
 
 HELP = "/image PATH: look at another image, from the start. /reset: from the start. /quit: the end."
 
@@ -49,9 +49,8 @@ class Chat:
 
     def _inputs(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        inputs = self.processor(images=self.image, text=text, add_special_tokens=False, return_tensors="pt").to(
-            self.model.device, self.model.dtype
-        )
+        inputs = self.processor(images=self.image, text=text, add_special_tokens=False, return_tensors="pt")
+        inputs = inputs.to(self.model.device, self.model.dtype)
         if self.image is not None and self.model.config.model_type == "difflmm":
             inputs["noise_seeds"] = torch.tensor([self.seed])
         return dict(inputs)
@@ -65,6 +64,7 @@ class Printer(TextStreamer):
         self.has_begun = False
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """`text`: the words that are new."""
         text = text if self.has_begun else text.lstrip()
         self.has_begun = bool(self.has_begun or text)
         super().on_finalized_text(text, stream_end)

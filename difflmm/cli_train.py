@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,8 @@ CHAT_EXAMPLES = (
     "  difflmm chat --model trained/tiny --image photo.jpg\n\n"
     '  echo "What is in the picture?" | difflmm chat --model trained/tiny --image photo.jpg'
 )
+
+Base = Annotated[str | None, typer.Option(help="Base LLM of a LoRA in the authors' format.")]
 
 
 def train(
@@ -43,7 +44,7 @@ def train(
 
 def chat(
     model: Annotated[str, typer.Option(help="A folder or Hugging Face id (id@revision).")],
-    base: Annotated[str | None, typer.Option(help="Base LLM of a LoRA in the authors' format.")] = None,
+    base: Base = None,
     image: Annotated[Path | None, typer.Option(help="What the conversation is about.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the diffusion encoder's noise.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 512,
@@ -64,15 +65,11 @@ def chat(
             talk.look_at(image)
     if sys.stdin.isatty():
         typer.echo(HELP, err=True)
-    converse(talk, _lines())
+    converse(talk, iter(_line, ""))
 
 
-def _lines() -> Iterator[str]:
-    """Of stdin; at a keyboard, with a prompt."""
-    while True:
-        if sys.stdin.isatty():
-            typer.echo("> ", nl=False, err=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield line
+def _line() -> str:
+    """The next of stdin, empty at its end; at a keyboard, with a prompt."""
+    if sys.stdin.isatty():
+        typer.echo("> ", nl=False, err=True)
+    return sys.stdin.readline()

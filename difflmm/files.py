@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,14 @@ def local_folder(what: str, name: str, beside: Path | None = None, only: list[st
     try:
         return Path(snapshot_download(repository, revision=revision or "main", allow_patterns=only))
     except (OSError, ValueError, HTTPError) as error:  # a ValueError where the name cannot be an id
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(
             f"No {what} {name!r}: give a folder, or a Hugging Face id that is in the cache or can be downloaded; a "
-            f"download that was interrupted goes on when the command is given again. ({reason})"
+            f"download that was interrupted goes on when the command is given again. ({_first_line(error)})"
         ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A checkpoint's file. Raises FileNotFoundError or ValueError, which say that the checkpoint is not complete."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}: the checkpoint is not complete.")
     try:
@@ -51,25 +51,35 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged, it is not JSON ({error}): get the file again.") from error
 
 
+def need_keys(path: Path, config: Collection[str], keys: Sequence[str]) -> None:
+    """ValueError where `config`, read of `path`, lacks some of `keys`."""
+    if missing := [key for key in keys if key not in config]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: get the file again.")
+
+
 def read_weights(folder: Path, names: Sequence[str] = MODEL_FILES) -> dict[str, Tensor]:
     """All tensors by name, of the first of `names` that is there or of the shards that it lists; mapped into memory
     where the format allows it. Nothing is ever unpickled but tensors."""
     name = next((name for name in names if (folder / name).is_file()), None)
     if name is None:
         raise FileNotFoundError(f"{folder} has no weights: there is none of {', '.join(names)}.")
-    files = [folder / name]
-    if name.endswith(INDEX):
-        files = [folder / shard for shard in sorted(set(read_json(folder / name)["weight_map"].values()))]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{folder}: {len(missing)} of {len(files)} weight files are missing ({', '.join(missing[:3])}"
-                f"{', …' if len(missing) > 3 else ''}): get them again."
-            )
     weights: dict[str, Tensor] = {}
-    for file in files:
+    for file in _shards(folder / name) if name.endswith(INDEX) else [folder / name]:
         weights |= _read(file)
     return weights
+
+
+def _shards(index: Path) -> list[Path]:
+    listed = read_json(index)
+    need_keys(index, listed, ("weight_map",))
+    files = [index.parent / shard for shard in sorted(set(listed["weight_map"].values()))]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{index.parent}: {len(missing)} of {len(files)} weight files are missing ({_some(missing, 3)}): get them "
+            "again."
+        )
+    return files
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -78,17 +88,17 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged or cut off ({reason}): get the file again.") from error
+        raise ValueError(f"{path} is damaged or cut off ({_first_line(error)}): get the file again.") from error
 
 
-def complain(what: str, missing: list[str], left_over: list[str]) -> None:
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def check_whole(what: str, missing: list[str], left_over: list[str]) -> None:
     """ValueError where a checkpoint lacks weights or has some that belong nowhere."""
-    reasons = []
-    if missing:
-        reasons.append(f"{len(missing)} weights are missing: {_some(missing)}")
-    if left_over:
-        reasons.append(f"{len(left_over)} have no place: {_some(left_over)}")
+    reasons = [f"{len(missing)} weights are missing: {_some(missing)}"] if missing else []
+    reasons += [f"{len(left_over)} have no place: {_some(left_over)}"] if left_over else []
     if reasons:
         raise ValueError(f"{what} is not whole, or not what it says. Of its weights, {'; '.join(reasons)}.")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedConfig
 
 MEBIBYTE = 2**20
 ENCODER_FIELDS = ("timestep", "up_block", "ensemble_size", "concat_clip", "implicit_caption", "positions")
@@ -12,15 +12,12 @@ ENCODER_FIELDS = ("timestep", "up_block", "ensemble_size", "concat_clip", "impli
 
 def describe(model: LlavaForConditionalGeneration) -> dict[str, Any]:
     """Of each part its parameters and their bytes; the image's grid in pixels and tokens; the memory of its keys and
-    values in the language model."""
+    values in the language model. JSON can hold it."""
     config = model.config
     tower, text = config.vision_config, config.text_config
     is_diffusion = config.model_type == "difflmm"
     side = tower.resolution if is_diffusion else tower.image_size
     grid_side = side // tower.patch_size
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    n_kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    cache = 2 * text.num_hidden_layers * n_kv_heads * head_dim * torch.finfo(model.dtype).bits // 8
     return {
         "model_type": config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -29,15 +26,26 @@ def describe(model: LlavaForConditionalGeneration) -> dict[str, Any]:
         "grid_hw": [grid_side, grid_side],
         "patch_px": tower.patch_size,
         "image_tokens": grid_side**2,
-        "image_cache_bytes": cache * grid_side**2,
+        "image_cache_bytes": _cache_bytes_per_token(text, model.dtype) * grid_side**2,
         "encoder": {name: getattr(tower, name) for name in ENCODER_FIELDS} if is_diffusion else None,
-        "text": {
-            "model_type": text.model_type,
-            "layers": text.num_hidden_layers,
-            "heads": text.num_attention_heads,
-            "width": text.hidden_size,
-            "context": getattr(text, "max_position_embeddings", None),
-        },
+        "text": _text(text),
+    }
+
+
+def _cache_bytes_per_token(text: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Of keys and values, in all layers."""
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    n_kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return 2 * text.num_hidden_layers * n_kv_heads * head_dim * torch.finfo(dtype).bits // 8
+
+
+def _text(text: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "model_type": text.model_type,
+        "layers": text.num_hidden_layers,
+        "heads": text.num_attention_heads,
+        "width": text.hidden_size,
+        "context": getattr(text, "max_position_embeddings", None),
     }
 
 
@@ -56,7 +64,7 @@ def _size(module: nn.Module) -> dict[str, int]:
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """For people."""
+    """What `describe` found, for people."""
     lines = [f"{found['model_type']} in {found['dtype']}", ""]
     for name, size in found["parts"].items():
         lines.append(f"  {name:<26}{size['parameters']:>15,} parameters {size['bytes'] / MEBIBYTE:>10,.1f} MiB")

@@ -1,4 +1,4 @@
-"""DiffLMM as transformers knows models: LLaVA with a `DiffusionEncoder` for its eyes.
+"""DiffLMM as transformers knows models: LLaVA with a `DiffusionEncoder` as its vision tower.
 
 Importing this file registers it with AutoConfig, AutoModelForImageTextToText and AutoProcessor. Its processor is
 LLaVA's own, set up by difflmm.processor.
@@ -25,7 +25,8 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 
-from difflmm.encoder import DiffusionEncoder, DiffusionEncoderConfig, Encoded
+from difflmm.encoder import DiffusionEncoder, Encoded
+from difflmm.encoder_config import DiffusionEncoderConfig
 from difflmm.projector import SDCLIPBlock
 
 
@@ -40,6 +41,8 @@ class DiffLMMConfig(LlavaConfig):
 
 
 class DiffLMMPreTrainedModel(LlavaPreTrainedModel):
+    """How a DiffLMM's own layers begin: as LLaVA's, tables of positions with zeros."""
+
     config: DiffLMMConfig
     config_class = DiffLMMConfig
 
@@ -68,8 +71,8 @@ class DiffLMMModel(DiffLMMPreTrainedModel, LlavaModel):
         clip_features: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """Each image's tokens [grid * grid, width], as `pooler_output`, of pixels (see `DiffusionEncoder.encode`) or
-        of what the encoder's `encode` made of them before."""
+        """Each image's tokens [grid * grid, width], as `pooler_output`, of pixels [images, 3, resolution, resolution]
+        and seeds [images] (see `DiffusionEncoder.encode`), or of what the encoder's `encode` made of them before."""
         if noisy_latents is None:
             encoded = self.vision_tower.encode(pixel_values, noise_seeds)
         else:
@@ -87,6 +90,7 @@ class DiffLMMModel(DiffLMMPreTrainedModel, LlavaModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
+        """As LLaVA's, of `input_ids` int64 [B, S]; the images as `DiffLMMForConditionalGeneration` takes them."""
         if pixel_values is not None or noisy_latents is not None:
             image = self.get_image_features(pixel_values, noise_seeds, noisy_latents, clip_features)
             mm_encoder_outputs = {"image": image}

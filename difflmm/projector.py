@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from difflmm.encoder import DiffusionEncoderConfig
+from difflmm.encoder_config import DiffusionEncoderConfig
 
 
 class SDCLIPBlock(nn.Module):
@@ -26,6 +26,7 @@ class SDCLIPBlock(nn.Module):
         self.positions = nn.Parameter(torch.zeros(shape)) if config.positions else None
 
     def forward(self, unet_features: Tensor, clip_features: Tensor | None) -> Tensor:
+        """Image tokens [B, grid * grid, text_width], of one dtype with what they are made of."""
         cells = F.gelu(self.narrow(self.norm(unet_features.flatten(2).transpose(1, 2))))
         if clip_features is not None:
             cells = torch.cat([cells, clip_features], dim=-1)

@@ -1,4 +1,8 @@
-"""Recipes: how a model is trained, as YAML, every value checked before anything is loaded."""
+"""Recipes: how a model is trained, as YAML, every value checked before anything is loaded.
+
+A recipe is a frozen dataclass, as the options of every `aas` command are; those are checked by typer, which reads the
+command line, and these by pydantic, since YAML has types of its own (it reads 1e-3 as text).
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -12,7 +16,7 @@ from pydantic.dataclasses import dataclass
 EncoderOption = Literal[
     "resolution", "timestep", "up_block", "ensemble_size", "concat_clip", "implicit_caption", "positions"
 ]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -49,9 +53,9 @@ class Recipe:
     lora_learning_rate: PositiveFloat = 2e-4
     lora_rank: PositiveInt = 128
     lora_alpha: PositiveFloat = 256
-    lora_dropout: Share = 0.05
+    lora_dropout: Fraction = 0.05
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: Share = 0.03  # share of all steps
+    warmup: Fraction = 0.03  # share of all steps
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: NonNegativeFloat = 1.0
     seed: NonNegativeInt = 42
@@ -67,18 +71,24 @@ class Recipe:
     keep_adapter: bool = False  # out/adapter: what was trained, unmerged
 
     def __post_init__(self) -> None:
-        towers = ("llm", "clip") if self.encoder == "clip" else ("llm", "diffusion")
-        is_new = any(getattr(self, name) is not None for name in ("llm", "diffusion", "clip"))
-        if [self.model is not None, is_new, self.synthetic].count(True) != 1:
-            raise ValueError(f"give one of: model; {' and '.join(towers)}; synthetic: true")
-        if is_new and (missing := [name for name in towers if getattr(self, name) is None]):
+        needed = ("llm", "clip") if self.encoder == "clip" else ("llm", "diffusion")
+        given = self.new_of()
+        if [self.model is not None, bool(given), self.synthetic].count(True) != 1:
+            raise ValueError(f"give one of: model; {' and '.join(needed)}; synthetic: true")
+        if given and (missing := [name for name in needed if name not in given]):
             raise ValueError(f"a new model with encoder: {self.encoder} needs {' and '.join(missing)}")
         if self.encoder == "clip" and (self.diffusion or self.encoder_options or self.features):
             raise ValueError("encoder: clip takes no diffusion, encoder_options or features")
         if self.synthetic == (self.data is not None):
             raise ValueError("give data, a JSON file in LLaVA's format" if not self.synthetic else "synthetic has data")
 
+    def new_of(self) -> dict[str, str]:
+        """What a new model is made of: `llm`, `diffusion` and `clip`, those that are given."""
+        parts = {"llm": self.llm, "diffusion": self.diffusion, "clip": self.clip}
+        return {name: of for name, of in parts.items() if of is not None}
+
     def to_yaml(self) -> str:
+        """As `read_recipe` reads it; values that are None are left out."""
         plain = {name: str(of) if isinstance(of, Path) else of for name, of in asdict(self).items()}
         return yaml.safe_dump({name: of for name, of in plain.items() if of is not None}, sort_keys=False)
 

@@ -6,6 +6,7 @@ Coloured squares on grey, with sentences that name the colour and the place.
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -45,16 +46,23 @@ def write_pictures(folder: Path, n: int = 128) -> Path:
     kinds = [(colour, place) for colour in COLOURS for place in PLACES]
     for i in range(n):
         colour, place = kinds[i % len(kinds)]
-        grey, top = 90 + i * 37 % 80, 2 + i * 11 % 34
-        picture = Image.new("RGB", (SIDE, SIDE), (grey, grey, grey))
-        picture.paste(COLOURS[colour], (PLACES[place], top, PLACES[place] + SQUARE, top + SQUARE))
-        picture.save(folder / f"{i:04}.png")
-        turns = [("human", f"<image>\n{QUESTION}"), ("gpt", f"A {colour} square {place}.")]
-        conversation = [{"from": who, "value": text} for who, text in turns]
-        rows.append({"id": f"{i:04}", "image": f"{i:04}.png", "conversations": conversation})
+        _picture(colour, place, grey=90 + i * 37 % 80, top=2 + i * 11 % 34).save(folder / f"{i:04}.png")
+        rows.append(_row(f"{i:04}", f"A {colour} square {place}."))
     path = folder / "data.json"
     path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return path
+
+
+def _picture(colour: str, place: str, grey: int, top: int) -> Image.Image:
+    picture = Image.new("RGB", (SIDE, SIDE), (grey, grey, grey))
+    picture.paste(COLOURS[colour], (PLACES[place], top, PLACES[place] + SQUARE, top + SQUARE))
+    return picture
+
+
+def _row(name: str, answer: str) -> dict[str, Any]:
+    turns = [("human", f"<image>\n{QUESTION}"), ("gpt", answer)]
+    conversation = [{"from": who, "value": text} for who, text in turns]
+    return {"id": name, "image": f"{name}.png", "conversations": conversation}
 
 
 def _sentences() -> Iterator[str]:

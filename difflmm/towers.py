@@ -1,4 +1,4 @@
-"""Towers, from where they lie to the weights of a model's eyes."""
+"""Vision towers: folders of a CLIP or a Stable Diffusion to the weights of a model's `vision_tower`."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlavaImageProcessorPil, PreTrainedConfig
 
-from difflmm.files import COMPUTED, complain, local_folder, read_json, read_weights
+from difflmm.files import COMPUTED, check_whole, local_folder, need_keys, read_json, read_weights
 from difflmm.processor import square_image_processor
 
 # Of a Stable Diffusion on the hub, which holds the same weights in several formats.
 DIFFUSION_FILES = ["*/*.json", "tokenizer/*", "*/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
 
+# What a DiffLMM's config.json says in the authors' format.
+DIFFUSION_KEYS = (
+    "mm_vision_resolution", "mm_vision_sd_timestep", "mm_vision_select_layer", "mm_vision_sd_ensemble_size",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Tower:
-    """What sees, loaded: `weights` under the names of a model's `model.vision_tower.…`."""
+    """A visual encoder, loaded: `weights` are named as in a model behind `model.vision_tower.`."""
 
     config: PreTrainedConfig
     weights: dict[str, Tensor]
@@ -26,16 +31,19 @@ class Tower:
 
     @property
     def is_clip(self) -> bool:
+        """Otherwise a diffusion encoder."""
         return isinstance(self.config, CLIPVisionConfig)
 
     @property
     def n_cells(self) -> int:
-        """Image tokens."""
+        """How many image tokens it makes."""
         side = self.config.image_size if self.is_clip else self.config.resolution
         return (side // self.config.patch_size) ** 2
 
 
 def clip_tower(name: str, do_pad: bool, beside: Path | None = None) -> Tower:
+    """A CLIP of a folder (also one `beside` a checkpoint) or Hugging Face id. `do_pad`: images to a square; otherwise
+    their centre is seen. Raises ValueError or FileNotFoundError for what is none, or not whole."""
     folder, config, weights = _clip(name, beside)
     read_json(folder / "preprocessor_config.json")  # its absence is told in our words
     return Tower(config, weights, LlavaImageProcessorPil.from_pretrained(folder, do_pad=do_pad))
@@ -56,6 +64,7 @@ def _clip(name: str, beside: Path | None) -> tuple[Path, CLIPVisionConfig, dict[
 
 def diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> Tower:
     """That of a DiffLMM checkpoint in the authors' format."""
+    need_keys(folder / "config.json", config, DIFFUSION_KEYS)
     concat, caption = config.get("mm_vision_sd_concat_clip", False), config.get("mm_vision_sd_implicit_caption", False)
     tower = diffusion_tower(
         config["mm_vision_tower"],
@@ -80,6 +89,7 @@ def diffusion_tower_of(folder: Path, config: dict[str, Any], dtype: torch.dtype)
 
 
 def need_diffusers() -> None:
+    """ValueError that says how to install diffusers; where it is, transformers knows `difflmm` as a type of model."""
     if find_spec("diffusers") is None:
         raise ValueError('DiffLMM needs diffusers: pip install "attend-and-segment[difflmm]"')
     import difflmm.model  # noqa: F401  registers it
@@ -93,17 +103,18 @@ def diffusion_tower(
     image_processor: dict[str, bool] | None = None,
     **encoder: Any,
 ) -> Tower:
+    """A Stable Diffusion and a CLIP, each a folder (also one `beside` a checkpoint) or Hugging Face id, without CLIP's
+    last layer and what else the encoder does not need. `image_processor`: options of `square_image_processor`;
+    `encoder`: fields of `DiffusionEncoderConfig`. Raises ValueError or FileNotFoundError."""
     need_diffusers()
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    from difflmm.encoder import DiffusionEncoderConfig, unet_until, vae_encoder
+    from difflmm.encoder_config import DiffusionEncoderConfig
 
     folder = local_folder("vision tower", diffusion, beside, DIFFUSION_FILES)
     clip_config: CLIPVisionConfig | None = None
     clip_weights: dict[str, Tensor] = {}
     if clip is not None:
         _, clip_config, clip_weights = _clip(clip, beside)
-        _without_last_layer(clip_config, clip_weights)
+        _drop_last_layer(clip_config, clip_weights)
     config = DiffusionEncoderConfig(
         unet_config=_own_config(folder / "unet/config.json"),
         vae_config=_own_config(folder / "vae/config.json"),
@@ -112,14 +123,24 @@ def diffusion_tower(
         **encoder,
     )
     config.check()
-    unet = unet_until(_read_part(UNet2DConditionModel, folder / "unet", dtype), config.up_block)
-    vae = vae_encoder(_read_part(AutoencoderKL, folder / "vae", dtype))
-    weights = {f"clip.{name}": weight for name, weight in clip_weights.items()}
-    weights |= {f"unet.{name}": weight for name, weight in unet.state_dict().items()}
-    weights |= {f"vae.{name}": weight for name, weight in vae.state_dict().items()}
+    weights = {f"clip.{name}": weight for name, weight in clip_weights.items()} | _diffusion_weights(
+        folder, config.up_block, dtype
+    )
     if not config.implicit_caption:
         weights["null_caption"] = _null_caption(folder, dtype)
     return Tower(config, weights, square_image_processor(config.resolution, **(image_processor or {})))
+
+
+def _diffusion_weights(folder: Path, up_block: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Those of U-Net and VAE that the encoder needs."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    from difflmm.encoder import unet_until, vae_encoder
+
+    unet = unet_until(_read_part(UNet2DConditionModel, folder / "unet", dtype), up_block)
+    vae = vae_encoder(_read_part(AutoencoderKL, folder / "vae", dtype))
+    weights = {f"unet.{name}": weight for name, weight in unet.state_dict().items()}
+    return weights | {f"vae.{name}": weight for name, weight in vae.state_dict().items()}
 
 
 def _own_config(path: Path) -> dict[str, Any]:
@@ -127,7 +148,7 @@ def _own_config(path: Path) -> dict[str, Any]:
     return {key: value for key, value in read_json(path).items() if not key.startswith("_")}
 
 
-def _without_last_layer(config: CLIPVisionConfig, weights: dict[str, Tensor]) -> None:
+def _drop_last_layer(config: CLIPVisionConfig, weights: dict[str, Tensor]) -> None:
     """A tower is read behind its last layer but one."""
     config.num_hidden_layers -= 1
     for name in [name for name in weights if name.startswith(f"encoder.layers.{config.num_hidden_layers}.")]:
@@ -143,7 +164,7 @@ def _read_part(part_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} cannot be loaded, get it again: {reason[:300]}") from error
-    complain(f"The tower {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
+    check_whole(f"The tower {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
     return part
 
 
@@ -152,7 +173,7 @@ def _null_caption(folder: Path, dtype: torch.dtype) -> Tensor:
     """What the text encoder makes of the empty prompt [77, width]: the U-Net's text where there is no caption."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from difflmm.encoder import NULL_CAPTION_TOKENS
+    from difflmm.encoder_config import NULL_CAPTION_TOKENS
 
     read_json(folder / "text_encoder/config.json")  # its absence is told in our words
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")

@@ -1,12 +1,39 @@
-"""What a command says when its user is mistaken."""
+"""How the commands look: help in panels and colours; what a user gets wrong is one plain line and an exit code.
+
+`aas.cli` has the same for its own commands: neither package is there for the other's sake.
+"""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 EXTRA = ("accelerate", "diffusers", "peft", "pydantic", "yaml")  # what the extra `difflmm` brings, as modules
+
+
+class Command(TyperCommand):
+    """Its help has panels; its errors have none, unlike typer's own where help has them."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """For typer, instead of its plain one."""
+        _format_help(self, ctx)
+
+
+class Group(TyperGroup):
+    """As `Command`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """For typer, instead of its plain one."""
+        _format_help(self, ctx)
+
+
+def _format_help(of: Any, ctx: Any) -> None:
+    from typer.rich_utils import rich_format_help
+
+    rich_format_help(obj=of, ctx=ctx, markup_mode="rich")
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from peak_memory import peak_bytes
 
-from difflmm.encoder import DiffusionEncoder, DiffusionEncoderConfig
+from difflmm.encoder import DiffusionEncoder
+from difflmm.encoder_config import DiffusionEncoderConfig
 
 MEBIBYTE = 2**20
 # https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5, configs of unet, vae and scheduler.

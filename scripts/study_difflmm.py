@@ -29,7 +29,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGen
 import aas.lmms.embedded  # noqa: F401  registers the embedded LMM's tower
 from aas.paths import embedded_dir
 from aas.store.atomic import write_text
-from difflmm.data import read_image
+from difflmm.data.images import read_image
 from difflmm.recipe import Recipe, read_recipe
 from difflmm.train import train
 

@@ -20,7 +20,11 @@ from aas.metrics.mean import mean
 from aas.phrases.categories import CategoryMatcher
 from aas.store.atomic import write_text
 from difflmm.checkpoint import load_checkpoint
-from difflmm.data import IGNORE, Collator, Conversations, Row, Texts, check_images
+from difflmm.data.batches import Collator
+from difflmm.data.conversations import Conversations
+from difflmm.data.images import check_images
+from difflmm.data.rows import Row
+from difflmm.data.tokens import IGNORE, RowTokenizer
 
 QUESTION = "Describe the image in detail."
 CATEGORY_THRESH = 0.7  # as scripts/embedded/evaluate.py has it
@@ -73,7 +77,7 @@ class Judge:
             image = self.small / self.photos[(i + shift) % len(self.photos)].small_file
             rows += [Row(len(rows) + j, "", image, (QUESTION, text)) for j, text in enumerate(photo.captions)]
             image_ids += [photo.image_id] * len(photo.captions)
-        texts = Texts(processor, model.config.image_seq_length, 512, plain=False)
+        texts = RowTokenizer(processor, model.config.image_seq_length, 512, plain=False)
         digests = check_images(rows, 1)[2]
         data = Conversations(rows, texts, digests, 0, needs_noise=model.config.model_type == "difflmm")
         collate, sums = Collator(0, torch.float32), []

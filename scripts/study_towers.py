@@ -20,7 +20,7 @@ from tqdm import trange
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from difflmm.data import read_image
+from difflmm.data.images import read_image
 from difflmm.processor import square_image_processor
 
 SIDE, PATCH = 128, 16  # of the square photograph and of CLIP's patch, in pixels: 8 x 8 cells, as the U-Net's up-block 1

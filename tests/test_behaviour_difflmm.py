@@ -16,10 +16,13 @@ from peft import PeftModel
 from PIL import Image
 from transformers import LlamaForCausalLM
 
-from difflmm.checkpoint import load_checkpoint, new_difflmm
-from difflmm.data import IGNORE, Collator, read_image
+from difflmm.checkpoint import load_checkpoint
+from difflmm.data.batches import Collator
+from difflmm.data.features import fingerprint
+from difflmm.data.images import read_image
+from difflmm.data.tokens import IGNORE
 from difflmm.encoder import DiffusionEncoder
-from difflmm.features import fingerprint
+from difflmm.new_models import new_difflmm
 from difflmm.processor import tokenizer_with_image
 from difflmm.recipe import Recipe
 from difflmm.synthetic import SIDE, write_models, write_pictures

@@ -17,9 +17,10 @@ import difflmm.checkpoint
 import difflmm.towers
 from aas.lmms import load_lmm
 from aas.lmms.base import AskOptions
-from difflmm.checkpoint import load_checkpoint, new_difflmm, new_llava
+from difflmm.checkpoint import load_checkpoint
 from difflmm.cli import app
 from difflmm.model import DiffLMMForConditionalGeneration
+from difflmm.new_models import new_difflmm, new_llava
 from tests import tiny
 from tests.test_llava_original import change_json, cut, load_file
 from tests.tiny import difflmm as release
@@ -200,6 +201,13 @@ def test_info(converted, written):
     assert code == 0 and "difflmm in bfloat16" in output and "8 x 8 tokens of 16 pixels" in output
 
 
+def test_help_has_panels_and_errors_have_none(written, tmp_path):
+    code, output = run("convert", "--help")
+    assert code == 0 and "╭─ Options" in output and "difflmm convert difflmm-lora/" in output
+    code, output = run("convert", written[0], tmp_path / "out", "--dtype", "int8")
+    assert code == 2 and "╭" not in output and "is not one of 'auto', 'float32', 'bfloat16', 'float16'" in output
+
+
 def test_convert_errors(written, converted, tmp_path, monkeypatch):
     folder, base, _ = written
     code, output = run("convert", folder, tmp_path / "out")
@@ -241,6 +249,20 @@ def test_configs_that_do_not_fit(copied, changes, message):
     folder, base = copied
     change_json(folder / "config.json", **changes)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_checkpoint(str(folder), str(base))
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("config.json", "mm_vision_resolution"), ("adapter_config.json", "lora_alpha"), ("config.json", "hidden_size")],
+)
+def test_configs_that_lack_a_value(copied, file, key):
+    folder, base = copied
+    settings = json.loads((folder / file).read_text())
+    del settings[key]
+    write_json(folder / file, settings)
+    message = f"{key} 64, the LoRA" if key == "hidden_size" else f"{file} lacks {key}: get the file again"
+    with pytest.raises(ValueError, match=message):
         load_checkpoint(str(folder), str(base))
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from difflmm.encoder import DiffusionEncoder, DiffusionEncoderConfig
+from difflmm.encoder import DiffusionEncoder
+from difflmm.encoder_config import DiffusionEncoderConfig
 from tests.tiny import difflmm as tiny
 
 SEEDS = torch.tensor([7, 8, 7])

@@ -20,13 +20,20 @@ from PIL import Image
 from transformers import LlavaProcessor
 from typer.testing import CliRunner
 
+import difflmm.train.arguments
 from difflmm.chat import Chat, converse
-from difflmm.checkpoint import load_checkpoint, new_difflmm
-from difflmm.data import IGNORE, EpochSampler, Row, Texts, check_images, read_rows
+from difflmm.checkpoint import load_checkpoint
+from difflmm.data.batches import EpochSampler
+from difflmm.data.images import check_images
+from difflmm.data.rows import Row, read_rows
+from difflmm.data.tokens import IGNORE, RowTokenizer
+from difflmm.new_models import new_difflmm
 from difflmm.processor import make_processor, square_image_processor, tokenizer_with_image
 from difflmm.recipe import Recipe, read_recipe
 from difflmm.synthetic import QUESTION, SIDE, write_models, write_pictures
-from difflmm.train import starting_model, train, with_adapter
+from difflmm.train import train
+from difflmm.train.adapter import starting_model, with_adapter
+from difflmm.train.arguments import training_arguments
 from tests.tiny.llava_original import write_tokenizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -77,7 +84,7 @@ def processor(request, parts, tmp_path) -> LlavaProcessor:
 def test_loss_is_of_the_answers_alone(processor, has_image):
     """Held against what the processor makes of each question's prompt, and of the conversation up to each answer."""
     row = Row(0, "0", Path("image.png") if has_image else None, TEXTS)
-    tokens = Texts(processor, N_CELLS, 1000, plain=False)([row])[0]
+    tokens = RowTokenizer(processor, N_CELLS, 1000, plain=False)([row])[0]
     images = Image.new("RGB", (SIDE, SIDE)) if has_image else None
 
     def ids(n_texts: int) -> list[int]:
@@ -99,7 +106,7 @@ def test_loss_is_of_the_answers_alone(processor, has_image):
 
 def test_plain_template_is_image_then_caption(processor):
     """As LLaVA's first stage: the loss is of the caption and its line break."""
-    tokens = Texts(processor, N_CELLS, 1000, plain=True)([Row(0, "0", Path("x.png"), ("", "A red square."))])[0]
+    tokens = RowTokenizer(processor, N_CELLS, 1000, plain=True)([Row(0, "0", Path("x.png"), ("", "A red square."))])[0]
     caption = processor.tokenizer("A red square.\n", add_special_tokens=False)["input_ids"]
     image = [processor.tokenizer.bos_token_id] + [processor.image_token_id] * N_CELLS
     assert tokens.input_ids.tolist() == image + caption
@@ -219,10 +226,24 @@ def test_a_missing_library_is_told(monkeypatch):
     from difflmm.cli import app
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.delitem(sys.modules, "difflmm.train")
+    for name in [name for name in sys.modules if name.startswith("difflmm.train")]:
+        monkeypatch.delitem(sys.modules, name)
     result = CliRunner().invoke(app, ["train", "--config", str(RECIPES / "tiny.yaml")])
     assert result.exit_code == 2
     assert result.stderr == 'difflmm: needs peft: pip install "attend-and-segment[difflmm]"\n'
+
+
+def test_wrong_settings_of_deepspeed_are_told(parts, tmp_path, monkeypatch):
+    def told(text: str) -> str:
+        (tmp_path / "zero.json").write_text(text)
+        with pytest.raises(ValueError) as caught:
+            training_arguments(recipe(parts, tmp_path / "out", deepspeed=tmp_path / "zero.json"))
+        return str(caught.value)
+
+    assert told("{}") == "deepspeed: pip install deepspeed"
+    monkeypatch.setattr(difflmm.train.arguments, "find_spec", lambda name: name)
+    assert "zero.json is not JSON" in told("{")
+    assert "take stage 2" in told('{"zero_optimization": {"stage": 3}}')
 
 
 # ----------------------------------------------------------------------------------------------- what is trained

@@ -16,7 +16,7 @@ from study_judge import QUESTION, Bootstrap, summarise
 from study_towers import captioned_photos
 
 from difflmm.checkpoint import load_checkpoint
-from difflmm.data import read_image
+from difflmm.data.images import read_image
 from tests.conftest import shared
 
 

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from aas.lmms.difflmm import DiffLMM
-from difflmm.encoder import DiffusionEncoderConfig
+from difflmm.encoder_config import DiffusionEncoderConfig
 from difflmm.model import DiffLMMConfig, DiffLMMForConditionalGeneration
 from difflmm.processor import make_processor, square_image_processor
 from tests.tiny import byte_level_tokenizer

@@ -24,17 +24,18 @@ from difflmm.encoder import DiffusionEncoder
 
 
 class FeatureCache:
-    """`recipe`: what features are made with, as `fingerprint` says it."""
+    """A folder of features. `made_with`: all but the image and its noise that decides them, see `fingerprint`."""
 
-    def __init__(self, folder: Path, recipe: str):
-        self.folder, self.recipe = folder, recipe
+    def __init__(self, folder: Path, made_with: str):
+        self.folder, self.made_with = folder, made_with
 
     def path(self, digest: str, seed: int) -> Path:
         """Where the features of an image (its SHA-256) with the noise of `seed` are."""
-        key = hashlib.sha256(f"{self.recipe}:{digest}:{seed}".encode()).hexdigest()
+        key = hashlib.sha256(f"{self.made_with}:{digest}:{seed}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def read(self, digest: str, seed: int) -> dict[str, Tensor]:
+        """`noisy_latents` [ensemble, c, h, w], `clip_features` [cells, channels]. ValueError: the file is damaged."""
         path = self.path(digest, seed)
         try:
             return load_file(path)
@@ -42,6 +43,7 @@ class FeatureCache:
             raise ValueError(f"{path} is damaged ({error}): remove it, and it is made again.") from error
 
     def write(self, digest: str, seed: int, features: dict[str, Tensor]) -> None:
+        """Keeps what `read` gives; the file is there when it is whole."""
         path = self.path(digest, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
@@ -77,8 +79,8 @@ def fill(
     batch_size: int,
     n_workers: int,
 ) -> None:
-    """Makes the features of those `images` (path, SHA-256, seed) that have none yet. `pixels_of`: an image's input
-    [3, side, side]."""
+    """Makes the features of those `images` (path, SHA-256, seed) that have none yet. `pixels_of`: an image's input,
+    float32 [3, side, side]. `autocast`: what the encoder computes in."""
     todo = [each for each in images if not cache.path(*each[1:]).is_file()]
     loader = DataLoader(_Pixels(todo, pixels_of), batch_size, num_workers=n_workers)
     batches = tqdm(loader, "Keeping features", leave=False)

@@ -1,0 +1,68 @@
+"""Images: read, and looked at before anything is loaded."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from difflmm.data.rows import Row, Skipped
+
+
+class ImageError(ValueError):
+    """The image cannot be used; the message names it."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """Upright, RGB. Raises ImageError for what is missing, broken or cut off."""
+    return _read(path, path)
+
+
+def _read(path: Path, source: Any) -> Image.Image:
+    """`source`: the file, or where its bytes are."""
+    try:
+        with Image.open(source) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not an image, broken or cut off ({error})") from error
+
+
+def check_images(
+    rows: Sequence[Row], n_threads: int, process: int = 0, n_processes: int = 1
+) -> tuple[list[Row], list[Skipped], dict[Path, str]]:
+    """Rows whose image can be read, the others, and the SHA-256 of each image. Every image is decoded once;
+    where there are several processes, each of them looks at its share."""
+    paths = list(dict.fromkeys(row.image for row in rows if row.image))
+    with ThreadPoolExecutor(n_threads) as pool:
+        share = paths[process::n_processes]
+        looked_at = pool.map(_digest_or_error, share)
+        told = tqdm(looked_at, "Looking at images", len(share), leave=False, disable=process > 0)
+        found = list(zip(share, told, strict=True))
+    results = dict(gather_object(found) if n_processes > 1 else found)
+    errors = {path: error for path, (_, error) in results.items() if error}
+    good = [row for row in rows if row.image not in errors]
+    bad = [Skipped(row.index, row.id, errors[row.image]) for row in rows if row.image in errors]
+    return good, bad, {path: digest for path, (digest, _) in results.items()}
+
+
+def _digest_or_error(path: Path) -> tuple[str, str]:
+    try:
+        content = path.read_bytes()
+        _read(path, BytesIO(content))
+    except OSError as error:
+        return "", f"{path}: {(error.strerror or str(error)).lower()}"
+    except ImageError as error:
+        return "", str(error)
+    return hashlib.sha256(content).hexdigest(), ""
+
+
+def noise_seed(digest: str, seed: int) -> int:
+    """Of an image's noise: its own, whatever the image's name, the row or the process. 63 bits."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{digest}".encode()).digest()[:8]) >> 1

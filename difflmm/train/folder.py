@@ -1,0 +1,52 @@
+"""The folder of a run: whether it may be filled, and what is noted in it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers.trainer import TRAINER_STATE_NAME
+
+from difflmm.data.rows import Skipped, summary
+from difflmm.recipe import Recipe
+
+CHECKPOINTS, RECIPE, SKIPPED, LOG = "checkpoints", "recipe.yaml", "skipped.jsonl", "log.jsonl"
+
+
+def checked_checkpoint(recipe: Recipe) -> str | None:
+    """The folder of the last whole checkpoint in `recipe.out`, None if there is none yet; ValueError if `recipe.out` is
+    another run's."""
+    path = recipe.out / RECIPE
+    if (recipe.out / "config.json").is_file():
+        raise ValueError(f"{recipe.out} holds a finished model: remove it, or take another out.")
+    last = _last_whole(recipe.out / CHECKPOINTS)
+    if last is not None and path.is_file() and path.read_text(encoding="utf-8") != recipe.to_yaml():
+        raise ValueError(f"{last} was made by another recipe ({path}): go on with that one, or take another out.")
+    return last
+
+
+def _last_whole(folder: Path) -> str | None:
+    by_step = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+    return next((str(checkpoint) for checkpoint in by_step if _is_whole(checkpoint)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The Trainer's state is written last."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def note(recipe: Recipe, skipped: Sequence[Skipped], n_used: int) -> None:
+    """What is trained on and which rows are not, into `recipe.out`; how many are not, on stderr."""
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    (recipe.out / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    path = recipe.out / SKIPPED
+    path.unlink(missing_ok=True)
+    if skipped:
+        lines = [json.dumps({"row": each.index, "id": each.id, "error": each.error}) + "\n" for each in skipped]
+        path.write_text("".join(lines), encoding="utf-8")
+        n_rows = len(skipped) + n_used
+        print(f"{len(skipped)} of {n_rows} rows are skipped: {summary(skipped)}. See {path}", file=sys.stderr)
