@@ -12,42 +12,42 @@ from aas.presets import PRESETS
 Row = dict[str, Any]
 GIBIBYTE = 2**30
 BITS_OF_4BIT = 4.5  # nf4 with its block constants
-# Hugging Face id -> about how many parameters, in 10^9, the vision encoder included
+# Hugging Face id -> type of its config, and about how many parameters, in 10^9, the vision encoder included
 CHECKPOINTS = {
-    "llava-hf/llava-1.5-7b-hf": 7.06,
-    "llava-hf/llava-1.5-13b-hf": 13.35,
-    "llava-hf/llava-v1.6-mistral-7b-hf": 7.57,
-    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": 0.89,
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": 8.03,
-    "Qwen/Qwen2-VL-2B-Instruct": 2.21,
-    "Qwen/Qwen2.5-VL-3B-Instruct": 3.75,
-    "Qwen/Qwen2.5-VL-7B-Instruct": 8.29,
-    "Qwen/Qwen3-VL-4B-Instruct": 4.44,
-    "Qwen/Qwen3-VL-8B-Instruct": 8.77,
-    "OpenGVLab/InternVL3-8B-hf": 7.94,
-    "google/gemma-3-4b-it": 4.30,
-    "google/gemma-3-12b-it": 12.19,
-    "google/paligemma-3b-mix-448": 2.92,
-    "HuggingFaceTB/SmolVLM-256M-Instruct": 0.26,
-    "HuggingFaceTB/SmolVLM-Instruct": 2.25,
-    "HuggingFaceM4/Idefics3-8B-Llama3": 8.46,
-    "mistral-community/pixtral-12b": 12.68,
-    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": 24.01,
-    "deepseek-community/deepseek-vl-7b-chat": 7.34,
-    "deepseek-community/Janus-Pro-7B": 7.42,
-    "facebook/chameleon-7b": 7.04,
-    "zai-org/GLM-4.1V-9B-Thinking": 10.29,
-    "meta-llama/Llama-3.2-11B-Vision-Instruct": 10.67,
-    "florence-community/Florence-2-large": 0.82,
+    "llava-hf/llava-1.5-7b-hf": ("llava", 7.06),
+    "llava-hf/llava-1.5-13b-hf": ("llava", 13.35),
+    "llava-hf/llava-v1.6-mistral-7b-hf": ("llava_next", 7.57),
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": ("llava_onevision", 0.89),
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": ("llava_onevision", 8.03),
+    "Qwen/Qwen2-VL-2B-Instruct": ("qwen2_vl", 2.21),
+    "Qwen/Qwen2.5-VL-3B-Instruct": ("qwen2_5_vl", 3.75),
+    "Qwen/Qwen2.5-VL-7B-Instruct": ("qwen2_5_vl", 8.29),
+    "Qwen/Qwen3-VL-4B-Instruct": ("qwen3_vl", 4.44),
+    "Qwen/Qwen3-VL-8B-Instruct": ("qwen3_vl", 8.77),
+    "OpenGVLab/InternVL3-8B-hf": ("internvl", 7.94),
+    "google/gemma-3-4b-it": ("gemma3", 4.30),
+    "google/gemma-3-12b-it": ("gemma3", 12.19),
+    "google/paligemma-3b-mix-448": ("paligemma", 2.92),
+    "HuggingFaceTB/SmolVLM-256M-Instruct": ("idefics3", 0.26),
+    "HuggingFaceTB/SmolVLM-Instruct": ("idefics3", 2.25),
+    "HuggingFaceM4/Idefics3-8B-Llama3": ("idefics3", 8.46),
+    "mistral-community/pixtral-12b": ("llava", 12.68),
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": ("mistral3", 24.01),
+    "deepseek-community/deepseek-vl-7b-chat": ("deepseek_vl", 7.34),
+    "deepseek-community/Janus-Pro-7B": ("janus", 7.42),
+    "facebook/chameleon-7b": ("chameleon", 7.04),
+    "zai-org/GLM-4.1V-9B-Thinking": ("glm4v", 10.29),
+    "meta-llama/Llama-3.2-11B-Vision-Instruct": ("mllama", 10.67),
+    "florence-community/Florence-2-large": ("florence2", 0.82),
 }
 SEGMENTERS = {
-    "facebook/sam-vit-base": 0.094,
-    "facebook/sam-vit-large": 0.312,
-    "facebook/sam-vit-huge": 0.641,
-    "syscv-community/sam-hq-vit-huge": 0.644,
-    "facebook/sam2.1-hiera-tiny": 0.039,
-    "facebook/sam2.1-hiera-large": 0.224,
-    "facebook/sam3": 0.860,
+    "facebook/sam-vit-base": ("sam", 0.094),
+    "facebook/sam-vit-large": ("sam", 0.312),
+    "facebook/sam-vit-huge": ("sam", 0.641),
+    "syscv-community/sam-hq-vit-huge": ("sam_hq", 0.644),
+    "facebook/sam2.1-hiera-tiny": ("sam2_video", 0.039),
+    "facebook/sam2.1-hiera-large": ("sam2_video", 0.224),
+    "facebook/sam3": ("sam3_video", 0.860),
 }
 PIPELINES = {
     "embedded": "English, trained here; ships with the package, with word vectors of its own",
@@ -60,7 +60,7 @@ PIPELINES = {
 
 def models() -> list[Row]:
     """Checkpoints to name with --model, and a line for each family of LMMs."""
-    return [_embedded("lmm"), *_sized(CHECKPOINTS)] + [
+    return [_embedded("lmm", "llava"), *_sized(CHECKPOINTS)] + [
         {"model_type": model_type, "family": family, "image_tokens": described}
         for model_type, (family, described) in sorted(_families(registry.LMM_FAMILIES).items())
     ]
@@ -70,7 +70,7 @@ def segmenters() -> list[Row]:
     """Checkpoints to name with --segmenter, names that need none, and the types of checkpoints."""
     named = [{"id": name, "class": where} for name, where in registry.SEGMENTERS_BY_NAME.items()]
     types = [{"model_type": name, "family": family} for name, (family, _) in _families(registry.SEGMENTERS).items()]
-    return [_embedded("segmenter"), *_sized(SEGMENTERS), *named, *types]
+    return [_embedded("segmenter", "embedded_sam"), *_sized(SEGMENTERS), *named, *types]
 
 
 def phrases() -> list[Row]:
@@ -119,21 +119,22 @@ def _described(table: dict[str, str]) -> list[Row]:
     return [{"id": name, "what": described} for name, (_, described) in _families(table).items()]
 
 
-def _sized(checkpoints: dict[str, float]) -> list[Row]:
-    return [_with_memory(name, billions * 1e9) for name, billions in checkpoints.items()]
+def _sized(checkpoints: dict[str, tuple[str, float]]) -> list[Row]:
+    return [_with_memory(name, model_type, billions * 1e9) for name, (model_type, billions) in checkpoints.items()]
 
 
-def _with_memory(name: str, n_weights: float) -> Row:
+def _with_memory(name: str, model_type: str, n_weights: float) -> Row:
     """About: what else lies in memory depends on the images and the answers, see `aas doctor`."""
     return {
         "id": name,
+        "model_type": model_type,
         "parameters_billion": round(n_weights / 1e9, 4),
         "bf16_gib": round(n_weights * 2 / GIBIBYTE, 3),
         "4bit_gib": round(n_weights * BITS_OF_4BIT / 8 / GIBIBYTE, 3),
     }
 
 
-def _embedded(kind: str) -> Row:
+def _embedded(kind: str, model_type: str) -> Row:
     from safetensors import safe_open
 
     from aas.paths import embedded_dir
@@ -143,7 +144,7 @@ def _embedded(kind: str) -> Row:
         with safe_open(path, "np") as file:
             for name in file.keys():  # noqa: SIM118  no mapping
                 n_weights += math.prod(file.get_slice(name).get_shape())
-    return _with_memory("embedded", n_weights)
+    return _with_memory("embedded", model_type, n_weights)
 
 
 def rows_of(kind: str) -> list[Row]:

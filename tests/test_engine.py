@@ -156,3 +156,21 @@ def test_tensors_go_through_pipes_as_arrays(tmp_path):
     back = workers._unpacked(packed)
     assert torch.equal(back["a"][0].value, torch.arange(3)) and torch.equal(back["a"][1][0], torch.ones(2))
     assert isinstance(back["b"], np.ndarray) and back["c"] == "words"
+
+
+def test_an_item_has_one_thread_wherever_it_is_done(tmp_path):
+    """Else the bytes of a result would depend on how many others there are."""
+    seen = []
+
+    class Counting(Doubling):
+        def compute(self, batch):
+            seen.append(torch.get_num_threads())
+            return super().compute(batch)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert all(reason is None for _, reason in carry_out(Counting(tmp_path), NUMBERS, Plan(by_item=True)))
+        assert torch.get_num_threads() == 2 and seen == [1] * len(NUMBERS)
+    finally:
+        torch.set_num_threads(before)

@@ -227,7 +227,7 @@ def test_ground_takes_the_base(lora, tmp_path):
     result = CliRunner().invoke(app, [*map(str, arguments), "--base", str(lora[1])])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out/photo.json").read_text())["phrases"] == ["a dog"]
-    result = CliRunner().invoke(app, list(map(str, arguments)))
+    result = CliRunner().invoke(app, [*map(str, arguments), "--out", str(tmp_path / "without")])
     assert result.exit_code == 2 and "with --base" in result.stderr
 
 

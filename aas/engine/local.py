@@ -203,4 +203,10 @@ class _Whole(Dataset):
 
 
 def _by_item(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
-    yield from in_workers(_Whole(stage, items), plan.n_workers)  # torch gives each worker one thread
+    """One thread for each item, in workers as here: how a sum is split among threads changes its last bit."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from in_workers(_Whole(stage, items), plan.n_workers)
+    finally:
+        torch.set_num_threads(n_threads)

@@ -20,5 +20,6 @@ class EncodedOnce:
         for name in self.kept.keys() - photographs.keys():
             del self.kept[name]
         new = [name for name in photographs if name not in self.kept]
-        self.kept.update(zip(new, self.segmenter.encode([photographs[name] for name in new]), strict=True))
+        if new:
+            self.kept.update(zip(new, self.segmenter.encode([photographs[name] for name in new]), strict=True))
         return self.kept
