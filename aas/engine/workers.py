@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from aas.engine.stage import Item, Outcome, Stage, finished
+from aas.engine.stage import Item, Outcome, Plan, Stage, finished
 
 FEW_ITEMS = 8  # for fewer, starting processes takes longer than they save
 MOST_WORKERS = 8
@@ -30,6 +30,15 @@ def n_workers(asked: int | None, n_items: int, default: int) -> int:
 def half_the_cores() -> int:
     """The other half is the model's."""
     return (os.cpu_count() or 2) // 2
+
+
+def plan_for(batch_size: int, asked: int | None, n_items: int, by_item: bool) -> Plan:
+    """On a GPU, and with large models on a CPU, one process computes, others prepare, and one more finishes. Small
+    models on a CPU leave cores idle that way: there, `by_item`, each worker does all for its own items, as many workers
+    as torch would take threads."""
+    if by_item:
+        return Plan(1, n_workers(asked, n_items, torch.get_num_threads()), by_item=True)
+    return Plan(batch_size, n_workers(asked, n_items, half_the_cores()), finishes_elsewhere=True)
 
 
 def in_workers(dataset: Dataset, n: int) -> Iterator[Any]:

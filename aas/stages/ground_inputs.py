@@ -135,3 +135,8 @@ def _is_anothers(item: Path, request: Request) -> bool:
         return False
     mine = str(request.source)
     return there != mine if is_url(mine) or is_url(there) else os.path.realpath(there) != os.path.realpath(mine)
+
+
+def shown(request: Request) -> str:
+    """The image as it was given, `-` for stdin."""
+    return str(request.source) if isinstance(request.source, (str, Path)) else "-"

@@ -41,6 +41,10 @@ class RunOptions:
         """`by_device`: what auto stands for, by type of device; 1 where that is not named."""
         return by_device.get(device, 1) if self.batch_size == "auto" else int(self.batch_size)
 
+    def by_item(self, is_small: bool, device: str) -> bool:
+        """Whether each worker does whole images: with small models on a CPU, unless batches are asked for."""
+        return is_small and device == "cpu" and self.batch_size in ("auto", "1")
+
     def inputs(self) -> dict[str, Any]:
         """What the results are made of: noted in run.json, and free to move between two starts."""
         return {}

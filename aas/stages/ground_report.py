@@ -1,0 +1,80 @@
+"""What people see of `aas ground` while it goes on: a line for each image, and the report."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from aas.ground import Request
+from aas.grounding import Grounding
+from aas.stages.ground_inputs import shown
+from aas.stages.ground_options import Ground
+from aas.store.runs import RunFolder
+from aas.text import harmless
+from aas.view import report, terminal
+
+EMBEDDED_NOTICE = (
+    "The embedded model is small (7 million parameters, trained on 2,000 photographs): expect simple captions and "
+    "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
+)
+REPORT = "report.html"
+REPORT_SHARE = 0.1  # of the time, at most, goes into reports of what is done so far
+
+log = logging.getLogger(__name__)
+
+
+class RunReport:
+    """What people see of a run while it goes on: a line for each image, and the report of all that the folder holds.
+
+    Everything is read from the files, so that what an earlier start has done is told in the same way.
+    """
+
+    def __init__(self, run: RunFolder, options: Ground):
+        self.run, self.options = run, options
+        self.entries: dict[str, str] = {}
+        self.next_report = 0.0
+
+    def show_what_is_there(self, requests: Sequence[Request]) -> None:
+        """The folder's results: those that are asked for again are printed, all are in the report."""
+        asked = {request.key: request for request in requests}
+        for key in self.run.items() if self.run.path.is_dir() else ():
+            self._show(key, asked.get(key))
+
+    def show(self, request: Request) -> None:
+        """Print what is new, and put it into the report, where time allows."""
+        self._show(request.key, request)
+        if time.monotonic() >= self.next_report:
+            self.write()
+
+    def _show(self, key: str, request: Request | None) -> None:
+        path = self.run.item_path(key)
+        try:
+            found = Grounding.load(path)
+        except (ValueError, OSError) as error:  # the photograph may be gone since
+            log.warning("not in the report: %s", harmless(str(error)))
+            return
+        self.entries[key] = report.entry(
+            path.stem, found.image, found.answer, found.phrases, found.view, found.left_out
+        )
+        if request is not None:
+            self._print(request, found)
+
+    def _print(self, request: Request, grounding: Grounding) -> None:
+        if self.options.as_json:
+            line = json.dumps(grounding.item() | {"image": shown(request)}, ensure_ascii=False)
+        else:
+            answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
+            line = f"{harmless(shown(request))}: {answer}"
+        tqdm.write(line, file=sys.stdout)
+
+    def write(self) -> None:
+        """Every entry so far, by name."""
+        start = time.monotonic()
+        entries = [self.entries[key] for key in sorted(self.entries)]
+        notice = EMBEDDED_NOTICE if self.options.model == "embedded" else ""
+        path = self.run.path / REPORT
+        report.write_report(path, entries, "aas ground", notice, list(self.run.failures().items()))
+        self.next_report = time.monotonic() + (time.monotonic() - start) / REPORT_SHARE

@@ -1,0 +1,92 @@
+"""The three steps of `aas segment`, from an attention item to masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from spacy.language import Language
+
+from aas import rle
+from aas.engine.stage import Stage
+from aas.images import read_image
+from aas.pointing.masks import phrase_masks
+from aas.pointing.phrases import Pointed, PointingOptions, point_phrases, prompted
+from aas.records import Answer, AttentionMaps
+from aas.segmenters.base import ImageEmbedding
+from aas.segmenters.once import EncodedOnce
+from aas.stages.segment_categories import Categories, Category
+from aas.stages.segment_expressions import phrases_of
+from aas.stages.segment_items import Attention
+from aas.stages.segment_jobs import SegmentJob, image_of
+from aas.stages.segment_options import Segment
+from aas.stages.segment_results import SegmentResult
+from aas.store.results import labelled_points
+from aas.store.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class PromptedImage:
+    """A photograph uint8 [H, W, 3], what was said about it, and its phrases with their prompts; in the instance task
+    also the category of each."""
+
+    job: SegmentJob
+    image: np.ndarray
+    answer: Answer
+    pointed: tuple[Pointed, ...]
+    categories: tuple[Category, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
+    """From stored attention to masks."""
+
+    options: Segment
+    run: RunFolder
+    attention: Attention
+    pipeline: Language
+    pointing: PointingOptions
+    categories: Categories | None
+    encoded: EncodedOnce
+
+    def prepare(self, item: SegmentJob) -> PromptedImage:
+        image = read_image(image_of(item))
+        answer, maps = self.attention.read(item.item, image.shape[:2])
+        pointed = self._pointed(item, answer, maps, image.shape[:2])
+        if self.categories is None:
+            return PromptedImage(item, image, answer, tuple(pointed))
+        named = self.categories.of(item.image_id, answer.text, pointed)
+        return PromptedImage(item, image, answer, tuple(one for one, _ in named), tuple(name for _, name in named))
+
+    def _pointed(
+        self, item: SegmentJob, answer: Answer, maps: AttentionMaps, image_hw: tuple[int, int]
+    ) -> list[Pointed]:
+        if item.row is None:
+            return point_phrases(self.pipeline, answer, maps, self.pointing, image_hw)[0]
+        phrases = phrases_of(item.row, self.pipeline, answer, self.pointing.words)
+        return prompted(phrases, maps, self.pointing, image_hw)
+
+    def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
+        embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})
+        return [self._result(one, embeddings.get(one.job.image)) for one in batch]
+
+    def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
+        choice = None if self.options.more_masks else self.options.mask_choice
+        masks = phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice) if embedding is not None else []
+        return SegmentResult(
+            self.options.task,
+            self.run.item_path(one.job.key),
+            one.job.image_id,
+            None if one.job.row is None else one.job.row.image,
+            one.answer.text,
+            one.answer.question,
+            one.image.shape[:2],
+            [pointed.phrase for pointed in one.pointed],
+            [pointed.point_xy for pointed in one.pointed],
+            list(one.categories),
+            [rle.packed(found.masks) for found in masks],
+            [found.scores.tolist() for found in masks],
+            [labelled_points(pointed.prompt) for pointed in one.pointed],
+        )
+
+    def finish(self, item: SegmentJob, result: SegmentResult) -> None:
+        result.write()
