@@ -1,6 +1,7 @@
 """One loop for every stage: what is done already, batches, halving, one failure, and results that cannot be written."""
 
 import errno
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aas.engine import workers
 from aas.engine.local import carry_out, fill
 from aas.engine.stage import Plan, Stage, Work, chunk_of
 from aas.images import ImageError
@@ -148,8 +150,6 @@ def test_a_chunk_knows_only_its_own(tmp_path):
 
 
 def test_tensors_go_through_pipes_as_arrays(tmp_path):
-    from aas.engine import workers
-
     entry = {"a": (Thing(torch.arange(3)), [torch.ones(2)]), "b": np.zeros(2), "c": "words"}
     packed = workers._packed(entry)
     assert not isinstance(packed["a"][0].value, torch.Tensor)
@@ -174,3 +174,21 @@ def test_an_item_has_one_thread_wherever_it_is_done(tmp_path):
         assert torch.get_num_threads() == 2 and seen == [1] * len(NUMBERS)
     finally:
         torch.set_num_threads(before)
+
+
+def test_few_results_wait_for_the_process_that_finishes(tmp_path):
+    """Results hold photographs and masks: a slow disk must not fill the memory."""
+
+    class Slow(Doubling):
+        def finish(self, item, result):
+            time.sleep(0.003)
+            super().finish(item, result)
+
+    numbers = [Number(str(i)) for i in range(3 * workers.MAX_WAITING)]
+    with workers.Finishing(Slow(tmp_path), numbers, elsewhere=True) as finishing:
+        done = []
+        for i in range(len(numbers)):
+            done += finishing.finish(i, float(i))
+            assert len(finishing.waiting) <= workers.MAX_WAITING
+        done += finishing.rest()
+    assert [index for index, failure in done if failure is None] == list(range(len(numbers)))
