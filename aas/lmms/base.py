@@ -25,7 +25,7 @@ from aas.capture import MEAN_OF_ALL, AttentionCapture, CaptureError, FirstKeys, 
 from aas.choices import Alignment
 from aas.geometry import combined_map
 from aas.lmms.checkpoint import weight_files
-from aas.lmms.sampling import Sampling
+from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, Sampling
 from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps, View
 
@@ -293,24 +293,27 @@ class LMM(ABC):
         """Token ids int64 [T] and maps [..., T, n] of each, cut behind its end token."""
         grids = [_positions(p.grids, options.view) for p in batch]
         inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
-        sampling, n = options.sampling, len(batch)
+        draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
+        numbers = FiniteLogits()
         watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
         with self.watched(watch):
             sequences = self.generate(
                 inputs,
+                **A_PASS_FOR_EACH_TOKEN,
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                num_return_sequences=1,
-                use_cache=True,  # a row for each new token
-                return_dict_in_generate=False,
-                logits_processor=sampling.processors(n, options.seed, self.device) if sampling else [],
+                logits_processor=[numbers, *draws],
                 pad_token_id=self.pad_id,
+                tokenizer=self.tokenizer,  # for a checkpoint's stop strings
             )
+        numbers.check()
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         token_ids = sequences[:, n_prompt:].cpu()
         maps = watch.maps()
-        assert maps.shape[-2] == token_ids.shape[1], "one forward pass per generated token"
+        if maps.shape[-2] != token_ids.shape[1]:
+            raise CaptureError(
+                f"The model wrote {token_ids.shape[1]} tokens in {maps.shape[-2]} forward passes, not one for each: "
+                "its generation settings are not known here."
+            )
         answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
         return answers, [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
 
@@ -327,8 +330,11 @@ class LMM(ABC):
         inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = AttentionCapture(columns, options.selection, rows, self.records, self.cross_attention)
         with self.watched(watch):
-            self.model(**inputs, **self.forward_arguments(inputs))
+            output = self.model(**inputs, **self.forward_arguments(inputs), return_dict=True)
         maps = watch.maps()
+        numbers = FiniteLogits()
+        numbers.look_at(output.logits[:, -1])
+        numbers.check()
         return [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
 
     def replay_inputs(

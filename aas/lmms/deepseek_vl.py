@@ -29,4 +29,4 @@ class Janus(DeepseekVL):
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """Janus' own `generate` loses the logits processors, and with them the sampling, when it writes text."""
-        return GenerationMixin.generate(self.model, **inputs, guidance_scale=None, **options)
+        return GenerationMixin.generate(self.model, **inputs, **options)

@@ -164,8 +164,10 @@ class SamFamily(Segmenter):
         ]
         logits = torch.cat([part[0] for part in parts]) if parts else torch.zeros(0, 3, 1, 1)
         scores = torch.cat([part[1] for part in parts]) if parts else torch.zeros(0, 3)
-        if not scores.isfinite().all():
-            raise ValueError(f"The segmenter's scores are not finite: {self.dtype} may not hold them, try float32.")
+        if not (scores.isfinite().all() and logits.isfinite().all()):
+            raise ValueError(
+                f"The segmenter's masks or scores are not finite: {self.dtype} may not hold them, try float32."
+            )
         return SamCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding))
 
     def _prompts(
