@@ -110,10 +110,14 @@ class LMM(ABC):
     pads_left = True  # sequences of a batch, so that generation goes on at their end; an encoder's on the right
     # What answer tokens get in the inputs that run along the sequence, when an answer is given; 0 if not named here.
     answer_fill = {"attention_mask": 1}
+    # Settings of the image processor that `grids` does not read, and what it takes them for; others are refused.
+    assumed_settings = {"do_resize": True, "do_center_crop": False}
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
         self.model, self.processor, self.name = model, processor, name
         self.tokenizer = processor.tokenizer
+        if getattr(processor, "patch_size", 0) is None:  # folders of 2024 leave it to the model's config
+            processor.patch_size = model.config.vision_config.patch_size
 
     @classmethod
     def load(
@@ -236,6 +240,7 @@ class LMM(ABC):
 
         CaptureError where image and question do not fit the model's context or its layout is not known.
         """
+        self._check_settings()
         inputs = self.inputs(image, question)
         grids = tuple(self.grids(inputs, image.shape[:2]))
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
@@ -244,6 +249,28 @@ class LMM(ABC):
         prepared = Prepared(question, inputs, grids, given)
         self._check_length(prepared)
         return prepared
+
+    def check_prompt(self) -> None:
+        """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""
+        try:
+            self.prepare(np.full((64, 96, 3), 127, np.uint8), "What is it?")
+        except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
+            lines = str(error).splitlines() or [""]
+            raise ValueError(
+                f"{self.name}: its processor makes no prompt of an image and a question "
+                f"({type(error).__name__}: {lines[0].rstrip('.')}). Compare its chat template and processor settings "
+                "with those that the model was published with."
+            ) from error
+
+    def _check_settings(self) -> None:
+        image_processor = getattr(self.processor, "image_processor", None)
+        for name, assumed in self.assumed_settings.items():
+            value = getattr(image_processor, name, None)
+            if value is not None and bool(value) != assumed:
+                raise CaptureError(
+                    f"The image processor's settings say {name} {value}: where this model then sees an image is not "
+                    "known."
+                )
 
     def _check_length(self, prepared: Prepared) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
