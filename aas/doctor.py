@@ -16,7 +16,7 @@ from transformers.utils import is_torchvision_available
 
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
-from aas.lmms.checks import GREY, SQUARE_RGB, compare_with_eager, plant_squares
+from aas.lmms.checks import GREY, SQUARE_RGB, compare_with_eager, fitted_scales, plant_squares
 
 PACKAGES = ("aas", "torch", "transformers", "tokenizers", "spacy", "segment-anything", "pycocoevalcap", "peft",
             "bitsandbytes", "flash-attn", "torchvision")  # fmt: skip
@@ -69,11 +69,13 @@ def _java() -> str | None:
 def examine(lmm: LMM) -> dict[str, Any]:
     """Views, planted squares, capture against eager, memory: what `aas doctor MODEL` prints."""
     squares = {f"{w}x{h}": [asdict(found) for found in plant_squares(lmm, (h, w))] for h, w in PICTURES_HW}
+    scales = {f"{w}x{h}": fitted_scales(lmm, (h, w)) for h, w in PICTURES_HW}
     picture = _picture(PICTURES_HW[0])
     against = compare_with_eager(lmm, picture, QUESTION)
     allowed = DIFFERENCE.get(lmm.model.dtype, DIFFERENCE_OF_HALF)
     prepared = lmm.prepare(picture, QUESTION)
     geometry_holds = all(found["separation"] >= SEPARATION for views in squares.values() for found in views)
+    geometry_holds &= all(scale == 1 for views in scales.values() for scale in views)
     return {
         "model": lmm.name,
         "family": type(lmm).__name__,
@@ -88,6 +90,7 @@ def examine(lmm: LMM) -> dict[str, Any]:
         ],
         "prompt_tokens": prepared.length,
         "planted_squares": squares,
+        "fitted_scales": scales,
         "against_eager": asdict(against) | {"allowed": allowed},
         "memory": memory(lmm, prepared.length),
         "supported": geometry_holds and against.difference <= allowed,
@@ -171,6 +174,7 @@ def _model_lines(found: dict[str, Any]) -> list[str]:
         for i, view in enumerate(found["views"])
     ]
     worst = min(square["separation"] for views in found["planted_squares"].values() for square in views)
+    scale = max((s for scales in found["fitted_scales"].values() for s in scales), key=lambda s: abs(s - 1))
     verdict = "supported" if found["supported"] else "NOT to be trusted: see the checks"
     return [
         f"{found['model']}: {verdict}",
@@ -178,6 +182,7 @@ def _model_lines(found: dict[str, Any]) -> list[str]:
         _row("runs", f"{found['dtype']} on {found['device']}, {found['attention']}, in {found['seconds_to_load']} s"),
         _row("views at 640x480", ", ".join(views)),
         _row("planted squares", f"{_sign(worst >= SEPARATION)}  {worst:.3f} of 1 (at least {SEPARATION})"),
+        _row("small squares", f"{_sign(scale == 1)}  the views fit best at {scale:.2f} of their size"),
         _row(
             "against eager",
             f"{_sign(against['difference'] <= against['allowed'])}  differs by {against['difference']:.1e} of the "

@@ -11,7 +11,7 @@ from aas import doctor, registry
 from aas.cli import app
 from aas.geometry import stretched_view
 from aas.lmms.base import LMM, TokenGrid
-from aas.lmms.checks import plant_squares
+from aas.lmms.checks import _about_centre, fitted_scales, plant_squares
 from aas.lmms.llava import Llava
 from tests import tiny
 from tests.tiny.llava import llava
@@ -63,6 +63,25 @@ class Stretched(Llava):
     def grids(self, inputs: dict[str, torch.Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         (grid,) = super().grids(inputs, image_hw)
         return [TokenGrid(stretched_view(grid.view.size_hw, image_hw), grid.positions)]
+
+
+class Scaled(Llava):
+    """Claims more or less of the image than was seen, about the same centre."""
+
+    scale = 1.2
+
+    def grids(self, inputs: dict[str, torch.Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
+        (grid,) = super().grids(inputs, image_hw)
+        return [TokenGrid(_about_centre(grid.view, self.scale, self.scale), grid.positions)]
+
+
+@pytest.mark.parametrize("scale", [1, 1.2, 1 / 1.2])
+def test_a_wrong_scale_is_found_out(scale):
+    lmm = Scaled(*llava(image_side=168), "liar")
+    lmm.scale = scale
+    found = [one for size_hw in doctor.PICTURES_HW for one in fitted_scales(lmm, size_hw)]
+    assert (set(found) == {1.0}) == (scale == 1)
+    assert doctor.examine(lmm)["supported"] == (scale == 1)
 
 
 @pytest.mark.parametrize("liar", [Transposed, Stretched])

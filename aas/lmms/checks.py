@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,15 @@ from torch import Tensor, nn
 from aas.capture import Call, Watch
 from aas.geometry import cell_coverage
 from aas.lmms.base import LMM, AskOptions, Prepared, TokenGrid
+from aas.records import View
 
 GREY, SQUARE_RGB = 127, (250, 30, 60)
 SQUARES = ((0.08, 0.10), (0.60, 0.06), (0.12, 0.58), (0.52, 0.62))  # left, top; as parts of width and height
 SIDE = 0.32
+SMALL_SIDE = 0.1
+SMALL_CENTRES = tuple((x, y) for y in (0.2, 0.5, 0.8) for x in (0.2, 0.5, 0.8))  # as parts of width and height
+SCALES = tuple(1.1**i for i in range(-4, 5))  # that a view's sides are tried at: 0.68 to 1.46
+CLEARLY = 0.1  # how much better another scale must fit: between the cells of a coarse grid many fit nearly as well
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,58 @@ def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is 
             coverage = cell_coverage(grid.view, (x0, y0, x1, y1)).ravel()
             worst[i] = min(worst[i], _separation(change[coverage > 0.5], change[coverage == 0]))
     return [PlantedSquares(g.view.name, g.view.size_hw, w) for g, w in zip(grids, worst, strict=True)]
+
+
+def fitted_scales(lmm: LMM, image_hw: tuple[int, int], question: str = "What is it?") -> list[float]:
+    """Of each of the model's views: how much larger than it says its sides seem to be, 1 if all is well.
+
+    Small squares are planted one at a time. The tokens that change are compared with the cells that each square would
+    cover if the view were larger or smaller about its centre (`SCALES`, both sides apart): the best correlation wins,
+    and of the two sides the worse one counts.
+    """
+    height, width = image_hw
+    grey = np.full((height, width, 3), GREY, np.uint8)
+    empty_keys, grids = _image_keys(lmm, grey, question)
+    boxes = [_small_square(centre, image_hw) for centre in SMALL_CENTRES]
+    changes: list[list[np.ndarray]] = [[] for _ in grids]
+    for x0, y0, x1, y1 in boxes:
+        image = grey.copy()
+        image[y0:y1, x0:x1] = SQUARE_RGB
+        keys, _ = _image_keys(lmm, image, question)
+        for found, before, after in zip(changes, empty_keys, keys, strict=True):
+            found.append((after - before).norm(dim=-1).numpy())
+    return [_best_scale(grid.view, boxes, np.array(found)) for grid, found in zip(grids, changes, strict=True)]
+
+
+def _small_square(centre: tuple[float, float], image_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    height, width = image_hw
+    half = max(1, round(SMALL_SIDE * min(image_hw) / 2))
+    x, y = round(centre[0] * width), round(centre[1] * height)
+    return x - half, y - half, x + half, y + half
+
+
+def _best_scale(view: View, boxes: Sequence[tuple[int, int, int, int]], changes: np.ndarray) -> float:
+    """`changes` [squares, cells]. 1 unless another scale fits clearly better."""
+    changes = changes / changes.max(1, keepdims=True).clip(min=1e-12)
+
+    def likeness(scale_x: float, scale_y: float) -> float:
+        scaled = _about_centre(view, scale_x, scale_y)
+        covered = np.array([cell_coverage(scaled, box).ravel() for box in boxes])
+        if not covered.any() or not changes.any():
+            return 0.0
+        return float(np.corrcoef(covered.ravel(), changes.ravel())[0, 1])
+
+    best_x, best_y = max(product(SCALES, SCALES), key=lambda scales: likeness(*scales))
+    if likeness(best_x, best_y) <= likeness(1, 1) + CLEARLY:
+        return 1.0
+    return max(best_x, best_y, key=lambda scale: abs(np.log(scale)))
+
+
+def _about_centre(view: View, scale_x: float, scale_y: float) -> View:
+    x0, y0, x1, y1 = view.box_xyxy
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    half_x, half_y = (x1 - x0) / 2 * scale_x, (y1 - y0) / 2 * scale_y
+    return replace(view, box_xyxy=(x - half_x, y - half_y, x + half_x, y + half_y))
 
 
 def _image_keys(lmm: LMM, image: np.ndarray, question: str) -> tuple[list[Tensor], Sequence[TokenGrid]]:
