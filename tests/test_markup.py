@@ -57,9 +57,9 @@ WRITTEN = {
     "Shikra": ("The dog [0.12,0.34,0.56,0.78] sees a cat [[1,2,3,4;5,6,7,8]], a hat.", ["The dog sees a cat, a hat."]),
     "a box cut off": ("A dog sits on a bench [0.12, 0.34, 0.", ["A dog sits on a bench"]),
     "words of special tokens": ("<|begin_of_box|>A dog<|end_of_box|><|im_end|></s>", ["A dog"]),
-    "JSON cut off": ('[{"label": "brown dog", "bbox_2d": [1, 2, 3, 4]}, {"label": "a cat", "bb', ["brown dog", "a cat"]),
+    "JSON cut off": ('[{"label": "brown dog", "bbox": [1, 2, 3, 4]}, {"label": "a cat", "bb', ["brown dog", "a cat"]),
     "JSON of names": ('{"dog": [1, 2, 3, 4], "red bench": [5, 6, 7, 8]}', ["dog", "red bench"]),
-    "JSON in prose": ('I see {"label": "a dog", "score": 0.9} here, and a cat.', ["I see", "a dog", "here, and a cat."]),
+    "JSON in prose": ('I see {"label": "a dog", "score": 0.9} and a cat.', ["I see", "a dog", "and a cat."]),
     "list in JSON": ('["a dog", "a **red** bench"]', ["a dog", "a red bench"]),
 }  # fmt: skip
 

@@ -83,8 +83,8 @@ FIELDS = re.compile(r"b?box|point|coord|poly|mask|score|conf|label|name|\bid\b|t
 def readings(answer: Answer, *, reasoning: bool = False) -> list[Reading]:
     """The parts of an answer that are parsed each by itself, in reading order; of a plain answer one, all of it.
 
-    A text in JSON is such a part, a cell of a table, and what stands right behind a place or a special token. What a model says
-    between <think> and </think> is not its answer; with `reasoning` it is read too.
+    A text in JSON is such a part, a cell of a table, and what stands right behind a place or a special token. What a
+    model says between <think> and </think> is not its answer; with `reasoning` it is read too.
     """
     whole = Reading.of(answer.text)
     gaps = {start for start, end in answer.token_spans if start == end and _is_inside(answer.text, start)}

@@ -49,8 +49,10 @@ def _checked(pipeline: Language, name: str) -> Language:
 
 
 def noun_chunks(doc: Doc) -> list[Span]:
-    """spaCy's own noun chunks; where spaCy has none for the language, those of Universal Dependencies. None without a letter
-    or a digit."""
+    """spaCy's own noun chunks; where spaCy has none for the language, those of Universal Dependencies.
+
+    None without a letter or a digit.
+    """
     chunks = universal.noun_chunks(doc) if doc.noun_chunks_iterator is None else doc.noun_chunks
     return [chunk for chunk in chunks if has_word(chunk.text)]
 
