@@ -134,7 +134,7 @@ def _grey_to_uint8(grey: np.ndarray) -> np.ndarray:
     numbers = grey[np.isfinite(grey)].astype(np.float64)
     low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
     tops = DEEP_TOPS if grey.dtype.kind in "iu" or (numbers == np.floor(numbers)).all() else (1, 255)
-    white = next((top for top in tops if low >= 0 and high <= top), 0)
+    white = float(next((top for top in tops if low >= 0 and high <= top), 0))
     black = 0.0
     if (low < high and high - low < white / NARROW) or not white:
         black, white = low, high
