@@ -225,7 +225,13 @@ class Grounder:
         ]
 
     def ground(self, image: ImageLike, answer: Answer, attention: AttentionMaps) -> Grounding:
-        """The second half alone: from an answer and its maps to masks."""
+        """The second half alone: from an answer and its maps to masks.
+
+        `image` as for a call (uint8 [H, W, 3] RGB is taken as it is); `attention.maps` float32 [tokens, h, w], one for
+        each token of the answer. Raises ValueError for maps that keep layers or heads apart.
+        """
+        if attention.maps.ndim != 3:
+            raise ValueError("Grounding needs one map per token: capture the mean of layers and heads (keep='mean').")
         pixels = as_pixels(image)
         pointed, left_out = self._pointed(pixels, answer, attention)
         embedding = self.segmenter.encode([pixels])[0] if pointed else None
