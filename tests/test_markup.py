@@ -4,10 +4,14 @@ import time
 
 import pytest
 
+from aas.ground import Grounder
 from aas.phrases.markup import readings
 from aas.phrases.parser import load_pipeline, noun_chunks, noun_phrases
 from aas.phrases.referent import referent
 from aas.records import Answer
+from aas.stages.ground_options import Ground
+from aas.stages.segment import pointing_options
+from tests import tiny
 
 PIPELINE = load_pipeline("embedded")
 
@@ -119,3 +123,12 @@ def test_the_time_is_bounded(piece):
     start = time.perf_counter()
     readings(answer(piece * (12_000 // len(piece))))
     assert time.perf_counter() - start < 3
+
+
+def test_every_way_takes_reasoning():
+    said = "<think>Is there a cat?</think>A dog sits."
+    options = Ground(images=("a.png",), answer=said, reasoning=True)
+    assert options.grounder()["reasoning"] and pointing_options(options, options, 256).reasoning
+    for reasoning, expected in ((False, ["A dog"]), (True, ["a cat", "A dog"])):
+        grounding = Grounder(reasoning=reasoning)(tiny.a_photo(), answer=said)
+        assert [phrase.text for phrase in grounding.phrases] == expected
