@@ -56,14 +56,8 @@ def small_set() -> tuple[dict, list]:
         "images": [{"id": i, "height": 100, "width": 160} for i in (1, 2)],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
         "annotations": [
-            {
-                "id": i,
-                "image_id": image,
-                "category_id": category,
-                "iscrowd": crowd,
-                "area": 900,
-                "segmentation": box(*at),
-            }
+            {"id": i, "image_id": image, "category_id": category, "iscrowd": crowd, "area": 900}
+            | {"segmentation": box(*at)}
             for i, (image, category, crowd, at) in enumerate(boxes, start=1)
         ],
     }
