@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aas.images import list_images
+from aas.text import read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | 
 def _listed(list_file: Path) -> list[ImageSource]:
     """Relative paths are relative to the list file's folder."""
     try:
-        lines = list_file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
+        lines = read_lines(list_file)
+    except ValueError as error:
         raise ValueError(f"--images {list_file} is neither a folder nor a text file with one path per line.") from error
     folder = list_file.parent
     sources = []
@@ -66,8 +67,8 @@ def annotated_names(ref_anno: Path) -> list[str]:
 def read_json(path: Path) -> object:
     """What the file holds; ValueError or FileNotFoundError, in one line, where that cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error

@@ -9,6 +9,7 @@ from aas.phrases.categories import CategoryMatcher
 from aas.pointing.phrases import Pointed
 from aas.stages.segment_jobs import Annotation
 from aas.stages.segment_options import Segment
+from aas.text import read_lines
 
 Category = tuple[int, str]  # id and name
 
@@ -48,7 +49,7 @@ def _listed_in(options: Segment, known: dict[str, int]) -> list[str]:
     path = Path(options.categories)
     if not path.is_file():
         raise ValueError(f"--categories {options.categories!r}: give present, all, or a file of names.")
-    wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    wanted = [line.strip() for line in read_lines(path) if line.strip()]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ValueError(f"--categories {path}: {unknown[0]!r} is no category of {options.ref_anno}.")
