@@ -40,7 +40,7 @@ def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | 
 
 
 def _listed(list_file: Path) -> list[ImageSource]:
-    """Relative paths are relative to the list file's folder."""
+    """Relative paths are relative to the list file's folder; what lies elsewhere is named as it is listed."""
     try:
         lines = read_lines(list_file)
     except ValueError as error:
@@ -51,7 +51,8 @@ def _listed(list_file: Path) -> list[ImageSource]:
         if line and not line.startswith("#"):
             path = folder / line
             inside = path.is_relative_to(folder) and ".." not in path.parts
-            sources.append(ImageSource(path.relative_to(folder).as_posix() if inside else path.as_posix(), path))
+            key = path.relative_to(folder) if inside else Path(line)
+            sources.append(ImageSource(key.as_posix(), path))
     return sources
 
 
