@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aas.choices import Alignment
 from aas.lmms.base import LMM, TokenGrid
-from aas.lmms.declared_grid import fitted_view
+from aas.lmms.fitted import fitted_view
 from aas.phrases.given import plain_ids
 
 
@@ -23,6 +23,7 @@ class Florence2(LMM):
 
     cross_attention = True
     pads_left = False  # the encoder's positions are counted from its first token, padding included
+    assumed_settings = {}  # all are read
 
     def records(self, module: nn.Module) -> bool:
         return bool(module.is_decoder and not module.is_causal)  # BART's one class is all three attentions

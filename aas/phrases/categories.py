@@ -26,8 +26,8 @@ class CategoryMatcher:
             raise ValueError(f"The spaCy pipeline has no word vectors: {WITH_VECTORS}.")
         if not len(pipeline.vocab.vectors):
             log.warning(
-                "The spaCy pipeline %s has no word vectors; what its parser makes of words says little of what they "
-                "mean: categories will be wrong. Better %s.",
+                "The spaCy pipeline %s has no word vectors, and what its parser makes of words says little of what "
+                "they mean: categories will be wrong. Better %s.",
                 f"{pipeline.lang}_{pipeline.meta['name']}",
                 WITH_VECTORS,
             )

@@ -21,8 +21,8 @@ from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
 from aas.store.atomic import written
 from aas.store.instances import InstanceResult
-from aas.store.keys import quoted
-from aas.store.photographs import image_file
+from aas.store.keys import is_cut, quoted
+from aas.store.photographs import folder_of, image_file
 from aas.store.readers import READERS
 from aas.store.results import Result
 from aas.store.status import open_run
@@ -49,7 +49,7 @@ def show_masks(
     if not description["command"].startswith("segment"):
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which has no masks.")
     inputs = description.get("inputs", {})
-    photographs = images or Path(inputs["images"])
+    photographs = folder_of(images or Path(inputs["images"]))
     annotation = truth or (Path(inputs["ref_anno"]) if inputs.get("ref_anno") else None)
     truths = Truths(annotation)
     wanted = run.items()
@@ -122,7 +122,8 @@ def _grounded(
 
 def _pictures(key: str, item: Result | InstanceResult, path: Path, photographs: Path, truths: Truths) -> Pictures:
     told = item.image if isinstance(item, Result) else None
-    image = read_image(image_file(photographs, key, told or truths.file_names.get(item.image_id)))
+    name = str(item.image_id) if is_cut(key) else key
+    image = read_image(image_file(photographs, name, told or truths.file_names.get(item.image_id)))
     rows = _rows(item)
     if any(tuple(row[2]["size"]) != image.shape[:2] for row in rows):
         raise ValueError(f"{path} is about an image of another size than the photograph.")

@@ -13,7 +13,7 @@ from aas.ground import Request
 from aas.grounding import photograph_of
 from aas.images import ImageLike, is_url, list_images, name_of
 from aas.stages.ground_options import Ground
-from aas.store.keys import result_names, unquoted
+from aas.store.keys import result_keys
 from aas.store.results import read_result
 from aas.store.runs import RunFolder
 
@@ -83,9 +83,9 @@ def requests_of(inputs: Inputs, options: Ground, run: RunFolder) -> list[Request
     Lines of --answers about no image join what is missing.
     """
     if options.answers is None:
-        names = result_names([(Path(found.path), Path()) for found in inputs.images])
-        asked = [Request(unquoted(name), found.source, options.question, options.answer)
-                 for name, found in zip(names, inputs.images, strict=True)]  # fmt: skip
+        keys = result_keys([found.path for found in inputs.images])
+        asked = [Request(key, found.source, options.question, options.answer)
+                 for key, found in zip(keys, inputs.images, strict=True)]  # fmt: skip
     else:
         asked = _given(inputs, options.answers, options.question)
     taken: set[str] = set()
