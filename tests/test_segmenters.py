@@ -480,6 +480,19 @@ def test_an_unusual_decoder_is_said_aloud(original: tuple[Any, Path], tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore:.*attention heads")
+@pytest.mark.parametrize("wrap", ["model", "state_dict", "module.", "model module.", "model state_dict module."])
+def test_weights_inside_what_training_saves(original: tuple[Any, Path], tmp_path: Path, wrap: str) -> None:
+    content = weights = original[0].state_dict()
+    for wrapping in reversed(wrap.split()):
+        behind = {f"module.{name}": weight for name, weight in content.items()}
+        content = behind if wrapping == "module." else {wrapping: content, "epoch": 3}
+    torch.save(content, tmp_path / "last.pth")
+    loaded = load_sam_checkpoint(tmp_path / "last.pth").model.state_dict()
+    assert torch.equal(loaded["mask_decoder.iou_token.weight"], weights["mask_decoder.iou_token.weight"])
+    assert len(loaded) == len(weights) + 1, "transformers ties one more"
+
+
+@pytest.mark.filterwarnings("ignore:.*attention heads")
 def test_checkpoints_that_are_refused(original: tuple[Any, Path], tmp_path: Path) -> None:
     path, weights = tmp_path / "sam_vit_b_01ec64.pth", torch.load(original[1], weights_only=True)
 
