@@ -7,6 +7,7 @@ from typing import Any
 
 from aas.images import list_images
 from aas.spellings import id_text
+from aas.text import read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | 
 
 
 def _listed(list_file: Path) -> list[ImageSource]:
-    """Relative paths are relative to the list file's folder."""
+    """Relative paths are relative to the list file's folder; what lies elsewhere is named as it is listed."""
     try:
-        lines = list_file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
+        lines = read_lines(list_file)
+    except ValueError as error:
         raise ValueError(f"--images {list_file} is neither a folder nor a text file with one path per line.") from error
     folder = list_file.parent
     sources = []
@@ -52,7 +53,8 @@ def _listed(list_file: Path) -> list[ImageSource]:
         if line and not line.startswith("#"):
             path = folder / line
             inside = path.is_relative_to(folder) and ".." not in path.parts
-            sources.append(ImageSource(path.relative_to(folder).as_posix() if inside else path.as_posix(), path))
+            key = path.relative_to(folder) if inside else Path(line)
+            sources.append(ImageSource(key.as_posix(), path))
     return sources
 
 
@@ -76,8 +78,8 @@ def name_of(image: dict[str, Any], ref_anno: Path) -> str:
 def read_json(path: Path) -> object:
     """What the file holds; ValueError or FileNotFoundError, in one line, where that cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error

@@ -10,6 +10,7 @@ from aas.pointing.phrases import Pointed
 from aas.spellings import id_text
 from aas.stages.segment_jobs import Annotation
 from aas.stages.segment_options import Segment
+from aas.text import read_lines
 
 Category = tuple[int | str, str]  # id and name
 
@@ -52,7 +53,7 @@ def _listed_in(options: Segment, known: Sequence[Category]) -> list[Category]:
     path = Path(options.categories)
     if not path.is_file():
         raise ValueError(f"--categories {options.categories!r}: give present, all, or a file of names.")
-    wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    wanted = [line.strip() for line in read_lines(path) if line.strip()]
     chosen = [[category for category in known if category[1] == name] for name in wanted]
     for name, found in zip(wanted, chosen, strict=True):
         if not found:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aas.datasets.answers import GivenAnswer
@@ -12,8 +12,8 @@ from aas.datasets.sources import name_of
 from aas.spellings import id_of, id_text
 from aas.store import reference, values
 from aas.store.attention import SUFFIX, safetensors_image
-from aas.store.keys import result_names, unquoted
-from aas.store.photographs import image_file
+from aas.store.keys import result_keys
+from aas.store.photographs import folder_of, image_file
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +88,11 @@ def find_jobs(
     Without an annotation every item is a job, and its image's name without extension (where that is unique) its id.
     """
     items = _items(attn)
-    folder = images if images.is_dir() else images.parent
+    folder = folder_of(images)
     if annotation is None:
-        names = result_names([(folder / _with_extension(image, item), folder) for image, item in items.items()])
+        keys = result_keys([PurePosixPath(_with_extension(image, item)) for image, item in items.items()])
         jobs = [
-            SegmentJob(unquoted(name), unquoted(name), item, folder / image)
-            for name, (image, item) in zip(names, items.items(), strict=True)
+            SegmentJob(key, key, item, folder / image) for key, (image, item) in zip(keys, items.items(), strict=True)
         ]
         return sorted(jobs, key=lambda job: job.key), []
     by_stem = {str(Path(_with_extension(image, item)).with_suffix("")): image for image, item in items.items()}
@@ -114,7 +113,7 @@ def _items(attn: Path) -> dict[str, Path]:
     if not attn.is_dir():
         raise FileNotFoundError(f"--attn {attn}: no such folder.")
     items = {}
-    for path in sorted(attn.iterdir()):
+    for path in sorted(path for path in attn.iterdir() if path.is_file()):
         if path.suffix == SUFFIX:
             items[safetensors_image(path)] = path
         elif path.suffix == reference.SUFFIX:

@@ -26,8 +26,9 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole text as UTF-8, or nothing."""
-    write_bytes(path, text.encode("utf-8"))
+    """The whole text as UTF-8, or nothing. Halves of characters, as names that are no UTF-8 have, are written as JSON
+    spells them (`\\udce9`)."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -90,7 +90,7 @@ class RunFolder:
         error = harmless(error)
         log.error("failed: %s", error)
         line = {"image": key, "error": error} if image is None else {"image": image, "error": error, "key": key}
-        with self._locked(), self.failed_path.open("a", encoding="utf-8") as file:
+        with self._locked(), self.failed_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def failures(self) -> dict[str, str]:
