@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 ENDS = 65_536  # bytes; the header of a safetensors file, and the last weights
+NOTES = {".log", ".md", ".out", ".err"}  # no part of a model
 WHOLE = 50_000_000  # up to so many bytes a file is read as a whole
 
 
@@ -30,7 +31,8 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
-        yield from sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        yield from sorted(file for file in files if file.suffix not in NOTES)
 
 
 def _read(path: Path) -> bytes:

@@ -129,10 +129,8 @@ def _changes(former: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     """What is told of each argument that is another now. Of older runs no fingerprints are known."""
     for name, value in now.items():
         if name == "files":
-            known = former.get(name, {})
-            yield from (
-                f"the content of --{one} is another" for one in value if known.get(one, value[one]) != value[one]
-            )
+            changed = [one for one, new in value.items() if former.get(name, {}).get(one, new) != new]
+            yield from (f"the content of --{one} is another" for one in changed)
         elif former.get(name) != value:
             yield f"{name} was {former.get(name)!r} and is now {value!r}"
 
