@@ -131,6 +131,7 @@ class _Layer:
     """What a layer has stashed: the queries of some steps, and for each its row of the mask and the keys it saw."""
 
     n_seen: int = 0  # keys so far, those that the cache has dropped included
+    n_keys: int = 0  # that the newest call had
     call: Call | None = None  # the newest: its keys are those of the cache
     queries: Tensor | None = None  # [B, H, STASHED_STEPS, D]
     first_row: int = 0
@@ -231,6 +232,8 @@ class AttentionCapture(Watch):
     def _record_step(self, index: int, call: Call) -> None:
         layer = self._layers.setdefault(index, _Layer(first_row=self._row))
         n_keys = call.key.shape[2]
+        self._check_step(layer, call)
+        layer.n_keys = n_keys
         layer.n_seen = n_keys if self.cross else layer.n_seen + call.query.shape[2]
         n_dropped = max(0, layer.n_seen - n_keys)
         if n_dropped or (call.window and not self.cross):
@@ -250,6 +253,21 @@ class AttentionCapture(Watch):
         layer.masks.append(self._shared_mask_row(call))
         layer.lengths.append(layer.n_seen)
         layer.call = replace(call, query=call.query.new_empty(0), mask=None)  # a prompt's queries are not held
+
+    def _check_step(self, layer: _Layer, call: Call) -> None:
+        """CaptureError unless `call` has the prompt's queries, or else one, and as many keys as such a step gives."""
+        n_queries, n_keys = call.query.shape[2], call.key.shape[2]
+        if not layer.n_seen:
+            fits = self.cross or n_keys >= n_queries
+        else:
+            grown = n_keys == layer.n_keys + (not self.cross)
+            fits = n_queries == 1 and (grown or n_keys == layer.n_keys or bool(call.window))
+        if not fits:
+            raise CaptureError(
+                f"A step of generation has {n_queries} queries and {n_keys} keys where there were {layer.n_keys}: it "
+                "does not write one token at a time with a cache, so its maps cannot be captured. Look at the model's "
+                "generation settings (use_cache and the like)."
+            )
 
     def _shared_mask_row(self, call: Call) -> Tensor | None:
         """The mask of the last query; layers that share a mask share its row, so that they can be joined once."""

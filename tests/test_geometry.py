@@ -52,7 +52,7 @@ def test_padded_is_bicubic_to_the_square_then_cropped(image_hw):
 
 def test_centre_crop_does_not_cover_the_sides():
     image_hw = (480, 640)
-    view = centre_crop_view((24, 24), image_hw, 336, 336)
+    view = centre_crop_view((24, 24), image_hw, (336, 448), (336, 336))
     assert view.box_xyxy == pytest.approx((80, 0, 560, 480), abs=1)
     image_map = map_on_image(planted(0, 0, (24, 24)), view, image_hw)
     x, y = peak_xy(image_map)

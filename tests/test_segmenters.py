@@ -1,6 +1,7 @@
 """Segmenters: tiny random ones against transformers' own calls, SAM against segment-anything's own predictor, and the
 embedded one on a picture with an answer."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -245,6 +246,11 @@ def test_overflow_is_an_error(sam: SamFamily) -> None:
     broken = replace(embedding, features=(embedding.features[0] * torch.inf,))
     with pytest.raises(ValueError, match="not finite"):
         sam.masks(broken, np.zeros((2, 1, 2)))
+    behind_scores = copy.deepcopy(sam)
+    with torch.no_grad():
+        behind_scores.model.mask_decoder.output_hypernetworks_mlps[3].proj_out.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        behind_scores.masks(embedding, np.zeros((2, 1, 2)))
 
 
 def test_nothing_asked_nothing_answered(segmenter: SamFamily) -> None:

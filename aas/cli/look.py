@@ -66,6 +66,6 @@ def show_messages(quiet: bool, verbose: bool) -> None:
     of_aas.handlers, of_aas.propagate = [_Messages()], False
     of_aas.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     if quiet:
-        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if verbose:
         os.environ["TRANSFORMERS_VERBOSITY"] = "info"

@@ -3,9 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aas.images import list_images
 from aas.images.skipped import say_what_is_skipped
+from aas.spellings import id_text
 from aas.text import read_lines, read_text
 
 
@@ -62,9 +64,17 @@ def annotated_names(ref_anno: Path) -> list[str]:
     """File names of the images of a COCO or GranD-f annotation; GranD-f's may have an id only (`ID.jpg`)."""
     content = read_json(ref_anno)
     images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
-        raise ValueError(f"{ref_anno} is no COCO or GranD-f annotation: it has no list `images` with ids.")
-    return [str(image.get("file_name") or f"{image['id']}.jpg") for image in images]
+    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+        raise ValueError(f"{ref_anno} is no COCO or GranD-f annotation: it has no list `images`.")
+    return [name_of(image, ref_anno) for image in images]
+
+
+def name_of(image: dict[str, Any], ref_anno: Path) -> str:
+    """File name of an annotation's image; ValueError where it has neither a name nor an id."""
+    name, key = image.get("file_name"), id_text(image.get("id"))
+    if key is None:
+        raise ValueError(f"{ref_anno}: an image has no id, or {image.get('id')!r}, which is none.")
+    return str(name or f"{key}.jpg")
 
 
 def read_json(path: Path) -> object:

@@ -22,18 +22,17 @@ def padded_view(grid_hw: tuple[int, int], image_hw: tuple[int, int]) -> View:
     return View(grid_hw, (float(-left), float(-top), float(side - left), float(side - top)))
 
 
-def centre_crop_view(grid_hw: tuple[int, int], image_hw: tuple[int, int], resized_short: int, crop: int) -> View:
-    """The short side was resized to `resized_short`, then a centred square of `crop` pixels was cut out.
+def centre_crop_view(
+    grid_hw: tuple[int, int], image_hw: tuple[int, int], resized_hw: tuple[int, int], crop_hw: tuple[int, int]
+) -> View:
+    """The image was resized to `resized_hw`, then its centre of `crop_hw` pixels was cut out, padded if need be.
 
-    As CLIP's processor does it, with its integer rounding: the long side is truncated, so is the crop's offset.
+    As CLIP's processor does it, with its integer rounding of the crop's offset.
     """
     height, width = image_hw
-    short, long = min(image_hw), max(image_hw)
-    resized_long = int(resized_short * long / short)
-    resized_h, resized_w = (resized_short, resized_long) if height <= width else (resized_long, resized_short)
-    top, left = (resized_h - crop) // 2, (resized_w - crop) // 2
-    scale_x, scale_y = width / resized_w, height / resized_h
-    return View(grid_hw, (left * scale_x, top * scale_y, (left + crop) * scale_x, (top + crop) * scale_y))
+    top, left = (resized_hw[0] - crop_hw[0]) // 2, (resized_hw[1] - crop_hw[1]) // 2
+    scale_x, scale_y = width / resized_hw[1], height / resized_hw[0]
+    return View(grid_hw, (left * scale_x, top * scale_y, (left + crop_hw[1]) * scale_x, (top + crop_hw[0]) * scale_y))
 
 
 def placed_view(

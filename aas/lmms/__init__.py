@@ -67,6 +67,7 @@ def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str,
     if adapter is not None:
         model = _merged(model, adapter)
     lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
+    lmm.check_prompt()
     return lmm
 
 

@@ -25,8 +25,9 @@ from aas.capture import MEAN_OF_ALL, AttentionCapture, CaptureError, FirstKeys, 
 from aas.choices import Alignment
 from aas.geometry import combined_map
 from aas.lmms.checkpoint import weight_files
-from aas.lmms.sampling import Sampling
+from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, Sampling
 from aas.phrases.alignment import decode_with_spans
+from aas.phrases.given import check_written, plain_ids
 from aas.records import Answer, AttentionMaps, View
 
 COMBINED = "combined"
@@ -110,10 +111,14 @@ class LMM(ABC):
     pads_left = True  # sequences of a batch, so that generation goes on at their end; an encoder's on the right
     # What answer tokens get in the inputs that run along the sequence, when an answer is given; 0 if not named here.
     answer_fill = {"attention_mask": 1}
+    # Settings of the image processor that `grids` does not read, and what it takes them for; others are refused.
+    assumed_settings = {"do_resize": True, "do_center_crop": False}
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
         self.model, self.processor, self.name = model, processor, name
         self.tokenizer = processor.tokenizer
+        if getattr(processor, "patch_size", 0) is None:  # folders of 2024 leave it to the model's config
+            processor.patch_size = model.config.vision_config.patch_size
 
     @classmethod
     def load(
@@ -225,25 +230,63 @@ class LMM(ABC):
         # Byte-level tokenizers write the space in front of a word, SentencePiece adds it by itself.
         adds_space = first.startswith("▁") or prompt_end != prompt_end.rstrip()
         text = answer if adds_space else f" {answer}"
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return torch.tensor([*ids, self.tokenizer.eos_token_id])
+        return torch.tensor([*plain_ids(self.tokenizer, text), self.tokenizer.eos_token_id])
 
     def prepare(
         self, image: np.ndarray, question: str, answer: str | None = None, answer_ids: Sequence[int] | None = None
     ) -> Prepared:
         """Everything that needs no model: in another process, if wanted. `image` uint8 [H, W, 3] RGB, upright; see
-        `aas.images.as_pixels`. An answer is given as text or as tokens.
+        `aas.images.as_pixels`. An answer is given as text or as tokens; as both, the tokens count.
 
-        CaptureError where image and question do not fit the model's context or its layout is not known.
+        CaptureError where image and question do not fit the model's context or its layout is not known; ValueError
+        where the tokens do not write the text, or the model has no such tokens.
         """
+        self._check_settings()
         inputs = self.inputs(image, question)
         grids = tuple(self.grids(inputs, image.shape[:2]))
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
         if answer is not None and given is None:
             given = self.answer_ids(answer, inputs["input_ids"][0])
+        if given is not None:
+            self._check_answer(given.tolist(), answer)
         prepared = Prepared(question, inputs, grids, given)
         self._check_length(prepared)
         return prepared
+
+    def _check_answer(self, token_ids: list[int], text: str | None) -> None:
+        embeddings = self.model.get_input_embeddings()
+        n_tokens = getattr(embeddings, "num_embeddings", None) or len(self.tokenizer)
+        unknown = [token for token in token_ids if not 0 <= token < n_tokens]
+        if unknown:
+            raise ValueError(
+                f"The given token {unknown[0]} is none of the model's: it has {n_tokens}, numbered from 0."
+            )
+        if getattr(self.model.config, "image_token_id", None) in token_ids:
+            raise ValueError("The given answer holds the model's image token: an answer is words alone.")
+        if text and text.strip():
+            check_written(self.tokenizer, token_ids, text)
+
+    def check_prompt(self) -> None:
+        """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""
+        try:
+            self.prepare(np.full((64, 96, 3), 127, np.uint8), "What is it?")
+        except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
+            lines = str(error).splitlines() or [""]
+            raise ValueError(
+                f"{self.name}: its processor makes no prompt of an image and a question "
+                f"({type(error).__name__}: {lines[0].rstrip('.')}). Compare its chat template and processor settings "
+                "with those that the model was published with."
+            ) from error
+
+    def _check_settings(self) -> None:
+        image_processor = getattr(self.processor, "image_processor", None)
+        for name, assumed in self.assumed_settings.items():
+            value = getattr(image_processor, name, None)
+            if value is not None and bool(value) != assumed:
+                raise CaptureError(
+                    f"The image processor's settings say {name} {value}: where this model then sees an image is not "
+                    "known."
+                )
 
     def _check_length(self, prepared: Prepared) -> None:
         longest = getattr(self.text_config, "max_position_embeddings", None)
@@ -293,24 +336,27 @@ class LMM(ABC):
         """Token ids int64 [T] and maps [..., T, n] of each, cut behind its end token."""
         grids = [_positions(p.grids, options.view) for p in batch]
         inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
-        sampling, n = options.sampling, len(batch)
+        draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
+        numbers = FiniteLogits()
         watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
         with self.watched(watch):
             sequences = self.generate(
                 inputs,
+                **A_PASS_FOR_EACH_TOKEN,
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                num_return_sequences=1,
-                use_cache=True,  # a row for each new token
-                return_dict_in_generate=False,
-                logits_processor=sampling.processors(n, options.seed, self.device) if sampling else [],
+                logits_processor=[numbers, *draws],
                 pad_token_id=self.pad_id,
+                tokenizer=self.tokenizer,  # for a checkpoint's stop strings
             )
+        numbers.check()
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         token_ids = sequences[:, n_prompt:].cpu()
         maps = watch.maps()
-        assert maps.shape[-2] == token_ids.shape[1], "one forward pass per generated token"
+        if maps.shape[-2] != token_ids.shape[1]:
+            raise CaptureError(
+                f"The model wrote {token_ids.shape[1]} tokens in {maps.shape[-2]} forward passes, not one for each: "
+                "its generation settings are not known here."
+            )
         answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
         return answers, [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
 
@@ -327,8 +373,11 @@ class LMM(ABC):
         inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = AttentionCapture(columns, options.selection, rows, self.records, self.cross_attention)
         with self.watched(watch):
-            self.model(**inputs, **self.forward_arguments(inputs))
+            output = self.model(**inputs, **self.forward_arguments(inputs), return_dict=True)
         maps = watch.maps()
+        numbers = FiniteLogits()
+        numbers.look_at(output.logits[:, -1])
+        numbers.check()
         return [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
 
     def replay_inputs(

@@ -4,20 +4,21 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from aas.geometry import centre_crop_view
 from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.fitted import fitted_view
 
 
 class Chameleon(LMM):
     """One view: the centre of the image; what the processor crops away has no tokens."""
 
     text_part = ""
+    assumed_settings = {}  # all are read
 
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         cell = 2 ** (len(self.model.config.vq_config.channel_multiplier) - 1)  # the resolution halves at every level
         height, width = inputs["pixel_values"].shape[-2:]
-        short = self.processor.image_processor.size["shortest_edge"]
-        view = centre_crop_view((height // cell, width // cell), image_hw, short, height)
+        grid_hw = (height // cell, width // cell)
+        view = fitted_view(self.processor.image_processor, grid_hw, image_hw, (height, width))
         return [TokenGrid(view, self.image_positions(inputs))]
 
     def inputs(self, image: np.ndarray, question: str) -> dict[str, Tensor]:

@@ -9,8 +9,9 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from aas import registry
 from aas.capture import CaptureError
-from aas.geometry import centre_crop_view, stretched_view, without_rest
+from aas.geometry import stretched_view, without_rest
 from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.fitted import fitted_view
 from aas.lmms.processors import load_images_only
 from aas.records import View
 
@@ -32,6 +33,8 @@ class DeclaredGrid(LMM):
     A prompt with another number of image tokens, or with something between them, is a CaptureError. What nobody
     declares is that the encoder hands on the tokens row-major: `aas doctor` shows whether it does.
     """
+
+    assumed_settings = {}  # all are read
 
     @classmethod
     def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
@@ -79,26 +82,6 @@ class DeclaredGrid(LMM):
         if hasattr(self.model.base_model, "get_rope_index"):  # positions in height and width, which it finds by itself
             del arguments["position_ids"]
         return arguments
-
-
-def fitted_view(
-    image_processor: Any, grid_hw: tuple[int, int], image_hw: tuple[int, int], input_hw: tuple[int, int]
-) -> View:
-    """Where an input of `input_hw` pixels lies on the image, as CLIP's image processor and its like declare it.
-
-    `size` gives both sides: the image was stretched to them. `size` gives the short side and `do_center_crop` is set: a
-    centred square was cut out. Anything else is a CaptureError.
-    """
-    size, crop = image_processor.size, getattr(image_processor, "do_center_crop", None)
-    if image_processor.do_resize and not getattr(image_processor, "do_pad", None):
-        if not crop and input_hw == (size.get("height"), size.get("width")):
-            return stretched_view(grid_hw, image_hw)
-        if crop and size.get("shortest_edge") and input_hw[0] == input_hw[1]:
-            return centre_crop_view(grid_hw, image_hw, size["shortest_edge"], input_hw[0])
-    height, width = input_hw
-    raise CaptureError(
-        f"How {type(image_processor).__name__} fits an image into {height} x {width} pixels is not known."
-    )
 
 
 def _check_config(config: PreTrainedConfig) -> None:

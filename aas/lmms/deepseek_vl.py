@@ -12,6 +12,8 @@ from aas.lmms.base import LMM, TokenGrid
 class DeepseekVL(LMM):
     """One view: the whole image, padded to a square. The hybrid model has two vision encoders but one grid."""
 
+    assumed_settings = {**LMM.assumed_settings, "do_pad": True}
+
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         image_processor = self.processor.image_processor
         patch = self.model.config.vision_config.patch_size
@@ -29,4 +31,4 @@ class Janus(DeepseekVL):
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """Janus' own `generate` loses the logits processors, and with them the sampling, when it writes text."""
-        return GenerationMixin.generate(self.model, **inputs, guidance_scale=None, **options)
+        return GenerationMixin.generate(self.model, **inputs, **options)

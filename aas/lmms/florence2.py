@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from aas.choices import Alignment
 from aas.lmms.base import LMM, TokenGrid
-from aas.lmms.declared_grid import fitted_view
+from aas.lmms.fitted import fitted_view
+from aas.phrases.given import plain_ids
 
 
 class Florence2(LMM):
@@ -22,6 +23,7 @@ class Florence2(LMM):
 
     cross_attention = True
     pads_left = False  # the encoder's positions are counted from its first token, padding included
+    assumed_settings = {}  # all are read
 
     def records(self, module: nn.Module) -> bool:
         return bool(module.is_decoder and not module.is_causal)  # BART's one class is all three attentions
@@ -40,7 +42,7 @@ class Florence2(LMM):
 
     def answer_ids(self, answer: str, prompt_ids: Tensor) -> Tensor:
         """The decoder opens an answer with the token that begins a text, and puts no space before its first word."""
-        ids = self.tokenizer.encode(answer, add_special_tokens=False)
+        ids = plain_ids(self.tokenizer, answer)
         return torch.tensor([self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id])
 
     def with_answer(self, inputs: dict[str, Tensor], answer_ids: Tensor) -> dict[str, Tensor]:

@@ -18,13 +18,17 @@ class LlavaNext(LMM):
     """Two views: "fine" (the default), the tiles without padding and without the newline token that ends each row, and
     "base", the whole image stretched to one tile."""
 
+    assumed_settings = {"do_resize": True}  # a crop as large as a tile takes nothing away
+
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         config = self.model.config
         side, patch = config.vision_config.image_size, config.vision_config.patch_size
         size = self.processor.image_processor.size
-        if side not in (size.get("shortest_edge"), size.get("height")):
+        input_hw = tuple(inputs["pixel_values"].shape[-2:])
+        if side not in (size.get("shortest_edge"), size.get("height")) or input_hw != (side, side):
             raise CaptureError(
-                f"The processor resizes to {size}, the model's tower sees {side} pixels: no known layout."
+                f"The processor resizes to {size} and gives tiles of {input_hw[0]} x {input_hw[1]}, the model's tower "
+                f"sees {side} pixels: no known layout."
             )
         cells, rest = side // patch, side % patch
         base = without_rest(stretched_view((cells, cells), image_hw, "base"), (side, side), rest)

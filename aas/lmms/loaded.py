@@ -30,7 +30,9 @@ def of_loaded(model: object, processor: ProcessorMixin | None, given: dict[str, 
             f"not a {type(processor).__name__}."
         )
     family.check(inside.config, processor)
-    return family(inside, processor, inside.name_or_path or type(inside).__name__)
+    lmm = family(inside, processor, inside.name_or_path or type(inside).__name__)
+    lmm.check_prompt()
+    return lmm
 
 
 def _inside(model: Any) -> PreTrainedModel:

@@ -18,6 +18,7 @@ class Mllama(LMM):
     """
 
     cross_attention = True
+    assumed_settings = {**LMM.assumed_settings, "do_pad": True}
 
     def records(self, module: nn.Module) -> bool:
         return isinstance(module, MllamaTextCrossAttention)

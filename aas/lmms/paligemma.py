@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from aas.geometry import stretched_view
 from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.fitted import fitted_view
 
 
 class PaliGemma(LMM):
@@ -18,6 +18,7 @@ class PaliGemma(LMM):
 
     # The type 1 makes a token part of the answer; with 0 the prompt and earlier tokens would see it.
     answer_fill = {**LMM.answer_fill, "token_type_ids": 1}
+    assumed_settings = {}  # all are read
 
     def inputs(self, image: np.ndarray, question: str) -> dict[str, Tensor]:
         text = f"{self.processor.image_token}{question}"
@@ -28,7 +29,9 @@ class PaliGemma(LMM):
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         height, width = inputs["pixel_values"].shape[-2:]
         patch = self.model.config.vision_config.patch_size
-        return [TokenGrid(stretched_view((height // patch, width // patch), image_hw), self.image_positions(inputs))]
+        grid_hw = (height // patch, width // patch)
+        view = fitted_view(self.processor.image_processor, grid_hw, image_hw, (height, width))
+        return [TokenGrid(view, self.image_positions(inputs))]
 
     def forward_arguments(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Positions count from 1, as in generation."""

@@ -17,6 +17,8 @@ class QwenVL(LMM):
     patches, windows) is undone before the language model.
     """
 
+    assumed_settings = {}  # `image_grid_thw` tells what was done
+
     @classmethod
     def load_processor(cls, source: str, revision: str) -> ProcessorMixin:
         return load_images_only(source, revision)

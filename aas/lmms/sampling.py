@@ -1,10 +1,72 @@
-"""Sampling whose draws belong to an image, not to its batch."""
+"""How tokens are chosen: one pass for each, of finite numbers, by draws that belong to an image, not to its batch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from aas.capture import CaptureError
+
+# What a checkpoint's own settings may say otherwise, and what then would change which forward passes there are, what
+# they see or what `generate` returns. The settings that only change which token is chosen stay the checkpoint's own.
+_ITS_OWN: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "use_cache": True,  # without, every pass has all the queries
+    "prefill_chunk_size": None,  # the prompt in several passes
+    "prompt_lookup_num_tokens": None,  # and what follows: several tokens in one pass
+    "assistant_early_exit": None,
+    "use_mtp": None,
+    "speculation_type": None,
+    "guidance_scale": None,  # a second pass, without the image, for each token
+    "penalty_alpha": None,  # contrastive search
+    "dola_layers": None,
+    "constraints": None,
+    "force_words_ids": None,
+    "token_healing": None,  # rewrites the end of the prompt
+    "max_time": None,  # an answer would depend on its batch, and on the machine
+    "disable_compile": True,  # a static cache would, on a GPU; compiled passes are not looked at
+    "remove_invalid_values": False,  # would hide what `FiniteLogits` looks for
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_scores": False,
+    "output_logits": False,
+    "return_dict_in_generate": False,
+}
+A_PASS_FOR_EACH_TOKEN = {name: value for name, value in _ITS_OWN.items() if hasattr(GenerationConfig(), name)}
+
+
+class FiniteLogits(LogitsProcessor):
+    """Changes no score, and takes note of NaN and infinity: of them the first token is the largest, whichever it is."""
+
+    def __init__(self) -> None:
+        self.broken: Tensor | None = None  # looked at once, at the end: a GPU does not wait at every token
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.look_at(scores)
+        return scores
+
+    def look_at(self, scores: Tensor) -> None:
+        """Takes note of `scores` [B, vocabulary]. Some may be -inf: tokens that the model's settings forbid."""
+        broken = (scores.amax(-1).abs() == torch.inf).any() | scores.isnan().any()
+        self.broken = broken if self.broken is None else self.broken | broken
+
+    def check(self) -> None:
+        """CaptureError where a score was no number."""
+        if self.broken is not None and self.broken:
+            raise CaptureError(
+                "The scores of the next token are not finite numbers. Load the model in another precision: "
+                "--dtype bfloat16 or --dtype float32."
+            )
 
 
 class GumbelNoise(LogitsProcessor):

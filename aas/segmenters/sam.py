@@ -20,6 +20,8 @@ class SamSegmenter(SamFamily):
     square, cropped, scaled to the photograph and cut at logit 0.
     """
 
+    size_keys = ("longest_edge",)
+
     def input_size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """See `SamFamily`. A side of less than half a pixel becomes one."""
         scale = self.input_side / max(size_hw)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
 from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.segmenters.pixel_settings import pixel_statistics
 from aas.segmenters.sam_records import SamCandidates, SamEmbedding
 
 PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 35 MB per prompt
@@ -26,6 +27,8 @@ class SamFamily(Segmenter):
     range. `dtype`: what the image encoder computes in; weights, prompts and decoder stay float32, since 8 bits of a
     coordinate are too few for a point.
     """
+
+    size_keys: tuple[str, ...] = ("height", "width")  # of the processor's `size`: the input that the family makes
 
     def __init__(
         self,
@@ -51,8 +54,9 @@ class SamFamily(Segmenter):
         from aas.segmenters import embedded  # noqa: F401  tells transformers' Auto classes the embedded architecture
 
         revision = revision or "main"
-        # The same two numbers for all families; the processor classes themselves need torchvision for some.
-        processor, _ = SamImageProcessorPil.get_image_processor_dict(source, revision=revision)
+        # The same settings for all families; the processor classes themselves need torchvision for some.
+        settings, _ = SamImageProcessorPil.get_image_processor_dict(source, revision=revision)
+        mean, std = pixel_statistics(settings, source)
         try:
             model, info = AutoModelForMaskGeneration.from_pretrained(
                 source, revision=revision, dtype=torch.float32, output_loading_info=True
@@ -63,7 +67,15 @@ class SamFamily(Segmenter):
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the segmenter's weights, the first is {names[0]}.")
         model = model.to(device).to(memory_format=torch.channels_last)  # in which convolutions run, without a copy
-        return cls(model, processor["image_mean"], processor["image_std"], dtype)
+        segmenter = cls(model, mean, std, dtype)
+        segmenter.check_size(settings.get("size") or {}, source)
+        return segmenter
+
+    def check_size(self, size: dict[str, int] | int, source: str) -> None:
+        """ValueError where the processor's settings make another input than the model's own square."""
+        sides = {size.get(key) for key in self.size_keys} if isinstance(size, dict) else {size}
+        if sides - {None, self.input_side}:
+            raise ValueError(f"{source}: its processor resizes to {size}, its model sees {self.input_side} pixels.")
 
     # ---------------------------------------------------------------------------------- what a family says
 
@@ -164,8 +176,10 @@ class SamFamily(Segmenter):
         ]
         logits = torch.cat([part[0] for part in parts]) if parts else torch.zeros(0, 3, 1, 1)
         scores = torch.cat([part[1] for part in parts]) if parts else torch.zeros(0, 3)
-        if not scores.isfinite().all():
-            raise ValueError(f"The segmenter's scores are not finite: {self.dtype} may not hold them, try float32.")
+        if not (scores.isfinite().all() and logits.isfinite().all()):
+            raise ValueError(
+                f"The segmenter's masks or scores are not finite: {self.dtype} may not hold them, try float32."
+            )
         return SamCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding))
 
     def _prompts(

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from aas.choices import Fit
 from aas.images import read_image
+from aas.progress import bar_for
 from aas.store import reference
 from aas.store.atomic import written
 from aas.store.attention import SUFFIX, read_item
@@ -36,7 +37,7 @@ def show_attn(
     words = None if tokenizer is None else reference.load_tokenizer(tokenizer)
     found = [item for path in paths for item in _items(path)]
     n_failed = 0
-    for path in tqdm(found, unit="item", disable=len(found) == 1):
+    for path in tqdm(found, unit="item", **bar_for(len(found))):
         try:
             print(_show(path, out, folder_of(images) if images else _images_of_run(path.parent), words, fit))
         except (ValueError, FileNotFoundError) as error:

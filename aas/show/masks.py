@@ -16,6 +16,7 @@ from aas.datasets.sources import read_json
 from aas.geometry import deepest_xy
 from aas.images import read_image
 from aas.metrics.pairing import greedy_pairs, iou_matrix
+from aas.progress import bar_for
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
 from aas.store.atomic import written
@@ -60,7 +61,7 @@ def show_masks(
     read = READERS[description["command"]]
     cells: list[Image.Image] = []
     n_failed = 0
-    for key, path in tqdm(wanted.items(), unit="image", disable=len(wanted) == 1):
+    for key, path in tqdm(wanted.items(), unit="image", **bar_for(len(wanted))):
         try:
             picture, cell = _pictures(key, read(path), path, photographs, truths)
         except (ValueError, OSError) as error:

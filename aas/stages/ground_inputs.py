@@ -126,7 +126,7 @@ def _free_key(request: Request, run: RunFolder, taken: set[str]) -> str:
 
 
 def _is_anothers(item: Path, request: Request) -> bool:
-    """Whether a result is there, and about another photograph; one that nobody can read is not told apart."""
+    """Whether a file is there that is no result about this photograph: another's, or none of ours."""
     if not item.exists():
         return False
     if not isinstance(request.source, (str, Path)):
@@ -134,7 +134,7 @@ def _is_anothers(item: Path, request: Request) -> bool:
     try:
         there = photograph_of(read_result(item), item)
     except ValueError:
-        return False
+        return True
     mine = str(request.source)
     return there != mine if is_url(mine) or is_url(there) else os.path.realpath(there) != os.path.realpath(mine)
 

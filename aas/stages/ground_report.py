@@ -64,7 +64,8 @@ class RunReport:
 
     def _print(self, request: Request, grounding: Grounding) -> None:
         if self.options.as_json:
-            line = json.dumps(grounding.item() | {"image": shown(request)}, ensure_ascii=not _writes_utf8())
+            as_given = {"image": shown(request)}
+            line = json.dumps(as_given | grounding.item() | as_given, ensure_ascii=not _writes_utf8())
         else:
             answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
             line = f"{harmless(shown(request))}: {answer}"

@@ -135,6 +135,7 @@ class PhraseOptions:
     merge: Annotated[Merge | None, PHRASE(help="Tokens of a phrase to one map. Default: the preset's.")] = None
     words: Annotated[Words, PHRASE(help="Tokens of the root word, or of the whole chunk.")] = "root"
     drop: Annotated[tuple[Kind, ...], PHRASE(help="Leave out pronouns, or the unseen (the image, a side).")] = ()
+    reasoning: Annotated[bool, PHRASE(help="Ground what stands between <think> and </think> too.")] = False
     prompt: Annotated[PromptKind, PHRASE(help="Points at the map's peaks, or the map as a coarse mask.")] = "point"
     points: Annotated[
         int | None, PHRASE(min=1, help="Peaks that become points, at most. Default: 1; embedded segmenter: 3.")
