@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,50 @@ def test_of_two_runs_at_one_moment_one_is_let_in(tmp_path: Path):
         (name,) = found - {None}
         assert None in found and RunFolder(tmp_path / str(i), "").description()["arguments"] == {"question": name}
         assert [path.name for path in (tmp_path / str(i)).iterdir()] == ["run.json"]
+
+
+def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path):
+    run = RunFolder(tmp_path, ".json")
+    run.fail("a", "broken")
+    with run.failed_path.open("a") as file:
+        file.write('{"image": "b", "err')
+    run.fail("c", "broken too")
+    assert run.failures() == {"a": "broken", "c": "broken too"}
+    run.forget_failures({"a"})
+    assert run.failures() == {"c": "broken too"}
+
+
+KILLED = """
+import os, signal, sys, time
+import numpy as np
+from torch.utils.data import Dataset
+from aas.engine.workers import in_workers
+
+class Pids(Dataset):
+    def __len__(self):
+        return 100
+    def __getitem__(self, index):
+        return os.getpid(), np.zeros(10_000_000, np.uint8)  # more than a pipe holds: its writer waits
+
+made = in_workers(Pids(), 2)
+print(*{next(made)[0] for _ in range(4)}, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_no_worker_outlives_a_killed_run():
+    done = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert len(workers) == 2
+    until = time.monotonic() + 20
+    while any(is_running(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def is_running(pid: int) -> bool:
+    """Not gone, and no zombie."""
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

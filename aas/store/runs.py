@@ -88,7 +88,9 @@ class RunFolder:
         log.error("failed: %s", error)
         line = {"image": key, "error": error} if image is None else {"image": image, "error": error, "key": key}
         with self._locked(), self.failed_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            # Behind a line that was cut off, a new one.
+            start = "" if file.tell() == 0 or self.failed_path.read_bytes().endswith(b"\n") else "\n"
+            file.write(start + json.dumps(line, ensure_ascii=False) + "\n")
 
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
@@ -112,13 +114,22 @@ class RunFolder:
     def _failure_lines(self) -> Iterator[str]:
         # Lines as a file has them; `splitlines` would break a name at U+2028.
         with self.failed_path.open(encoding="utf-8", newline="\n") as file:
-            yield from (line for line in file if line.endswith("\n"))  # a line that was cut off says nothing
+            yield from filter(_is_whole, file)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock", poll_interval=0.01):
             yield
+
+
+def _is_whole(line: str) -> bool:
+    """A line of failed.jsonl that was cut off says nothing."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"image", "error"} <= content.keys()
 
 
 def _description_text(description: Mapping[str, Any]) -> str:
