@@ -1,6 +1,7 @@
 """Names, lists and folders as people have them: what other systems wrote, and what nobody meant to be there."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from aas.cli import app
 from aas.datasets.answers import read_answers
 from aas.datasets.sources import find_sources, read_json
+from aas.images import read_image
 from aas.store.attention import read_item
 from aas.store.results import read_result
 from aas.store.status import status, verify
@@ -127,3 +129,22 @@ def test_a_terminal_that_cannot_write_it(photographs: Path, tmp_path: Path, enco
         assert json.loads(done.stdout.decode(encoding))["caption"] == answer
     else:
         assert r"\U0001f415" in done.stdout.decode(encoding)
+
+
+def test_what_is_not_looked_at_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = tmp_path / "holiday"
+    for name in ("holiday/a.jpg", "holiday/b.jp2", "holiday/c.jpe", "holiday/d.mpo", "elsewhere/e.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48)).save(path, format={".jp2": "JPEG2000", ".mpo": "MPO"}.get(path.suffix, "JPEG"))
+    for name in ("IMG_0001.HEIC", "noextension", ".hidden", "out/run.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    (folder / "2024").symlink_to("../elsewhere")
+    (folder / "broken.jpg").symlink_to("/gone.jpg")
+    with caplog.at_level("WARNING", logger="aas"):
+        logging.getLogger("aas").propagate = True
+        found = find_sources(folder, outside=folder / "out")
+    assert [source.key for source in found] == ["a.jpg", "b.jp2", "c.jpe", "d.mpo"]
+    assert all(read_image(source.path).shape == (48, 64, 3) for source in found)
+    assert "4 not looked at" in caplog.text and "2024/, IMG_0001.HEIC, broken.jpg, noextension" in caplog.text

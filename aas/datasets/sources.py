@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aas.images import list_images
+from aas.images.skipped import say_what_is_skipped
 from aas.spellings import id_text
 from aas.text import read_lines, read_text
 
@@ -31,6 +32,7 @@ def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | 
         sources = [ImageSource(name, images / name) for name in annotated_names(ref_anno)]
     elif images.is_dir():
         found = list_images(images, outside=[outside] if outside else [])
+        say_what_is_skipped(images, [outside] if outside else [])
         sources = [ImageSource(path.relative_to(images).as_posix(), path) for path in found]
     elif images.is_file():
         sources = _listed(images)

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_MEGAPIXELS = 100
 MAX_MEGABYTES, TIMEOUT_SECONDS = 100, 30  # of a download
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+            ".jpe", ".mpo", ".jp2", ".j2k"}  # fmt: skip
 # Pixels only: of what Pillow opens, some run another program (EPS) or go on to another library's parser.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 

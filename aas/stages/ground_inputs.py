@@ -12,6 +12,7 @@ from aas.datasets.sources import ImageSource
 from aas.ground import Request
 from aas.grounding import photograph_of
 from aas.images import ImageLike, is_url, list_images, name_of
+from aas.images.skipped import say_what_is_skipped
 from aas.stages.ground_options import Ground
 from aas.store.keys import result_keys
 from aas.store.results import read_result
@@ -68,6 +69,7 @@ def _add(inputs: Inputs, path: Path, out: Path) -> None:
         if path.resolve() == out.resolve():
             raise ValueError(f"--out {out} is a folder of images to ground; name another one for the results.")
         found = list_images(path, outside=[out])
+        say_what_is_skipped(path, [out])
         inputs.images += [Found(one, str(one), PurePosixPath(one.relative_to(path).as_posix())) for one in found]
         if not found:
             inputs.missing.append((str(path), f"{path}: no images in this folder"))
