@@ -18,8 +18,8 @@ from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.checks import GREY, SQUARE_RGB, compare_with_eager, fitted_scales, plant_squares
 
-PACKAGES = ("aas", "torch", "transformers", "tokenizers", "spacy", "segment-anything", "pycocoevalcap", "peft",
-            "bitsandbytes", "flash-attn", "torchvision")  # fmt: skip
+PACKAGES = ("attend-and-segment", "torch", "transformers", "tokenizers", "spacy", "segment-anything", "pycocoevalcap",
+            "peft", "bitsandbytes", "flash-attn", "torchvision")  # fmt: skip
 PICTURES_HW = ((480, 640), (640, 427), (320, 800))
 SEPARATION = 0.9  # a trained tower mixes its patches: tokens inside a planted square still change most
 DIFFERENCE = {torch.float32: 1e-4}

@@ -97,7 +97,8 @@ class Grounder:
     `preset`: `paper`, `reference-2024` or `reference-2025`; it says which heads count and how the maps of a phrase's
     tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts.
     `max_new_tokens`, `temperature`, `top_p`, `seed`: how the LMM answers. `words`: tokens of a phrase's `root` or of
-    the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none.
+    the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none;
+    `reasoning`: ground what the model says between <think> and </think> too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
     `best-attention`. `batch_size`: images of a list that the LMM answers at once.
@@ -117,6 +118,7 @@ class Grounder:
         merge: Merge | None = None,
         words: Words = "root",
         drop: Sequence[Kind] = LEFT_OUT,
+        reasoning: bool = False,
         prompt: PromptKind = "point",
         n_points: int | None = None,
         n_negative: int = 0,
@@ -131,7 +133,7 @@ class Grounder:
             asking["heads"] = named.heads
         self.ask_options = ask_options(**asking)
         points = (n_points_for(segmenter, n_points), n_negative)
-        pointing = PointingOptions(merge or named.merge, words, tuple(drop), prompt, *points)
+        pointing = PointingOptions(merge or named.merge, words, tuple(drop), prompt, *points, reasoning=reasoning)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
         place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is
@@ -223,7 +225,13 @@ class Grounder:
         ]
 
     def ground(self, image: ImageLike, answer: Answer, attention: AttentionMaps) -> Grounding:
-        """The second half alone: from an answer and its maps to masks."""
+        """The second half alone: from an answer and its maps to masks.
+
+        `image` as for a call (uint8 [H, W, 3] RGB is taken as it is); `attention.maps` float32 [tokens, h, w], one for
+        each token of the answer. Raises ValueError for maps that keep layers or heads apart.
+        """
+        if attention.maps.ndim != 3:
+            raise ValueError("Grounding needs one map per token: capture the mean of layers and heads (keep='mean').")
         pixels = as_pixels(image)
         pointed, left_out = self._pointed(pixels, answer, attention)
         embedding = self.segmenter.encode([pixels])[0] if pointed else None

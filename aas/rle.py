@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from aas.spellings import number_of, whole_of
+
 MAX_SIDE = 30_000  # of a picture, in pixels; what is drawn further out would take forever
 Rle = dict[str, Any]  # {"size": [height, width], "counts": compressed runs, str}
 
@@ -24,43 +26,55 @@ def compressed(segmentation: Any, size_hw: tuple[int, int]) -> Rle:
         return _from_polygons(segmentation, size_hw)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         raise ValueError("neither polygons nor run lengths")
-    size, counts = segmentation["size"], segmentation["counts"]
-    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(map(is_side, size))):
-        raise ValueError(f"a mask's size is {size!r}")
+    counts = segmentation["counts"]
+    size = _size(segmentation["size"])
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
     found = _listed(counts) if isinstance(counts, list) else _parsed(counts)
     if (found < 0).any() or found.sum() != size[0] * size[1]:
         raise ValueError(f"a mask's runs cover {found.sum()} of {size[0]}×{size[1]} pixels")
     if isinstance(counts, list):
-        return _as_text(coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size))
-    return {"size": list(size), "counts": counts}
+        return _as_text(coco_mask.frPyObjects({"size": size, "counts": found.tolist()}, *size))
+    return {"size": size, "counts": counts}
 
 
-def is_side(value: Any) -> bool:
-    """Whether a height or width can be one."""
-    return isinstance(value, int) and 0 <= value <= MAX_SIDE
+def side_of(value: Any) -> int | None:
+    """A height or width in pixels, however it is spelled; None where it can be none."""
+    side = whole_of(value)
+    return side if side is not None and 0 <= side <= MAX_SIDE else None
+
+
+def _size(value: Any) -> list[int]:
+    sides = [side_of(side) for side in value] if isinstance(value, (list, tuple)) else []
+    if len(sides) != 2 or None in sides:
+        raise ValueError(f"a mask's size is {value!r}")
+    return [side for side in sides if side is not None]
 
 
 def _listed(counts: list[Any]) -> np.ndarray:
-    if not all(isinstance(n, int) and 0 <= n <= MAX_SIDE**2 for n in counts):
+    runs = [whole_of(n) for n in counts]
+    if not all(n is not None and 0 <= n <= MAX_SIDE**2 for n in runs):
         raise ValueError("a mask's runs are not all whole numbers of pixels")
-    return np.array(counts, np.int64)
+    return np.array(runs, np.int64)
 
 
 def _from_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> Rle:
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 4 or not all(map(_is_coordinate, polygon)):
-            raise ValueError("a polygon is no list of at least two points x, y, or lies far outside")
+    """What has less than three points, as annotation tools leave behind, has no inside: COCO draws nothing for it."""
     if not polygons:
         raise ValueError("a mask without polygons")
+    drawn = [polygon for polygon in map(_coordinates, polygons) if len(polygon) >= 6]
+    if not drawn:
+        raise ValueError("none of its polygons has three points")
     if 0 in size_hw:
         raise ValueError("polygons of an image whose height and width are not said")
-    return union(coco_mask.frPyObjects(polygons, *size_hw))
+    return union(coco_mask.frPyObjects(drawn, *size_hw))
 
 
-def _is_coordinate(number: Any) -> bool:
-    return isinstance(number, (int, float)) and abs(number) <= MAX_SIDE  # false for NaN
+def _coordinates(polygon: Any) -> list[float]:
+    found = [number_of(number) for number in polygon] if isinstance(polygon, list) else [None]
+    if not all(number is not None and abs(number) <= MAX_SIDE for number in found):
+        raise ValueError("a polygon is no list of numbers x, y, x, y, …, or lies far outside")
+    return [number for number in found if number is not None]
 
 
 def _as_text(rle: Rle) -> Rle:

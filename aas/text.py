@@ -1,9 +1,31 @@
-"""Words of a model, a file or a user, without what could do harm where they are shown."""
+"""Words of a model, a file or a user: read as any editor wrote them, shown without what could do harm."""
 
+import codecs
 import unicodedata
+from pathlib import Path
+
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 # They turn the reading direction of what follows: with them a text can pretend to be another one.
 _DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, or of one that a program on Windows marked as UTF-16; its mark is no part of it.
+
+    Raises ValueError, which names the file, for what is no such text.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""The lines of a text file, which end with \n or \r\n only: `str.splitlines` also breaks words at U+2028."""
+    return [line.removesuffix("\r") for line in read_text(path).split("\n")]
 
 
 def harmless(text: str) -> str:

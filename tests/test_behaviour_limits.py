@@ -48,6 +48,17 @@ def test_nouns_name_categories_whatever_their_case():
     assert matcher.best("dog", []) is None
 
 
+def test_a_pipeline_without_word_vectors_is_told(shared_dir, caplog):
+    CategoryMatcher(load_pipeline("embedded"), ["dog"])
+    assert not caplog.records
+    matcher = CategoryMatcher(load_pipeline(shared_dir / "golden/models/en_ewt_np"), ["dog", "bench"])
+    (record,) = caplog.records
+    assert "en_ewt_np has no word vectors" in record.getMessage() and "en_core_web_md" in record.getMessage()
+    assert matcher.best("dog", [0, 1]) is not None, "the fallback stays"
+    with pytest.raises(ValueError, match="no word vectors: take embedded, en_core_web_md or en_core_web_lg"):
+        CategoryMatcher(spacy.blank("en"), ["dog"])
+
+
 def meteor(rows: list[list[float]]) -> float:
     """Denkowski and Lavie 2014, written out: sums over the corpus, content words 0.75, function words 0.25."""
     sums = np.sum(rows, axis=0)

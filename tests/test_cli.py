@@ -103,17 +103,21 @@ def test_the_preset_of_one_head_is_what_that_head_sees(attn, tmp_path):
     assert not np.array_equal(paper["points"], ground["points"])
 
 
-def test_quiet_and_verbose(attn, tmp_path, monkeypatch):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    arguments = ("segment", "gcg", "--attn", attn / "all", "--images", attn / "photos")
-    assert "1 done" in run(*arguments, "--out", tmp_path / "a").stderr
-    quiet = run("-q", *arguments, "--out", tmp_path / "b")
-    assert quiet.exit_code == 0 and quiet.stderr == ""
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    (attn / "photos/a.png").rename(attn / "photos/b.png")
-    failed = run("-q", *arguments, "--out", tmp_path / "c")
-    (attn / "photos/b.png").rename(attn / "photos/a.png")
-    assert failed.exit_code == 3 and "a.png" in failed.stderr
+def test_quiet_and_verbose(attn, tmp_path):
+    def program(*arguments: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "aas.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    where = ("segment", "gcg", "--attn", attn / "all", "--images")
+    assert "1 done" in run(*where, attn / "photos", "--out", tmp_path / "a").stderr
+    quiet = program("-q", *where, attn / "photos", "--out", tmp_path / "b")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    two = [attn / "photos/a.png", attn / "photos/a.png"]
+    quiet = program("-q", "ground", *two, "--answer", "a cat", "--out", tmp_path / "two")
+    assert quiet.stderr == "" and len(quiet.stdout.splitlines()) == 2
+    (tmp_path / "none").mkdir()
+    failed = program("-q", *where, tmp_path / "none", "--out", tmp_path / "c")
+    assert failed.returncode == 3 and "a.png" in failed.stderr, "what failed is said all the same"
     assert run("-v", "list", "presets").exit_code == 0
     assert logging.getLogger("aas").level == logging.DEBUG
     os.environ.pop("TRANSFORMERS_VERBOSITY", None)

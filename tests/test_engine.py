@@ -147,6 +147,11 @@ def test_a_chunk_knows_only_its_own(tmp_path):
         load = lambda: (Doubling(tmp_path, {"3": "uncomputable"}), Plan(2), {})  # noqa: E731
         fill(run, "double", {}, Work(chunk, [], 10, is_whole=False), load)
     assert set(run.failures()) == {"3"} and len(run.items()) == 9
+    run.fail("0", "another chunk's")
+    mended = Work(chunks[1], [], 10, is_whole=False)
+    assert fill(run, "double", {}, mended, lambda: (Doubling(tmp_path), Plan(2), {})) == 0
+    (line,) = run.failed_path.read_text().splitlines()
+    assert "another chunk's" in line and len(run.items()) == 10
 
 
 def test_tensors_go_through_pipes_as_arrays(tmp_path):

@@ -1,10 +1,14 @@
 """`aas eval gcg` against the published procedure written out on decoded masks, and against the golden figures."""
 
+import contextlib
+import importlib
 import json
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import spacy.lang
 import torch
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -177,6 +181,41 @@ def test_the_python_tokenizer_agrees_with_java(shared_dir):
     lines = sorted({" ".join(entry["caption"].split()) for entry in content["annotations"]})
     same = np.mean([ptb.words(line) == words for line, words in zip(lines, captions._java_words(lines), strict=True)])
     assert len(lines) > 9000 and same > 0.9995
+
+
+# Stanford's words of the line before, recorded: what is written as one there is one here.
+IN_MANY_LANGUAGES = [
+    ("ผู้ชายขี่ม้าอยู่บนชายหาด 3 ตัว.", "ผู้ชายขี่ม้าอยู่บนชายหาด 3 ตัว"),
+    ("बिल्ली सोफे पर, सो रही है।", "बिल्ली सोफे पर सो रही है ।"),
+    ("বিড়ালটি সোফায় ঘুমাচ্ছে।", "বিড়ালটি সোফায় ঘুমাচ্ছে ।"),
+    ("பூனை சோபாவில் தூங்குகிறது.", "பூனை சோபாவில் தூங்குகிறது"),
+    ("పిల్లి సోఫా మీద నిద్రపోతోంది.", "పిల్లి సోఫా మీద నిద్రపోతోంది"),
+    ("הַחָתוּל יָשֵׁן עַל הַסַּפָּה.", "הַחָתוּל יָשֵׁן עַל הַסַּפָּה"),
+    ("كَلْبٌ يَجْرِي، فِي الحَدِيقَةِ.", "كَلْبٌ يَجْرِي ، فِي الحَدِيقَةِ"),
+    ("a cafe\u0301 with a pin\u0303ata", "a cafe\u0301 with a pin\u0303ata"),
+    ("l’été, c'est « où » qu'il s'assied aujourd'hui ?", "l’été c'est où qu'il s assied aujourd hui"),
+    ("İstanbul'da ışıklı çocuk.", "i\u0307stanbul da ışıklı çocuk"),
+    ("ビール が\u3099 好き。", "ビール が 好き 。"),
+    ("បុរស ១០ m², plan b. é.", "ប រស ១០ m ² plan b. é"),
+    ("orílẹ\u0300-èdè", "orílẹ\u0300 èdè"),
+]
+
+
+@pytest.mark.parametrize("line, expected", IN_MANY_LANGUAGES)
+def test_words_beyond_ascii(line, expected):
+    assert ptb.words(line) == expected
+
+
+@needs_java
+def test_java_makes_the_same_words_in_all_of_spacys_languages():
+    lines, expected = map(list, zip(*IN_MANY_LANGUAGES, strict=True))
+    assert captions._java_words(lines) == expected
+    for module in pkgutil.iter_modules(spacy.lang.__path__):
+        with contextlib.suppress(ImportError):
+            lines += importlib.import_module(f"spacy.lang.{module.name}.examples").sentences
+    lines = [" ".join(line.split()) for line in lines]
+    same = np.mean([ptb.words(line) == words for line, words in zip(lines, captions._java_words(lines), strict=True)])
+    assert len(lines) > 500 and same > 0.99
 
 
 def test_without_java_meteor_is_left_out_and_said(tmp_path, encoder, monkeypatch):

@@ -372,6 +372,56 @@ def test_missing_and_damaged_results_count_zero_and_are_told(data, perfect, tmp_
     assert scores["reported"]["extra"] == ["other"]
 
 
+@pytest.mark.parametrize(
+    "masks, said",
+    [
+        ([[[1, 2, 3, 4]]], "none of its polygons has three points"),
+        ([[["a", 2, 3, 4, 5, 6]]], "no list of numbers"),
+        ([{"size": [3], "counts": "0"}], "size"),
+        ([7], "neither polygons nor run lengths"),
+        ({"0": 1}, "pred_masks are no list"),
+        ("abc", "pred_masks are no list"),
+        (None, "pred_masks are no list"),
+    ],
+)
+def test_a_damaged_prediction_counts_zero_and_is_named(data, perfect, masks, said):
+    item = json.loads((perfect / "285_0.json").read_text())
+    (perfect / "285_0.json").write_text(json.dumps(item | {"pred_masks": masks}))
+    code, output, scores = scored_png(data, perfect)
+    assert code == 3 and scores["AR"] == pytest.approx(6 / 7) and scores["counts"]["unusable"] == 0
+    assert scores["counts"]["not_predicted"] == 1 and "285_0" in output and said in output
+
+
+@pytest.mark.parametrize("key, value", [("caption", None), ("caption", 5), ("segments", None), ("segments", [None])])
+def test_a_narrative_without_words_costs_no_other(data, tmp_path, key, value):
+    content = json.loads((data / "png.json").read_text())
+    n_good = len(read_png(data / "png.json", data / "panoptic.json").items)
+    content.append(content[0] | {key: value})
+    content.append(content[0] | {"segments": [{"utterance": None, "segment_ids": []}]})
+    (tmp_path / "png.json").write_text(json.dumps(content))
+    found = read_png(tmp_path / "png.json", data / "panoptic.json")
+    assert len(found.items) == n_good and len(found.problems) == 2 and key in found.problems[0]
+
+
+def test_panoptic_ids_in_every_spelling(data, tmp_path):
+    narratives, panoptic = (json.loads((data / name).read_text()) for name in ("png.json", "panoptic.json"))
+    for one in narratives:
+        one["image_id"] = str(one["image_id"])
+        for part in one["segments"]:
+            part["segment_ids"] = [float(i) for i in part["segment_ids"]]
+    for category in panoptic["categories"]:
+        category |= {"id": str(category["id"]), "isthing": str(int(category["isthing"]))}
+    for entry in panoptic["annotations"]:
+        entry["image_id"] = float(entry["image_id"])
+    for name, content in (("png.json", narratives), ("panoptic.json", panoptic)):
+        (tmp_path / name).write_text(json.dumps(content))
+    spelled = read_png(tmp_path / "png.json", tmp_path / "panoptic.json", data / "panoptic")
+    plain = read_png(data / "png.json", data / "panoptic.json")
+    assert not spelled.problems and [one.id for one in spelled.items] == [one.id for one in plain.items]
+    for one, other in zip(spelled.items, plain.items, strict=True):
+        assert one.read_targets() == other.read_targets()
+
+
 def test_ground_truth_that_cannot_be_read_is_left_out(data, perfect, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data/panoptic/000000000042.png").unlink()

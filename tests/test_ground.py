@@ -389,6 +389,17 @@ def test_nothing_good_is_overwritten(tmp_path):
     assert run(tmp_path / "sub/a.png", *given).exit_code == 0 and not (tmp_path / "out/a-3.json").exists()
 
 
+def test_files_that_are_not_ours_stay(tmp_path):
+    """Datasets have a JSON file beside each photograph."""
+    photo = cat(tmp_path / "a.jpg")
+    (tmp_path / "a.json").write_text('{"text": "mine"}')
+    result = run(photo, "--answer", "a cat", "--out", tmp_path)
+    assert result.exit_code == 0 and "1 done" in result.stderr
+    assert (tmp_path / "a.json").read_text() == '{"text": "mine"}'
+    check_item(tmp_path / "a-2.json", (300, 451))
+    assert "1 photograph" in (tmp_path / "report.html").read_text()
+
+
 def test_patterns_urls_and_stdin(tmp_path):
     cat(tmp_path / "x1.png"), cat(tmp_path / "x2.png"), cat(tmp_path / "[y].png")
     given = ("--answer", "a cat", "--out", tmp_path / "out")

@@ -80,3 +80,14 @@ def test_options_of_the_door(tmp_path):
     maps = [grounder(photo, answer="a cup").token_maps for grounder in (one, other, mean)]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert not np.allclose(maps[0], maps[2])
+
+
+def test_the_second_half_alone():
+    model, processor = llava()
+    grounder = aas.Grounder(model, processor=processor)
+    photo = data.coffee()
+    whole = grounder(photo, answer="a cup")
+    half = grounder.ground(photo, whole.answer, whole.attention)
+    np.testing.assert_array_equal(half.masks, whole.masks)
+    with pytest.raises(ValueError, match="one map per token"):
+        grounder.ground(photo, *grounder.attention(photo, answer="a cup"))

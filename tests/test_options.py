@@ -89,6 +89,8 @@ def test_what_is_left_out_keeps_its_default():
         (ValueError("wrong"), 2, "aas: wrong"),
         (FileNotFoundError("x: no such file."), 2, "aas: x: no such file."),
         (OSError(errno.ENOSPC, "full"), 1, "no space left"),
+        (OSError(errno.EROFS, "read-only"), 1, "the file system cannot be written"),
+        (OSError(errno.EIO, "broken"), 1, "the device cannot be read or written"),
     ],
 )
 def test_errors_of_the_run(error, code, said):
@@ -101,7 +103,7 @@ def test_errors_of_the_run(error, code, said):
 
 def test_errors_of_ours_are_not_hidden():
     def fail(_: Options) -> int:
-        raise OSError(errno.EIO, "the disk is broken")
+        raise OSError(errno.EBADF, "a file that we closed")
 
     assert isinstance(run("p", "--out-folder", "o", work=fail)[0].exception, OSError)
 

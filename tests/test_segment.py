@@ -221,6 +221,19 @@ def test_instances_and_their_categories(attn, tmp_path):
     assert {d["category_name"] for d in json.loads((tmp_path / "file/7.json").read_text())["detections"]} == {"dog"}
 
 
+def test_instances_in_every_spelling_of_ids(attn, tmp_path):
+    content = json.loads(annotation(attn, tmp_path / "anno.json").read_text())
+    for entry in content["annotations"]:
+        entry |= {"image_id": str(entry["image_id"]), "category_id": float(entry["category_id"])}
+    content["categories"].append({"id": 9, "name": "dog"})
+    (tmp_path / "text.json").write_text(json.dumps(content))
+    for name in ("anno", "text"):
+        segmented(attn, tmp_path / name, "--ref-anno", tmp_path / f"{name}.json", task="instance")
+    for name in ("7.json", "30.json"):
+        assert (tmp_path / "text" / name).read_bytes() == (tmp_path / "anno" / name).read_bytes()
+    assert b"A dog" in (tmp_path / "text/7.json").read_bytes()
+
+
 def test_pictures_of_masks(attn, tmp_path):
     anno = annotation(attn, tmp_path / "anno.json")
     segmented(attn, tmp_path / "run", "--ref-anno", anno, task="instance")

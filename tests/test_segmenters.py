@@ -486,6 +486,19 @@ def test_an_unusual_decoder_is_said_aloud(original: tuple[Any, Path], tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore:.*attention heads")
+@pytest.mark.parametrize("wrap", ["model", "state_dict", "module.", "model module.", "model state_dict module."])
+def test_weights_inside_what_training_saves(original: tuple[Any, Path], tmp_path: Path, wrap: str) -> None:
+    content = weights = original[0].state_dict()
+    for wrapping in reversed(wrap.split()):
+        behind = {f"module.{name}": weight for name, weight in content.items()}
+        content = behind if wrapping == "module." else {wrapping: content, "epoch": 3}
+    torch.save(content, tmp_path / "last.pth")
+    loaded = load_sam_checkpoint(tmp_path / "last.pth").model.state_dict()
+    assert torch.equal(loaded["mask_decoder.iou_token.weight"], weights["mask_decoder.iou_token.weight"])
+    assert len(loaded) == len(weights) + 1, "transformers ties one more"
+
+
+@pytest.mark.filterwarnings("ignore:.*attention heads")
 def test_checkpoints_that_are_refused(original: tuple[Any, Path], tmp_path: Path) -> None:
     path, weights = tmp_path / "sam_vit_b_01ec64.pth", torch.load(original[1], weights_only=True)
 
@@ -505,8 +518,8 @@ def test_checkpoints_that_are_refused(original: tuple[Any, Path], tmp_path: Path
     refused("is no SAM of segment-anything.*features.0.weight")
     torch.save({"image_encoder.trunk.blocks.0.norm1.weight": torch.zeros(3)}, path)
     refused("is a SAM 2")
-    torch.save({"model": weights, "epoch": 3}, path)
-    refused("holds model, epoch")
+    torch.save({"network": weights, "epoch": 3}, path)
+    refused("holds network, epoch")
     torch.save([1, 2], path)
     refused("holds list")
     torch.save({"code": subprocess.Popen}, path)

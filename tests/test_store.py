@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from aas.records import Answer, AttentionMaps, View
 from aas.store import reference
 from aas.store.atomic import write_text, written
 from aas.store.attention import AttentionItem, ItemError, read_item, write_item
-from aas.store.keys import quoted, result_names
+from aas.store.keys import MAX_BYTES, is_cut, quoted, result_keys, unquoted
 from aas.store.photographs import image_file
 from aas.store.runs import RunFolder
 from aas.store.status import open_run
@@ -23,44 +23,48 @@ from aas.store.status import open_run
 ROOT = Path(__file__).parent.parent
 
 
-def names(*paths: str, folder: str = "photos") -> list[str]:
-    return result_names([(Path(folder) / path, Path(folder)) for path in paths])
+def keys(*paths: str) -> list[str]:
+    return result_keys([PurePosixPath(path) for path in paths])
 
 
 def test_stem_where_it_is_unique():
-    assert names("dog.jpg", "my cat.png", "日本.webp") == ["dog", "my cat", "日本"]
+    assert keys("dog.jpg", "my cat.png", "日本.webp") == ["dog", "my cat", "日本"]
 
 
 def test_extension_where_the_stem_is_shared():
-    assert names("a.jpg", "a.png", "b.jpg") == ["a.jpg", "a.png", "b"]
+    assert keys("a.jpg", "a.png", "b.jpg") == ["a.jpg", "a.png", "b"]
 
 
 def test_case_insensitive_file_systems():
-    assert names("Dog.jpg", "dog.png") == ["Dog.jpg", "dog.png"]
+    assert keys("Dog.jpg", "dog.png") == ["Dog.jpg", "dog.png"]
 
 
 def test_subfolders_are_part_of_the_name():
-    assert names("a.jpg", "x/a.jpg") == ["a", "x%2Fa"]
+    assert keys("a.jpg", "x/a.jpg", "../a.jpg", "/x/a.jpg") == ["a", "x/a", "../a", "/x/a"]
 
 
 def test_same_name_from_two_folders():
-    images = [(Path("p/a.jpg"), Path("p")), (Path("q/a.jpg"), Path("q"))]
-    assert result_names(images) == ["a.jpg", "a.jpg-2"]
+    assert keys("a.jpg", "a.jpg") == ["a.jpg", "a.jpg-2"]
 
 
 @given(st.lists(st.text(min_size=1, max_size=8).filter(lambda s: s.strip("./") and "\0" not in s), max_size=8))
 def test_names_are_unique_file_names(stems):
-    images = [(Path("f") / f"{stem}.png", Path("f")) for stem in stems if "/" not in stem and "\\" not in stem]
-    found = result_names(images)
-    assert len({name.casefold() for name in found}) == len(images)
+    found = [quoted(key) for key in keys(*(f"{stem}.png" for stem in stems))]
+    assert len({name.casefold() for name in found}) == len(stems)
     assert not any(set(name) & set('/\\:*?"<>|\n') for name in found)
 
 
 def test_quoted_is_reversible():
-    from urllib.parse import unquote
+    for name in ("a/b", "100%", "x%2Fy", "tab\there", ".hidden", "../far/a.jpg", "caf\udce9", "%~", "é" * 112):
+        assert unquoted(quoted(name)) == name and "/" not in quoted(name) and quoted(name)[0] != "."
 
-    for name in ("a/b", "100%", "x%2Fy", "tab\there"):
-        assert unquote(quoted(name)) == name and "/" not in quoted(name)
+
+@given(st.text(st.characters(), min_size=1), st.text(st.characters(), min_size=1))
+def test_every_name_is_a_file_name(one, other):
+    for name in (quoted(one * 40), quoted(other * 40)):
+        assert name == quoted(unquoted(name)) or is_cut(name)
+        assert len(name.encode()) <= MAX_BYTES and not name.startswith(".")
+    assert (quoted(one * 40) == quoted(other * 40)) == (one * 40 == other * 40)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

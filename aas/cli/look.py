@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -59,10 +60,12 @@ class _Messages(logging.Handler):
 
 def show_messages(quiet: bool, verbose: bool) -> None:
     """`quiet`: only what failed, and no progress bars; `verbose`: also what the libraries say."""
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot write is escaped, and ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     of_aas = logging.getLogger("aas")
     of_aas.handlers, of_aas.propagate = [_Messages()], False
     of_aas.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     if quiet:
-        os.environ["TQDM_DISABLE"] = "1"
+        os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     if verbose:
         os.environ["TRANSFORMERS_VERBOSITY"] = "info"

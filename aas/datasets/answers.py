@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aas.datasets.sources import ImageSource
+from aas.text import read_lines
 
 Span = tuple[int, int]
 
@@ -15,7 +16,8 @@ Span = tuple[int, int]
 class GivenAnswer:
     """One line: what is said, or asked, about an image.
 
-    `token_ids`, where another engine wrote the answer, are taken as they are; otherwise `text` is tokenized; where both
+    `token_ids`, where another engine wrote the answer, are taken as they are, and must write `text` where there is
+    one; otherwise `text` is tokenized; where both
     are missing, the model answers. `question` is None where the run's own holds. `id` tells the lines of one image
     apart and names their items. `spans` are the characters of `text` that `aas segment expressions` finds masks for;
     None: what the answer is about.
@@ -45,7 +47,7 @@ def read_answers(path: Path) -> list[GivenAnswer]:
     Either every line has an answer or none, since a batch is generated or replayed as a whole.
     """
     rows: dict[str, GivenAnswer] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -75,7 +77,12 @@ def _row(entry: Any, where: str) -> GivenAnswer:
         raise ValueError(f"{where}: the answer is missing, and there is no question to answer.")
     if text is not None and not (isinstance(text, str) and (text.strip() or token_ids)):
         raise ValueError(f"{where}: the answer is empty.")
-    if token_ids is not None and not all(isinstance(i, int) and i >= 0 for i in token_ids):
+    for what, words in (("answer", text), ("question", question)):
+        if words is not None and any("\ud800" <= c <= "\udfff" for c in words):
+            raise ValueError(f"{where}: the {what} holds half a character (a lone surrogate).")
+    if token_ids is not None and not (
+        isinstance(token_ids, list) and all(type(i) is int and i >= 0 for i in token_ids)
+    ):
         raise ValueError(f"{where}: token_ids must be a list of token numbers.")
     name = entry.get("id")
     if name is not None and not (isinstance(name, str | int) and str(name)):

@@ -1,25 +1,27 @@
 """What annotation files of COCO's layout share: their images, their masks, and what is wrong with either."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aas import rle
 from aas.datasets.sources import read_json
-from aas.rle import Rle, is_side
+from aas.rle import Rle, side_of
+from aas.spellings import MAX_EXACT, flag_of, id_of, id_text, number_of
 
 Findings = dict[str, list[str]]  # what is wrong -> where
+NO_ID = ""  # no id as text is empty
 
 
 @dataclass(frozen=True)
 class TrueAnnotation:
-    """`image`, `category`: ids as text; `id` as in the file; `area` in pixels, as the file says it."""
+    """`image`, `category`: ids as text (`aas/spellings.py`), NO_ID for a category without one; `id`: a whole number,
+    text or None; `area` in pixels, as the file says it."""
 
     image: str
     category: str
-    id: Any
+    id: int | str | None
     rle: Rle
     area: float
     is_crowd: bool
@@ -45,22 +47,23 @@ def in_order(ids: Sequence[Any]) -> list[str]:
 
     Detections of equal score rank in the order of their images, so that AP depends on it.
     """
-    if all(isinstance(value, int) for value in ids):
-        return [str(value) for value in sorted(set(ids))]
-    return sorted({str(value) for value in ids})
+    keys = {id_of(value) for value in ids}
+    if not any(isinstance(value, str) for value in ids):
+        return [str(key) for key in sorted(keys)]  # type: ignore[type-var]
+    return sorted(map(str, keys))
 
 
 def image_sizes(path: Path, images: Sequence[Mapping[str, Any]], findings: Findings) -> dict[str, tuple[int, int]]:
     """Id as text -> (height, width), (0, 0) where it is not said, in the order of the file."""
     sizes: dict[str, tuple[int, int]] = {}
     for image in images:
-        if not isinstance(image.get("id"), (int, str)):
-            raise ValueError(f"{path}: an image has no id.")
-        key = str(image["id"])
+        key = id_text(image.get("id"))
+        if key is None:
+            raise ValueError(f"{path}: an image has no id, or {image.get('id')!r}, which is none.")
         if key in sizes:
             note(findings, "duplicate_image_ids", key)
-        height, width = (image.get(name) for name in ("height", "width"))
-        sizes[key] = (height, width) if is_side(height) and is_side(width) else (0, 0)  # type: ignore[assignment]
+        height, width = (side_of(image.get(name)) for name in ("height", "width"))
+        sizes[key] = (0, 0) if height is None or width is None else (height, width)
     return sizes
 
 
@@ -68,25 +71,53 @@ def annotations(
     entries: Sequence[Mapping[str, Any]], sizes: Mapping[str, tuple[int, int]], findings: Findings
 ) -> list[TrueAnnotation]:
     """The masks of images that are known, in the order of the file; one that cannot be read is an empty mask."""
-    found, seen = [], set()
+    found: list[TrueAnnotation] = []
+    seen: set[int | str] = set()
     for i, entry in enumerate(entries):
-        number = entry["id"] if isinstance(entry.get("id"), (int, str)) else None
+        number, image = id_of(entry.get("id")), id_text(entry.get("image_id"))
         where = f"annotation {number}" if number is not None else f"annotation without an id, the {i + 1}th of the file"
-        image = str(entry.get("image_id"))
-        if image not in sizes:
+        if image is None or image not in sizes:
             note(findings, "annotations_of_unknown_images", where)
             continue
         if number is None:
             note(findings, "annotations_without_an_id", where)
         elif number in seen:
             note(findings, "duplicate_annotation_ids", number)
-        seen.add(number)
-        mask = mask_or_empty(entry.get("segmentation"), sizes[image], f"{where} of image {image}", findings)
-        area = entry.get("area")
-        if not isinstance(area, (int, float)) or not math.isfinite(area):
-            area = rle.area(mask)
-        category = str(entry.get("category_id", 1))
-        found.append(TrueAnnotation(image, category, number, mask, area, bool(entry.get("iscrowd", 0))))
+        else:
+            seen.add(number)
+        found.append(_annotation(entry, number, image, sizes[image], where, findings))
+    return found
+
+
+def _annotation(
+    entry: Mapping[str, Any],
+    number: int | str | None,
+    image: str,
+    size_hw: tuple[int, int],
+    where: str,
+    findings: Findings,
+) -> TrueAnnotation:
+    mask = mask_or_empty(entry.get("segmentation"), size_hw, f"{where} of image {image}", findings)
+    area = _said(entry, "area", number_of, where, findings)
+    category = id_text(entry.get("category_id", 1))
+    return TrueAnnotation(
+        image,
+        NO_ID if category is None else category,
+        number,
+        mask,
+        rle.area(mask) if area is None else area,
+        bool(_said(entry, "iscrowd", flag_of, where, findings)),
+    )
+
+
+def _said(
+    entry: Mapping[str, Any], key: str, read: Callable[[Any], Any], where: str, findings: Findings
+) -> float | bool | None:
+    """The value of a key that need not be there; None where it is not, or (which is noted) cannot be read."""
+    value = entry.get(key)
+    found = read(value)
+    if found is None and value is not None:
+        note(findings, "unreadable_values", f"{where}: {key} is {value!r}")
     return found
 
 
@@ -106,14 +137,17 @@ def mask_or_empty(segmentation: Any, size_hw: tuple[int, int], where: str, findi
 
 def usable_ids(annotations: Sequence[TrueAnnotation]) -> list[int]:
     """Annotation ids for COCO's evaluation: those of the file if all are whole numbers, else 1, 2, …"""
-    if all(type(annotation.id) is int and abs(annotation.id) < 2**53 for annotation in annotations):
-        return [annotation.id for annotation in annotations]
-    return list(range(1, len(annotations) + 1))
+    ids = [one.id for one in annotations if isinstance(one.id, int) and abs(one.id) < MAX_EXACT]
+    return ids if len(ids) == len(annotations) else list(range(1, len(annotations) + 1))
 
 
 def score_of(value: Any, where: str, findings: Findings) -> float:
-    """A score, or 0 where there is none."""
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return float(value)
-    note(findings, "masks_without_a_score", where)
+    """A score, or 0 where there is none or (which is noted) none that can be read."""
+    score = number_of(value)
+    if score is not None:
+        return float(score)
+    if value is None:
+        note(findings, "masks_without_a_score", where)
+    else:
+        note(findings, "unreadable_values", f"{where}: its score is {value!r}")
     return 0.0

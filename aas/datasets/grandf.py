@@ -16,6 +16,7 @@ from aas.datasets.coco import (
     score_of,
 )
 from aas.rle import Rle
+from aas.spellings import id_text
 from aas.store.results import raw_result
 from aas.store.runs import RunFolder
 
@@ -66,7 +67,7 @@ def read_truth(caption_file: Path, mask_file: Path, findings: Findings) -> GcgTr
         {key: all_images[key] for key in images},
         all_images,
         [image["id"] for image in shapes["images"]]
-        + [image["id"] for image in words["images"] if str(image["id"]) not in of_masks],
+        + [image["id"] for image in words["images"] if id_text(image["id"]) not in of_masks],
         captions,
         labels,
         masks,
@@ -82,14 +83,17 @@ def _words(
     captions: dict[str, list[str]] = {}
     labels: dict[str, list[str]] = {}
     for entry in entries:
-        key = str(entry.get("image_id"))
-        if key not in images:
-            note(findings, "captions_of_unknown_images", key)
+        key = id_text(entry.get("image_id"))
+        if key is None or key not in images:
+            note(findings, "captions_of_unknown_images", entry.get("image_id"))
             continue
         if key in captions:
             note(findings, "further_captions_of_an_image", key)
-        captions.setdefault(key, []).append(str(entry.get("caption") or ""))
-        labels.setdefault(key, [str(label) for label in _list(entry.get("labels"))])
+        where = f"caption of image {key}"
+        caption = _words_of(entry, "caption", where, findings)
+        if caption is not None:
+            captions.setdefault(key, []).append(caption)
+        labels.setdefault(key, _texts(entry, "labels", where, findings))
     return captions, labels
 
 
@@ -117,15 +121,15 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
     files = RunFolder(folder, ".json").items()
     answers: dict[str, GcgAnswer] = {}
     damaged = set()
-    for name, path in sorted(files.items(), key=lambda item: item[0] not in truth.images):
+    for name, path in sorted(files.items(), key=lambda item: id_text(item[0]) not in truth.images):
         try:
             item = raw_result(path)
         except ValueError as error:  # also of JSON and of UTF-8
             note(findings, "unreadable_files", f"{path.name}: {error}")
-            damaged.add(name)
+            damaged.add(id_text(name))
             continue
-        key = name if name in truth.images else str(item.get("image_id"))
-        if key not in truth.images:
+        key = id_text(name) if id_text(name) in truth.images else id_text(item.get("image_id"))
+        if key is None or key not in truth.images:
             note(findings, "answers_about_unknown_images", name)
         elif key in answers:
             note(findings, "further_answers_about_an_image", name)
@@ -143,8 +147,10 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
 
 
 def _answer(item: Mapping[str, Any], size_hw: tuple[int, int], key: str, findings: Findings) -> GcgAnswer:
-    phrases, masks, scores = (_list(item.get(name)) for name in ("phrases", "pred_masks", "scores"))
-    if not isinstance(item.get("caption"), str) or not item["caption"].strip():
+    where = f"answer about {key}"
+    masks, scores = (_list(item, name, where, findings) for name in ("pred_masks", "scores"))
+    phrases, caption = _texts(item, "phrases", where, findings), _words_of(item, "caption", where, findings) or ""
+    if not caption.strip():
         note(findings, "answers_without_a_caption", key)
     if len(phrases) != len(masks):
         note(findings, "answers_whose_masks_and_phrases_differ_in_number", f"{key}: {len(masks)} masks, {len(phrases)}")
@@ -153,12 +159,34 @@ def _answer(item: Mapping[str, Any], size_hw: tuple[int, int], key: str, finding
     scores += [None] * (len(masks) - len(scores))
     named = [f"mask {i} of the answer about {key}" for i in range(1, len(masks) + 1)]
     return GcgAnswer(
-        str(item.get("caption") or ""),
-        [str(phrase) for phrase in phrases],
+        caption,
+        phrases,
         [mask_or_empty(mask, size_hw, where, findings) for mask, where in zip(masks, named, strict=True)],
         [score_of(score, where, findings) for score, where in zip(scores, named, strict=False)],
     )
 
 
-def _list(value: Any) -> list[Any]:
+def _list(item: Mapping[str, Any], key: str, where: str, findings: Findings) -> list[Any]:
+    """Nothing where there is none, or (which is noted) something else."""
+    value = item.get(key)
+    if value is not None and not isinstance(value, list):
+        note(findings, "unreadable_values", f"{where}: its {key} are no list")
     return list(value) if isinstance(value, list) else []
+
+
+def _texts(item: Mapping[str, Any], key: str, where: str, findings: Findings) -> list[str]:
+    """A list of words; what is none is noted and stays in its place without a word."""
+    values = _list(item, key, where, findings)
+    for i, value in enumerate(values, start=1):
+        if not isinstance(value, (str, int, float)):
+            note(findings, "unreadable_values", f"{where}: its {key} {i} is {value!r}")
+    return [str(value) if isinstance(value, (str, int, float)) else "" for value in values]
+
+
+def _words_of(item: Mapping[str, Any], key: str, where: str, findings: Findings) -> str | None:
+    """A text; of what is none (which is noted) None."""
+    value = item.get(key, "")
+    if isinstance(value, str):
+        return value
+    note(findings, "unreadable_values", f"{where}: its {key} is {value!r}")
+    return None

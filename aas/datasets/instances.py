@@ -1,7 +1,6 @@
 """COCO's instance annotations, and the detections that are held against them."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from aas.datasets.coco import (
 )
 from aas.datasets.sources import read_json
 from aas.rle import Rle
+from aas.spellings import id_text, number_of
 from aas.store.instances import raw_detections
 from aas.store.runs import MERGED, RunFolder
 
@@ -53,9 +53,7 @@ def read_truth(path: Path, findings: Findings) -> InstanceTruth:
     images = image_sizes(path, content["images"], findings)
     if not images:
         raise ValueError(f"{path} has no images.")
-    if not all(isinstance(entry.get("id"), (int, str)) for entry in content["categories"]):
-        raise ValueError(f"{path}: a category has no id.")
-    categories = {str(entry.get("id")): str(entry.get("name", entry.get("id"))) for entry in content["categories"]}
+    categories = _categories(path, content["categories"], findings)
     masks = annotations(content["annotations"], images, findings)
     for mask in masks:
         if mask.category not in categories:
@@ -70,30 +68,56 @@ def read_truth(path: Path, findings: Findings) -> InstanceTruth:
     return InstanceTruth(images, ids, categories, category_ids, masks)
 
 
+def _categories(path: Path, entries: Sequence[Mapping[str, Any]], findings: Findings) -> dict[str, str]:
+    """Id as text -> name; of one without a name its id."""
+    categories: dict[str, str] = {}
+    for entry in entries:
+        key = id_text(entry.get("id"))
+        if key is None:
+            raise ValueError(f"{path}: a category has no id, or {entry.get('id')!r}, which is none.")
+        if key in categories:
+            note(findings, "duplicate_category_ids", key)
+        name = entry.get("name")
+        categories[key] = key if name is None else str(name)
+    return categories
+
+
 def read_detections(results: Path, truth: InstanceTruth, findings: Findings) -> list[Instance]:
     """Of a COCO results file, or of a run folder of `aas segment instance`; those of unknown images or categories are
     noted and left out."""
     entries = _entries(results, findings)
     # COCO takes all areas from boxes where the first detection has one, and from masks elsewhere.
     by_box = bool(entries) and isinstance(entries[0], dict) and bool(entries[0].get("bbox"))
-    found = []
+    found, unused = [], {}
     for i, entry in enumerate(entries, start=1):
-        where = f"detection {i}"
-        if not isinstance(entry, dict) or "segmentation" not in entry:
-            note(findings, "unusable_detections", where)
-        elif str(entry.get("image_id")) not in truth.images:
-            note(findings, "detections_of_unknown_images", f"{where}: image {entry.get('image_id')}")
-        elif str(entry.get("category_id")) not in truth.categories:
-            note(findings, "detections_of_unknown_categories", f"{where}: category {entry.get('category_id')}")
+        if problem := _not_usable(entry, truth):
+            what, why = problem
+            note(findings, what, f"detection {i}: {why}")
+            unused[what] = why
         else:
-            found.append(_instance(entry, truth, where, by_box, findings))
+            found.append(_instance(entry, truth, f"detection {i}", by_box, findings))
     if entries and not found:
-        raise ValueError(f"--results {results}: none of its {len(entries)} detections is about an image of --gt.")
+        raise ValueError(
+            f"--results {results}: none of its {len(entries)} detections can be used: {'; '.join(unused.values())}."
+        )
     with_detections = {instance.image for instance in found}
     for key in truth.images:
         if key not in with_detections:
             note(findings, "images_without_detections", key)
     return found
+
+
+def _not_usable(entry: Any, truth: InstanceTruth) -> tuple[str, str] | None:
+    """(what is wrong with a detection, where that is), or None."""
+    if not isinstance(entry, dict):
+        return "unusable_detections", "it is no object"
+    if "segmentation" not in entry:
+        return "unusable_detections", "it has no segmentation" + (", only a box" if "bbox" in entry else "")
+    if id_text(entry.get("image_id")) not in truth.images:
+        return "detections_of_unknown_images", f"--gt has no image {entry.get('image_id')!r}"
+    if id_text(entry.get("category_id")) not in truth.categories:
+        return "detections_of_unknown_categories", f"--gt has no category {entry.get('category_id')!r}"
+    return None
 
 
 def _entries(results: Path, findings: Findings) -> list[Any]:
@@ -122,12 +146,12 @@ def _of_items(folder: Path, findings: Findings) -> list[Any]:
 
 
 def _instance(entry: Mapping[str, Any], truth: InstanceTruth, where: str, by_box: bool, findings: Findings) -> Instance:
-    image = str(entry["image_id"])
+    image, category = (str(id_text(entry[key])) for key in ("image_id", "category_id"))
     mask = mask_or_empty(entry["segmentation"], truth.images[image], where, findings)
     box, point = _numbers(entry.get("bbox"), 4), _numbers(entry.get("point"), 2)
     return Instance(
         image,
-        str(entry["category_id"]),
+        category,
         mask,
         float(box[2] * box[3]) if by_box and box else rle.area(mask),
         score_of(entry.get("score"), where, findings),
@@ -137,6 +161,5 @@ def _instance(entry: Mapping[str, Any], truth: InstanceTruth, where: str, by_box
 
 def _numbers(values: Any, n: int) -> list[float]:
     """`values` if they are `n` finite numbers, else nothing."""
-    if not isinstance(values, list) or len(values) != n:
-        return []
-    return values if all(isinstance(value, (int, float)) and math.isfinite(value) for value in values) else []
+    found = [number_of(value) for value in values] if isinstance(values, list) and len(values) == n else []
+    return [] if None in found else [number for number in found if number is not None]

@@ -19,6 +19,7 @@ from aas import rle
 from aas.datasets.expressions import Expression, ExpressionDataset, Expressions, Span, Target, what_is_wrong
 from aas.datasets.sources import read_json
 from aas.phrases.spacing import carried_over
+from aas.spellings import flag_of, whole_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Png(ExpressionDataset):
         seen: Counter[int] = Counter()
         for number, narrative in enumerate(narratives):
             try:
-                image_id = int(narrative["image_id"])
+                image_id = _whole(narrative["image_id"])
                 seen[image_id] += 1
                 found = _expression(narrative, f"{image_id}_{seen[image_id] - 1}", segments)
                 items += [found] if found else []
@@ -65,15 +66,18 @@ class Panoptic:
         self.folder = folder or annotation.with_suffix("")
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: no such folder; name that of the panoptic PNG files.")
-        self.image_names = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
-        self.annotations = {int(entry["image_id"]): entry for entry in content["annotations"]}
-        self.is_thing = {category["id"]: bool(category["isthing"]) for category in content["categories"]}
+        try:
+            self.image_names = {_whole(image["id"]): str(image["file_name"]) for image in content["images"]}
+            self.annotations = {_whole(entry["image_id"]): entry for entry in content["annotations"]}
+            self.is_thing = {_whole(one["id"]): _flag(one["isthing"]) for one in content["categories"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{annotation} is no panoptic annotation of COCO: {what_is_wrong(error)}.") from error
         self._last: tuple[int, np.ndarray] | None = None
 
     def things(self, image_id: int) -> dict[int, bool]:
         """Segment id -> whether it is a thing; empty for an image that is not annotated."""
         entry = self.annotations.get(image_id, {"segments_info": []})
-        return {int(part["id"]): self.is_thing[part["category_id"]] for part in entry["segments_info"]}
+        return {_whole(part["id"]): self.is_thing[_whole(part["category_id"])] for part in entry["segments_info"]}
 
     def segment_ids(self, image_id: int) -> np.ndarray:
         """The segment of each pixel, int32 [H, W]; that of the last image is kept."""
@@ -94,7 +98,7 @@ def _narratives(path: Path) -> list[dict[str, Any]]:
 
 
 def _expression(narrative: dict[str, Any], name: str, segments: Panoptic) -> Expression | None:
-    image_id = int(narrative["image_id"])
+    image_id = _whole(narrative["image_id"])
     if image_id not in segments.image_names:
         raise ValueError("the panoptic annotation does not have that image")
     text, phrases = _grounded(narrative)
@@ -114,21 +118,45 @@ def _grounded(narrative: dict[str, Any]) -> tuple[str, list[tuple[Span, list[int
 
     Where the caption and its utterances differ in more than white space, the utterances are the caption.
     """
-    utterances = [part["utterance"].strip() for part in narrative["segments"]]
-    text, caption = " ".join(utterances), narrative["caption"].strip()
+    parts = narrative["segments"]
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("its segments are no list of objects")
+    utterances = [_text(part["utterance"], "an utterance") for part in parts]
+    text, caption = " ".join(utterances), _text(narrative["caption"], "its caption")
     spans, start = [], 0
     for utterance in utterances:
         spans.append((start, start + len(utterance)))
         start += len(utterance) + 1
     segments = [
-        [int(i) for i in part["segment_ids"]] if part.get("noun", True) and utterance else []
-        for part, utterance in zip(narrative["segments"], utterances, strict=True)
+        [_whole(i) for i in part["segment_ids"]] if _flag(part.get("noun", True)) and utterance else []
+        for part, utterance in zip(parts, utterances, strict=True)
     ]
     grounded = [(span, ids) for span, ids in zip(spans, segments, strict=True) if ids]
     carried = carried_over([span for span, _ in grounded], text, caption)
     if carried is None:
         return text, grounded
     return caption, [(span, ids) for span, (_, ids) in zip(carried, grounded, strict=True)]
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is {value!r}, no text")
+    return value.strip()
+
+
+def _whole(value: Any) -> int:
+    """An id of COCO's, however it is spelled."""
+    found = whole_of(value)
+    if found is None:
+        raise ValueError(f"{value!r} is no id, a whole number")
+    return found
+
+
+def _flag(value: Any) -> bool:
+    found = flag_of(value)
+    if found is None:
+        raise ValueError(f"{value!r} is no flag, true or false")
+    return found
 
 
 def _targets(panoptic: Panoptic, image_id: int, phrases: list[list[int]]) -> list[Target]:

@@ -25,6 +25,7 @@ from aas.datasets.expressions import (
     what_is_wrong,
 )
 from aas.images import SUFFIXES, read_image
+from aas.spellings import flag_of
 
 IGNORED = 255
 
@@ -96,7 +97,10 @@ def _annotation(path: Path) -> dict[str, Any]:
     if not isinstance(text, list) or not text or not all(isinstance(one, str) and one.strip() for one in text):
         raise ValueError("it has no `text`")
     shapes = [shape for shape in annotation["shapes"] if str(shape["label"]).lower() != "flag" and shape["points"]]
-    return {"text": text, "shapes": shapes, "is_sentence": bool(annotation.get("is_sentence", True))}
+    is_sentence = flag_of(annotation.get("is_sentence", True))
+    if is_sentence is None:
+        raise ValueError(f"is_sentence is {annotation['is_sentence']!r}, neither true nor false")
+    return {"text": text, "shapes": shapes, "is_sentence": is_sentence}
 
 
 def _targets(photograph: Path, shapes: list[dict[str, Any]]) -> list[Target]:

@@ -1,6 +1,8 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: `refs(unc).p` (or google, umd), a pickle, and `instances.json`, COCO's annotation.
 
 Layout: https://github.com/lichengunc/refer. Each reference names an annotation and has several sentences about it.
+gRefCOCO (arXiv 2306.00968) has `grefs(unc).json`, whose references list any number of annotations; where there are none
+([-1]), nothing is to be found.
 """
 
 import pickle
@@ -11,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from aas.datasets.coco import read_lists
 from aas.datasets.expressions import (
     Expression,
     ExpressionDataset,
@@ -24,8 +27,10 @@ from aas.datasets.expressions import (
     without_duplicates,
 )
 from aas.datasets.sources import read_json
+from aas.rle import empty, side_of, union
+from aas.spellings import id_text
 
-Entries = dict[Any, dict[str, Any]]  # of an annotation, by id
+Entries = dict[str | None, dict[str, Any]]  # of an annotation, by id as text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +61,9 @@ class RefCoco(ExpressionDataset):
         problems: list[str] = []
         for ref in refs:
             try:
-                items += _of_reference(ref, images, annotations, n_sentences)
+                items += _of_reference(ref, images, annotations, n_sentences, problems)
             except (KeyError, TypeError, ValueError) as error:
-                problems.append(f"reference {ref['ref_id']}: {what_is_wrong(error)}")
+                problems.append(f"reference {id_text(ref['ref_id'])}: {what_is_wrong(error)}")
         return without_duplicates(items, problems)
 
 
@@ -71,24 +76,29 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_refs(path: Path) -> list[dict[str, Any]]:
-    """The references of a pickle by Python 2 or 3; raises ValueError for what is none, or would run code."""
-    with path.open("rb") as file:
-        try:
-            refs = _PlainUnpickler(file, encoding="latin1").load()
-        except Exception as error:  # damaged pickles raise about everything
-            raise ValueError(f"{path} is no pickle of references: {error}.") from error
+    """The references of a pickle by Python 2 or 3, or of gRefCOCO's JSON; raises ValueError for what is none, or would
+    run code."""
+    refs = read_json(path) if path.suffix == ".json" else _unpickled(path)
     needed = ("ref_id", "ann_id", "split", "sentences")
     if not isinstance(refs, list) or not all(isinstance(ref, dict) and set(needed) <= set(ref) for ref in refs):
         raise ValueError(f"{path} is no list of references, each with {', '.join(needed)}.")
     return refs
 
 
+def _unpickled(path: Path) -> object:
+    with path.open("rb") as file:
+        try:
+            return _PlainUnpickler(file, encoding="latin1").load()
+        except Exception as error:  # damaged pickles raise about everything
+            raise ValueError(f"{path} is no pickle of references: {error}.") from error
+
+
 def refs_file(refs: Path, split_by: str | None) -> Path:
     """`refs`, or where it is a folder its `refs(SPLIT_BY).p`, or the only one there is."""
     if not refs.is_dir():
         return refs
-    there = sorted(refs.glob("refs(*).p"))
-    chosen = [path for path in there if split_by in (None, path.name[5:-3])]
+    there = sorted([*refs.glob("refs(*).p"), *refs.glob("grefs(*).json")])
+    chosen = [path for path in there if split_by in (None, path.stem.partition("(")[2].removesuffix(")"))]
     if len(chosen) != 1:
         names = ", ".join(path.name for path in there) or "none"
         raise ValueError(f"--refs {refs}: choose one of its files refs(…).p with --split-by; there are: {names}.")
@@ -104,30 +114,46 @@ def _of_split(refs: list[dict[str, Any]], split: str, path: Path) -> list[dict[s
 
 
 def _of_reference(
-    ref: dict[str, Any], images: Entries, annotations: Entries, n_sentences: int | None
+    ref: dict[str, Any], images: Entries, annotations: Entries, n_sentences: int | None, problems: list[str]
 ) -> list[Expression]:
-    annotation = annotations.get(ref["ann_id"])
-    image = images.get(annotation["image_id"]) if annotation else None
-    if annotation is None or image is None:
-        raise ValueError(f"its annotation {ref['ann_id']}, or that one's image, is not in instances.json")
+    """Its expressions; a sentence without words is left out and becomes a problem."""
+    named = _things(ref, annotations)
+    image = images.get(id_text(named[0]["image_id"] if named else ref.get("image_id")))
+    if image is None:
+        raise ValueError("its image is not in instances.json")
+    ref_id = id_text(ref["ref_id"])
     items = []
     for number, sentence in enumerate(ref["sentences"][:n_sentences]):
-        text = str(sentence["sent"]).strip()
-        if not text:
-            raise ValueError(f"sentence {number} is empty")
-        name = f"{ref['ref_id']}_{sentence.get('sent_id', number)}"
-        items.append(Expression(name, image["file_name"], text, partial(_targets, annotation, image)))
+        text = sentence["sent"]
+        if isinstance(text, str) and text.strip():
+            name = f"{ref_id}_{id_text(sentence.get('sent_id', number))}"
+            items.append(Expression(name, image["file_name"], text.strip(), partial(_targets, named, image)))
+        else:
+            problems.append(f"reference {ref_id}: sentence {number} is empty")
     return items
+
+
+def _things(ref: dict[str, Any], annotations: Entries) -> list[dict[str, Any]]:
+    """The annotations that a reference names: one, or in gRefCOCO several, or none (an empty list, or -1)."""
+    ids = ref["ann_id"]
+    wanted = [id_text(one) for one in ids if one != -1] if isinstance(ids, list) else [id_text(ids)]
+    unknown = [one for one in wanted if one not in annotations]
+    if unknown:
+        raise ValueError(f"its annotation {ids} is not in instances.json")
+    return [annotations[one] for one in wanted]
 
 
 def _instances(path: Path) -> tuple[Entries, Entries]:
     """Images and annotations by id."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
-        raise ValueError(f"{path} is no COCO annotation: it lacks images or annotations.")
-    images, annotations = ({entry["id"]: entry for entry in content[what]} for what in ("images", "annotations"))
+    content = read_lists(path, "images", "annotations")
+    images, annotations = ({id_text(one.get("id")): one for one in content[what]} for what in ("images", "annotations"))
     return images, annotations
 
 
-def _targets(annotation: dict[str, Any], image: dict[str, Any]) -> list[Target]:
-    return [Target(mask_of(annotation["segmentation"], image["height"], image["width"]))]
+def _targets(named: list[dict[str, Any]], image: dict[str, Any]) -> list[Target]:
+    """One mask of all that is named."""
+    height, width = (side_of(image[name]) for name in ("height", "width"))
+    if height is None or width is None:
+        raise ValueError(f"its image is {image['height']!r} x {image['width']!r} pixels large")
+    masks = [mask_of(one["segmentation"], height, width) for one in named]
+    return [Target(union(masks) if masks else empty((height, width)))]

@@ -3,8 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aas.images import list_images
+from aas.images.skipped import say_what_is_skipped
+from aas.spellings import id_text
+from aas.text import read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | 
         sources = [ImageSource(name, images / name) for name in annotated_names(ref_anno)]
     elif images.is_dir():
         found = list_images(images, outside=[outside] if outside else [])
+        say_what_is_skipped(images, [outside] if outside else [])
         sources = [ImageSource(path.relative_to(images).as_posix(), path) for path in found]
     elif images.is_file():
         sources = _listed(images)
@@ -39,10 +44,10 @@ def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | 
 
 
 def _listed(list_file: Path) -> list[ImageSource]:
-    """Relative paths are relative to the list file's folder."""
+    """Relative paths are relative to the list file's folder; what lies elsewhere is named as it is listed."""
     try:
-        lines = list_file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
+        lines = read_lines(list_file)
+    except ValueError as error:
         raise ValueError(f"--images {list_file} is neither a folder nor a text file with one path per line.") from error
     folder = list_file.parent
     sources = []
@@ -50,7 +55,8 @@ def _listed(list_file: Path) -> list[ImageSource]:
         if line and not line.startswith("#"):
             path = folder / line
             inside = path.is_relative_to(folder) and ".." not in path.parts
-            sources.append(ImageSource(path.relative_to(folder).as_posix() if inside else path.as_posix(), path))
+            key = path.relative_to(folder) if inside else Path(line)
+            sources.append(ImageSource(key.as_posix(), path))
     return sources
 
 
@@ -58,16 +64,24 @@ def annotated_names(ref_anno: Path) -> list[str]:
     """File names of the images of a COCO or GranD-f annotation; GranD-f's may have an id only (`ID.jpg`)."""
     content = read_json(ref_anno)
     images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list) or not all(isinstance(image, dict) and "id" in image for image in images):
-        raise ValueError(f"{ref_anno} is no COCO or GranD-f annotation: it has no list `images` with ids.")
-    return [str(image.get("file_name") or f"{image['id']}.jpg") for image in images]
+    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+        raise ValueError(f"{ref_anno} is no COCO or GranD-f annotation: it has no list `images`.")
+    return [name_of(image, ref_anno) for image in images]
+
+
+def name_of(image: dict[str, Any], ref_anno: Path) -> str:
+    """File name of an annotation's image; ValueError where it has neither a name nor an id."""
+    name, key = image.get("file_name"), id_text(image.get("id"))
+    if key is None:
+        raise ValueError(f"{ref_anno}: an image has no id, or {image.get('id')!r}, which is none.")
+    return str(name or f"{key}.jpg")
 
 
 def read_json(path: Path) -> object:
     """What the file holds; ValueError or FileNotFoundError, in one line, where that cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
 from aas.engine.workers import Finishing, in_workers
+from aas.progress import bar_for
 from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
@@ -69,7 +70,7 @@ def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator
     Raises OSError where nothing more can be written.
     """
     way = _by_item if plan.by_item else _by_batches
-    with tqdm(total=len(items), unit="image", smoothing=0.1, disable=len(items) == 1) as progress:
+    with tqdm(total=len(items), unit="image", smoothing=0.1, **bar_for(len(items))) as progress:
         for index, failure in way(stage, items, plan):
             if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
                 raise failure.error

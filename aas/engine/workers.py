@@ -1,11 +1,14 @@
 """Processes beside the one that has the models: some that prepare, and one that finishes."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from multiprocessing import get_context
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -48,8 +51,22 @@ def in_workers(dataset: Dataset, n: int) -> Iterator[Any]:
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they are forked
     collate: Any = _packed  # of one entry, since nothing is batched here
-    loader = DataLoader(dataset, batch_size=None, num_workers=n, collate_fn=collate, multiprocessing_context="fork")
+    init = partial(_end_with, os.getpid())
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=n, collate_fn=collate, multiprocessing_context="fork", worker_init_fn=init
+    )
     yield from map(_unpacked, loader)
+
+
+def _end_with(parent: int, *_: int) -> None:
+    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _packed(entry: Any) -> Any:
@@ -85,8 +102,9 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
 _stage_and_items: tuple[Stage, Sequence[Item]]  # in the process that finishes, which inherits them
 
 
-def _inherit(stage: Stage, items: Sequence[Item]) -> None:
+def _inherit(parent: int, stage: Stage, items: Sequence[Item]) -> None:
     global _stage_and_items
+    _end_with(parent)
     _stage_and_items = stage, items
 
 
@@ -103,7 +121,7 @@ class Finishing:
         self.waiting: deque[Future[Outcome]] = deque()
         self.pool = None
         if elsewhere:
-            self.pool = ProcessPoolExecutor(1, get_context("fork"), _inherit, (stage, items))
+            self.pool = ProcessPoolExecutor(1, get_context("fork"), _inherit, (os.getpid(), stage, items))
             self.pool.submit(int).result()  # starts it now, while this process has few threads
 
     def __enter__(self) -> "Finishing":

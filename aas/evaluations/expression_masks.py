@@ -140,7 +140,7 @@ def _compared(expression: Expression, index: int, target: Target, mask: Any) -> 
     nothing = _pair(None, target)
     try:
         return Scored(expression, index, _pair(mask_of(mask, *target.mask["size"]), target))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         reason = f"{expression.id}: mask {index} is no mask of the photograph ({error})"
         return Scored(expression, index, nothing, reason)
 
@@ -157,11 +157,12 @@ def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None
         return None, f"{expression.id}: no result"
     try:
         masks = raw_result(path)["pred_masks"]
-        n_masks = len(masks)
-    except (ValueError, TypeError) as error:
+    except (ValueError, OSError) as error:
         return None, f"{path}: damaged ({type(error).__name__}: {error})"
-    if n_masks != expression.n_targets:
-        return None, f"{expression.id}: {n_masks} masks for {expression.n_targets} targets"
+    if not isinstance(masks, list):
+        return None, f"{path}: damaged (its pred_masks are no list)"
+    if len(masks) != expression.n_targets:
+        return None, f"{expression.id}: {len(masks)} masks for {expression.n_targets} targets"
     return masks, ""
 
 

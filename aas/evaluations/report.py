@@ -76,8 +76,12 @@ def deliver(content: Mapping[str, Any], findings: Findings, table: str, options:
 
 
 def exit_code(findings: Findings) -> int:
-    """3 where files or masks could not be read, as for images that fail in other commands."""
-    return 3 if {"unreadable_files", "unreadable_masks", "unusable_detections"} & findings.keys() else 0
+    """3 where files, masks or values could not be read, as for images that fail in other commands."""
+    return (
+        3
+        if {"unreadable_files", "unreadable_masks", "unreadable_values", "unusable_detections"} & findings.keys()
+        else 0
+    )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

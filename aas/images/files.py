@@ -14,9 +14,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_MEGAPIXELS = 100
 MAX_MEGABYTES, TIMEOUT_SECONDS = 100, 30  # of a download
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+            ".jpe", ".mpo", ".jp2", ".j2k"}  # fmt: skip
 # Pixels only: of what Pillow opens, some run another program (EPS) or go on to another library's parser.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+
+
+DEEP_TOPS = (1, 255, 1023, 4095, 16383, 65535)  # white in float, and in 8 to 16 bits
+NARROW = 8  # values that use a smaller part of their range than one in so many are stretched
 
 
 class ImageError(ValueError):
@@ -121,13 +126,21 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _grey_to_uint8(grey: np.ndarray) -> np.ndarray:
-    """Pillow clips deep grey images when it converts them; here 16 bits are scaled, other ranges stretched."""
-    if grey.dtype == np.uint16 or (grey.dtype.kind in "iu" and 255 < grey.max() <= 65535 and grey.min() >= 0):
-        return (grey // 257).astype(np.uint8)
-    grey = np.nan_to_num(grey.astype(np.float64))
-    if grey.min() >= 0 and grey.max() <= 255:
-        return grey.astype(np.uint8)
-    return ((grey - grey.min()) * (255 / max(np.ptp(grey), 1e-12))).astype(np.uint8)
+    """Deep grey, which Pillow would clip, by the range that its values use, not the one of their container.
+
+    White is 1, or all of 8, 10, 12, 14 or 16 bits: the first that no value exceeds. Where there is no such range, or
+    the values use less than an eighth of it (temperatures), the smallest becomes black and the largest white. Of
+    what is no number, infinity is white and the rest black.
+    """
+    numbers = grey[np.isfinite(grey)].astype(np.float64)
+    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
+    tops = DEEP_TOPS if grey.dtype.kind in "iu" or (numbers == np.floor(numbers)).all() else (1, 255)
+    white = float(next((top for top in tops if low >= 0 and high <= top), 0))
+    black = 0.0
+    if (low < high and high - low < white / NARROW) or not white:
+        black, white = low, high
+    values = np.nan_to_num(grey.astype(np.float64), nan=black, posinf=white, neginf=black)
+    return np.floor((values - black) * 255 / max(white - black, 1e-12)).clip(0, 255).astype(np.uint8)
 
 
 def list_images(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:

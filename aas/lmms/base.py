@@ -27,6 +27,7 @@ from aas.geometry import combined_map
 from aas.lmms.checkpoint import weight_files
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, Sampling
 from aas.phrases.alignment import decode_with_spans
+from aas.phrases.given import check_written, plain_ids
 from aas.records import Answer, AttentionMaps, View
 
 COMBINED = "combined"
@@ -229,16 +230,16 @@ class LMM(ABC):
         # Byte-level tokenizers write the space in front of a word, SentencePiece adds it by itself.
         adds_space = first.startswith("▁") or prompt_end != prompt_end.rstrip()
         text = answer if adds_space else f" {answer}"
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return torch.tensor([*ids, self.tokenizer.eos_token_id])
+        return torch.tensor([*plain_ids(self.tokenizer, text), self.tokenizer.eos_token_id])
 
     def prepare(
         self, image: np.ndarray, question: str, answer: str | None = None, answer_ids: Sequence[int] | None = None
     ) -> Prepared:
         """Everything that needs no model: in another process, if wanted. `image` uint8 [H, W, 3] RGB, upright; see
-        `aas.images.as_pixels`. An answer is given as text or as tokens.
+        `aas.images.as_pixels`. An answer is given as text or as tokens; as both, the tokens count.
 
-        CaptureError where image and question do not fit the model's context or its layout is not known.
+        CaptureError where image and question do not fit the model's context or its layout is not known; ValueError
+        where the tokens do not write the text, or the model has no such tokens.
         """
         self._check_settings()
         inputs = self.inputs(image, question)
@@ -246,9 +247,24 @@ class LMM(ABC):
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
         if answer is not None and given is None:
             given = self.answer_ids(answer, inputs["input_ids"][0])
+        if given is not None:
+            self._check_answer(given.tolist(), answer)
         prepared = Prepared(question, inputs, grids, given)
         self._check_length(prepared)
         return prepared
+
+    def _check_answer(self, token_ids: list[int], text: str | None) -> None:
+        embeddings = self.model.get_input_embeddings()
+        n_tokens = getattr(embeddings, "num_embeddings", None) or len(self.tokenizer)
+        unknown = [token for token in token_ids if not 0 <= token < n_tokens]
+        if unknown:
+            raise ValueError(
+                f"The given token {unknown[0]} is none of the model's: it has {n_tokens}, numbered from 0."
+            )
+        if getattr(self.model.config, "image_token_id", None) in token_ids:
+            raise ValueError("The given answer holds the model's image token: an answer is words alone.")
+        if text and text.strip():
+            check_written(self.tokenizer, token_ids, text)
 
     def check_prompt(self) -> None:
         """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""

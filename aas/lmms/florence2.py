@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from aas.choices import Alignment
 from aas.lmms.base import LMM, TokenGrid
 from aas.lmms.fitted import fitted_view
+from aas.phrases.given import plain_ids
 
 
 class Florence2(LMM):
@@ -41,7 +42,7 @@ class Florence2(LMM):
 
     def answer_ids(self, answer: str, prompt_ids: Tensor) -> Tensor:
         """The decoder opens an answer with the token that begins a text, and puts no space before its first word."""
-        ids = self.tokenizer.encode(answer, add_special_tokens=False)
+        ids = plain_ids(self.tokenizer, answer)
         return torch.tensor([self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id])
 
     def with_answer(self, inputs: dict[str, Tensor], answer_ids: Tensor) -> dict[str, Tensor]:

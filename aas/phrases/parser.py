@@ -5,12 +5,14 @@ from pathlib import Path
 
 import spacy
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, Span, Token
 
 from aas.choices import Kind, Words
 from aas.paths import embedded_dir
 from aas.phrases import universal
 from aas.phrases.alignment import overlapping
+from aas.phrases.markup import readings
+from aas.phrases.reading import Reading
 from aas.phrases.visible import TESTS
 from aas.records import Answer, Phrase
 
@@ -47,39 +49,68 @@ def _checked(pipeline: Language, name: str) -> Language:
 
 
 def noun_chunks(doc: Doc) -> list[Span]:
-    """spaCy's own noun chunks; where spaCy has none for the language, those of Universal Dependencies."""
-    return universal.noun_chunks(doc) if doc.noun_chunks_iterator is None else list(doc.noun_chunks)
+    """spaCy's own noun chunks; where spaCy has none for the language, those of Universal Dependencies.
+
+    None without a letter or a digit.
+    """
+    chunks = universal.noun_chunks(doc) if doc.noun_chunks_iterator is None else doc.noun_chunks
+    return [chunk for chunk in chunks if has_word(chunk.text)]
+
+
+def has_word(text: str) -> bool:
+    """Whether there is a letter or a digit in it."""
+    return any(character.isalnum() for character in text)
 
 
 def noun_phrases(
-    pipeline: Language, answer: Answer, *, words: Words = "root", drop: Collection[Kind] = ()
+    pipeline: Language,
+    answer: Answer,
+    *,
+    words: Words = "root",
+    drop: Collection[Kind] = (),
+    reasoning: bool = False,
 ) -> tuple[Phrase, ...]:
     """The noun chunks of the answer in reading order, with the answer tokens that overlap each root word, or, with
-    `words="chunk"`, the whole chunk.
+    `words="chunk"`, the whole chunk. A phrase's text is what one reads: without the markup between its words.
 
-    `drop`: leave out `pronouns`, and the `unseen` (`the image`, `the background`; English).
+    `drop`: leave out `pronouns`, and the `unseen` (`the image`, `the background`; English). `reasoning`: those of what
+    stands between <think> and </think> too.
     """
-    return chosen_phrases(pipeline, answer, words=words, drop=drop)[0]
+    return chosen_phrases(pipeline, answer, words=words, drop=drop, reasoning=reasoning)[0]
 
 
 def chosen_phrases(
-    pipeline: Language, answer: Answer, *, words: Words = "root", drop: Collection[Kind] = ()
+    pipeline: Language,
+    answer: Answer,
+    *,
+    words: Words = "root",
+    drop: Collection[Kind] = (),
+    reasoning: bool = False,
 ) -> tuple[tuple[Phrase, ...], tuple[str, ...]]:
     """As `noun_phrases`, and the words of the chunks that were left out."""
     phrases, left_out = [], []
-    for chunk in noun_chunks(pipeline(answer.text)):
-        if any(TESTS[kind](chunk) for kind in drop):
-            left_out.append(chunk.text)
-        else:
-            phrases.append(phrase_of(chunk, answer, words))
+    for reading in readings(answer, reasoning=reasoning):
+        for chunk in noun_chunks(pipeline(reading.text)):
+            if any(TESTS[kind](chunk) for kind in drop):
+                left_out.append(chunk.text.strip())
+            else:
+                phrases.append(phrase_of(chunk, reading, answer, words))
     return tuple(phrases), tuple(left_out)
 
 
-def phrase_of(chunk: Span, answer: Answer, words: Words) -> Phrase:
-    """A noun chunk with the answer's tokens that write its root word, or all of it."""
-    span = (chunk.start_char, chunk.end_char)
-    root_span = (chunk.root.idx, chunk.root.idx + len(chunk.root))
-    tokens = overlapping(answer.token_spans, root_span if words == "root" else span)
+def phrase_of(chunk: Span, reading: Reading, answer: Answer, words: Words) -> Phrase:
+    """A noun chunk of what was read, with the answer's tokens that write its root word, or all of it."""
+    start, end = reading.trimmed(chunk.start_char, chunk.end_char)
+    text, root = reading.text[start:end], _root(chunk)
+    root_start, root_end = reading.trimmed(root.idx, root.idx + len(root))
+    # Marks between the words of a chunk are not its words: their tokens have no part in its map.
+    runs = reading.runs(*((root_start, root_end) if words == "root" else (start, end)))
+    tokens = sorted({token for run in runs for token in overlapping(answer.token_spans, run)})
     if not tokens:
-        raise ValueError(f"No token writes {chunk.text!r}: the answer's token spans do not belong to its text.")
-    return Phrase(chunk.text, span, root_span, tokens)
+        raise ValueError(f"No token writes {text!r}: the answer's token spans do not belong to its text.")
+    return Phrase(text, reading.span(start, end), reading.span(root_start, root_end), tuple(tokens))
+
+
+def _root(chunk: Span) -> Token:
+    """The chunk's root; where a parser took a mark for one, its last word."""
+    return chunk.root if has_word(chunk.root.text) else [word for word in chunk if has_word(word.text)][-1]

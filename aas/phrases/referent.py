@@ -5,7 +5,9 @@ from spacy.tokens import Span
 
 from aas.choices import Words
 from aas.phrases.alignment import overlapping
+from aas.phrases.markup import readings
 from aas.phrases.parser import noun_chunks, phrase_of
+from aas.phrases.reading import Reading
 from aas.phrases.visible import is_pronoun
 from aas.records import Answer, Phrase
 
@@ -20,13 +22,18 @@ def referent(pipeline: Language, answer: Answer, words: Words = "root") -> Phras
     The first of the phrases with the first of `ROLES` that any has; else the first that is no pronoun; where the answer
     has no noun phrase at all, its whole text. `words`: the tokens of the root word, or of the `chunk`.
     """
-    doc = pipeline(answer.text)
-    chunks = noun_chunks(doc)
-    if not chunks:
-        span = (0, len(answer.text))
-        tokens = overlapping(answer.token_spans, span)
-        return Phrase(answer.text, span, span, tokens) if tokens else None
-    return phrase_of(_named([chunk for chunk in chunks if chunk.sent == chunks[0].sent]), answer, words)
+    parts = readings(answer)
+    for reading in parts:
+        if chunks := noun_chunks(pipeline(reading.text)):
+            named = _named([chunk for chunk in chunks if chunk.sent == chunks[0].sent])
+            return phrase_of(named, reading, answer, words)
+    return _whole(parts[0], answer) if parts else None
+
+
+def _whole(reading: Reading, answer: Answer) -> Phrase | None:
+    span = reading.span(0, len(reading.text))
+    tokens = overlapping(answer.token_spans, span)
+    return Phrase(reading.text, span, span, tokens) if tokens else None
 
 
 def _named(chunks: list[Span]) -> Span:

@@ -19,7 +19,8 @@ class PointingOptions:
     """From an answer's maps to prompts.
 
     `merge`: how the maps of a phrase's tokens become one; `words`: whether those are its root word's or all of the
-    chunk's; `drop`: kinds of phrases to leave out; `prompt`: points, `n_positive` at the peaks and `n_negative` at the
+    chunk's; `drop`: kinds of phrases to leave out; `reasoning`: whether what a model says between <think> and </think>
+    counts as its answer; `prompt`: points, `n_positive` at the peaks and `n_negative` at the
     troughs of the map, or the map itself as a mask of `mask_side` cells.
     """
 
@@ -30,6 +31,7 @@ class PointingOptions:
     n_positive: int = 1
     n_negative: int = 0
     mask_side: int = 256
+    reasoning: bool = False
 
     def __post_init__(self) -> None:
         choices = (("merge", Merge), ("words", Words), ("prompt", PromptKind))
@@ -59,7 +61,9 @@ def point_phrases(
 
     `image_hw`: of the upright photograph, in pixels.
     """
-    phrases, left_out = chosen_phrases(pipeline, answer, words=options.words, drop=options.drop)
+    phrases, left_out = chosen_phrases(
+        pipeline, answer, words=options.words, drop=options.drop, reasoning=options.reasoning
+    )
     return prompted(phrases, attention, options, image_hw), left_out
 
 

@@ -73,6 +73,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch's own, zipfile's, EOFError: by where the file ends
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} is damaged or cut off ({reason}): get the file again.") from error
+    weights = _unwrapped(weights)
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         found = ", ".join(map(str, weights)) if isinstance(weights, dict) else type(weights).__name__
         raise ValueError(
@@ -80,6 +81,16 @@ def _read(path: Path) -> dict[str, Tensor]:
             "A SAM 2 or 3 is given as a transformers folder or id, as facebook/sam2.1-hiera-large."
         )
     return weights
+
+
+def _unwrapped(content: Any) -> Any:
+    """The weights of what training code saved around them: under `model` or `state_dict`, and behind `module.`."""
+    for wrapping in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+    if isinstance(content, dict) and content and all(str(name).startswith("module.") for name in content):
+        return {name.removeprefix("module."): weight for name, weight in content.items()}
+    return content
 
 
 def _config(weights: dict[str, Tensor], path: Path) -> SamConfig:

@@ -9,9 +9,11 @@ from tqdm import tqdm
 
 from aas.choices import Fit
 from aas.images import read_image
+from aas.progress import bar_for
 from aas.store import reference
 from aas.store.atomic import written
 from aas.store.attention import SUFFIX, read_item
+from aas.store.photographs import folder_of
 from aas.store.runs import RunFolder
 from aas.text import harmless
 from aas.view import attention_sheet
@@ -35,9 +37,9 @@ def show_attn(
     words = None if tokenizer is None else reference.load_tokenizer(tokenizer)
     found = [item for path in paths for item in _items(path)]
     n_failed = 0
-    for path in tqdm(found, unit="item", disable=len(found) == 1):
+    for path in tqdm(found, unit="item", **bar_for(len(found))):
         try:
-            print(_show(path, out, images or _images_of_run(path.parent), words, fit))
+            print(_show(path, out, folder_of(images) if images else _images_of_run(path.parent), words, fit))
         except (ValueError, FileNotFoundError) as error:
             if len(found) == 1:
                 raise
@@ -48,7 +50,7 @@ def show_attn(
 
 def _items(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in (SUFFIX, reference.SUFFIX))
+        found = sorted(p for p in path.iterdir() if p.suffix in (SUFFIX, reference.SUFFIX) and p.is_file())
         if not found:
             raise ValueError(f"{path} holds no attention items (*{SUFFIX}).")
         return found
@@ -62,8 +64,7 @@ def _images_of_run(folder: Path) -> Path:
     where = run.description().get("inputs", {}).get("images") if run.description_path.exists() else None
     if where is None:
         raise ValueError(f"{folder} does not say where its images are: give --images.")
-    # A list file's paths are relative to its folder.
-    return Path(where) if Path(where).is_dir() else Path(where).parent
+    return folder_of(Path(where))
 
 
 def _show(path: Path, out: Path, images: Path, tokenizer: Any, fit: Fit) -> Path:

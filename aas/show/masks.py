@@ -16,12 +16,13 @@ from aas.datasets.sources import read_json
 from aas.geometry import deepest_xy
 from aas.images import read_image
 from aas.metrics.pairing import greedy_pairs, iou_matrix
+from aas.progress import bar_for
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
 from aas.store.atomic import written
 from aas.store.instances import InstanceResult
-from aas.store.keys import quoted
-from aas.store.photographs import image_file
+from aas.store.keys import is_cut, quoted
+from aas.store.photographs import folder_of, image_file
 from aas.store.readers import READERS
 from aas.store.results import Result
 from aas.store.status import open_run
@@ -48,7 +49,7 @@ def show_masks(
     if not description["command"].startswith("segment"):
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which has no masks.")
     inputs = description.get("inputs", {})
-    photographs = images or Path(inputs["images"])
+    photographs = folder_of(images or Path(inputs["images"]))
     annotation = truth or (Path(inputs["ref_anno"]) if inputs.get("ref_anno") else None)
     truths = Truths(annotation)
     wanted = run.items()
@@ -60,7 +61,7 @@ def show_masks(
     read = READERS[description["command"]]
     cells: list[Image.Image] = []
     n_failed = 0
-    for key, path in tqdm(wanted.items(), unit="image", disable=len(wanted) == 1):
+    for key, path in tqdm(wanted.items(), unit="image", **bar_for(len(wanted))):
         try:
             picture, cell = _pictures(key, read(path), path, photographs, truths)
         except (ValueError, OSError) as error:
@@ -121,7 +122,8 @@ def _grounded(
 
 def _pictures(key: str, item: Result | InstanceResult, path: Path, photographs: Path, truths: Truths) -> Pictures:
     told = item.image if isinstance(item, Result) else None
-    image = read_image(image_file(photographs, key, told or truths.file_names.get(item.image_id)))
+    name = str(item.image_id) if is_cut(key) else key
+    image = read_image(image_file(photographs, name, told or truths.file_names.get(item.image_id)))
     rows = _rows(item)
     if any(tuple(row[2]["size"]) != image.shape[:2] for row in rows):
         raise ValueError(f"{path} is about an image of another size than the photograph.")

@@ -12,8 +12,9 @@ from aas.datasets.sources import ImageSource
 from aas.ground import Request
 from aas.grounding import photograph_of
 from aas.images import ImageLike, is_url, list_images, name_of
+from aas.images.skipped import say_what_is_skipped
 from aas.stages.ground_options import Ground
-from aas.store.keys import result_names, unquoted
+from aas.store.keys import result_keys
 from aas.store.results import read_result
 from aas.store.runs import RunFolder
 
@@ -68,6 +69,7 @@ def _add(inputs: Inputs, path: Path, out: Path) -> None:
         if path.resolve() == out.resolve():
             raise ValueError(f"--out {out} is a folder of images to ground; name another one for the results.")
         found = list_images(path, outside=[out])
+        say_what_is_skipped(path, [out])
         inputs.images += [Found(one, str(one), PurePosixPath(one.relative_to(path).as_posix())) for one in found]
         if not found:
             inputs.missing.append((str(path), f"{path}: no images in this folder"))
@@ -83,9 +85,9 @@ def requests_of(inputs: Inputs, options: Ground, run: RunFolder) -> list[Request
     Lines of --answers about no image join what is missing.
     """
     if options.answers is None:
-        names = result_names([(Path(found.path), Path()) for found in inputs.images])
-        asked = [Request(unquoted(name), found.source, options.question, options.answer)
-                 for name, found in zip(names, inputs.images, strict=True)]  # fmt: skip
+        keys = result_keys([found.path for found in inputs.images])
+        asked = [Request(key, found.source, options.question, options.answer)
+                 for key, found in zip(keys, inputs.images, strict=True)]  # fmt: skip
     else:
         asked = _given(inputs, options.answers, options.question)
     taken: set[str] = set()
@@ -124,7 +126,7 @@ def _free_key(request: Request, run: RunFolder, taken: set[str]) -> str:
 
 
 def _is_anothers(item: Path, request: Request) -> bool:
-    """Whether a result is there, and about another photograph; one that nobody can read is not told apart."""
+    """Whether a file is there that is no result about this photograph: another's, or none of ours."""
     if not item.exists():
         return False
     if not isinstance(request.source, (str, Path)):
@@ -132,7 +134,7 @@ def _is_anothers(item: Path, request: Request) -> bool:
     try:
         there = photograph_of(read_result(item), item)
     except ValueError:
-        return False
+        return True
     mine = str(request.source)
     return there != mine if is_url(mine) or is_url(there) else os.path.realpath(there) != os.path.realpath(mine)
 

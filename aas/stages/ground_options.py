@@ -73,8 +73,8 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
 
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
-        same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "prompt",
-                "mask_choice")  # fmt: skip
+        same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
+                "prompt", "mask_choice")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

@@ -39,9 +39,9 @@ class RunReport:
 
     def show_what_is_there(self, requests: Sequence[Request]) -> None:
         """The folder's results: those that are asked for again are printed, all are in the report."""
-        asked = {request.key: request for request in requests}
-        for key in self.run.items() if self.run.path.is_dir() else ():
-            self._show(key, asked.get(key))
+        asked = {self.run.item_path(request.key): request for request in requests}
+        for key, path in self.run.items().items() if self.run.path.is_dir() else ():
+            self._show(key, asked.get(path))
 
     def show(self, request: Request) -> None:
         """Print what is new, and put it into the report, where time allows."""
@@ -64,7 +64,8 @@ class RunReport:
 
     def _print(self, request: Request, grounding: Grounding) -> None:
         if self.options.as_json:
-            line = json.dumps(grounding.item() | {"image": shown(request)}, ensure_ascii=False)
+            as_given = {"image": shown(request)}
+            line = json.dumps(as_given | grounding.item() | as_given, ensure_ascii=not _writes_utf8())
         else:
             answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
             line = f"{harmless(shown(request))}: {answer}"
@@ -78,3 +79,8 @@ class RunReport:
         path = self.run.path / REPORT
         report.write_report(path, entries, "aas ground", notice, list(self.run.failures().items()))
         self.next_report = time.monotonic() + (time.monotonic() - start) / REPORT_SHARE
+
+
+def _writes_utf8() -> bool:
+    """Whether stdout takes every character; what it escapes itself would be no JSON."""
+    return sys.stdout.encoding.lower().replace("-", "") == "utf8"

@@ -10,7 +10,9 @@ from typer import Option
 
 from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, Words
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
+from aas.store.fingerprints import fingerprint
 
+OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn")
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -52,7 +54,14 @@ class RunOptions:
     def deciding(self) -> dict[str, Any]:
         """Those that decide what the results are: a run folder is filled with the same ones only."""
         elsewhere = {field.name for field in fields(RunOptions)} | set(self.inputs()) | {"out"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in elsewhere}
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in elsewhere}
+        return found | {"files": self.fingerprints()}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Option -> fingerprint of what it names here: other files of the same name make other results."""
+        given = {name: getattr(self, name, None) for name in OF_FILES}
+        found = {name: fingerprint(Path(value)) for name, value in given.items() if value not in (None, "embedded")}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +135,7 @@ class PhraseOptions:
     merge: Annotated[Merge | None, PHRASE(help="Tokens of a phrase to one map. Default: the preset's.")] = None
     words: Annotated[Words, PHRASE(help="Tokens of the root word, or of the whole chunk.")] = "root"
     drop: Annotated[tuple[Kind, ...], PHRASE(help="Leave out pronouns, or the unseen (the image, a side).")] = ()
+    reasoning: Annotated[bool, PHRASE(help="Ground what stands between <think> and </think> too.")] = False
     prompt: Annotated[PromptKind, PHRASE(help="Points at the map's peaks, or the map as a coarse mask.")] = "point"
     points: Annotated[
         int | None, PHRASE(min=1, help="Peaks that become points, at most. Default: 1; embedded segmenter: 3.")

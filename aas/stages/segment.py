@@ -92,4 +92,5 @@ def pointing_options(phrases: PhraseOptions, masks: MaskOptions, mask_side: int)
     """How prompts are made for a segmenter whose coarse masks have `mask_side` cells."""
     n_points = masks.n_points(phrases.points)
     points = (n_points, phrases.negative_points)
-    return PointingOptions(phrases.merge_used, phrases.words, phrases.drop, phrases.prompt, *points, mask_side)
+    chosen = (phrases.merge_used, phrases.words, phrases.drop, phrases.prompt)
+    return PointingOptions(*chosen, *points, mask_side, phrases.reasoning)

@@ -7,12 +7,14 @@ from spacy.language import Language
 
 from aas.choices import Words
 from aas.datasets.answers import GivenAnswer
+from aas.grounding import relative
 from aas.phrases.alignment import overlapping
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
 from aas.records import Answer, Phrase
 from aas.stages.segment_jobs import SegmentJob
 from aas.store.attention import SUFFIX
+from aas.store.photographs import folder_of
 from aas.store.runs import RunFolder
 
 
@@ -21,14 +23,27 @@ def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[li
     attention item."""
     if not attn.is_dir():
         raise FileNotFoundError(f"--attn {attn}: no such folder.")
-    run, folder = RunFolder(attn, SUFFIX), images if images.is_dir() else images.parent
-    jobs = [SegmentJob(row.key, row.key, run.item_path(row.key), folder / row.image, row) for row in rows]
+    run, folder = RunFolder(attn, SUFFIX), folder_of(images)
+    jobs = [SegmentJob(row.key, row.key, _item(run, row, folder), _photograph(row, folder), row) for row in rows]
     missing = [job for job in jobs if not job.item.is_file()]
     if len(missing) == len(jobs):
         raise ValueError(f"--attn {attn}: no attention item of any line of --answers is in this folder.")
     reasons = [(job.key, f"{job.key}: no attention item in {attn}; run `aas infer-attn` for it") for job in missing]
     there = [job for job in jobs if job.item.is_file()]
     return sorted(there, key=lambda job: (job.image, job.key)), reasons
+
+
+def _item(run: RunFolder, row: GivenAnswer, folder: Path) -> Path:
+    """An image may be named by its path, as in `infer-attn`; its item is named by where it lies in the folder."""
+    named = run.item_path(row.key)
+    if row.id or named.is_file():
+        return named
+    return run.item_path(relative(Path(row.image), folder))
+
+
+def _photograph(row: GivenAnswer, folder: Path) -> Path:
+    inside = folder / row.image
+    return inside if inside.is_file() or not Path(row.image).is_file() else Path(row.image)
 
 
 def phrases_of(row: GivenAnswer, pipeline: Language, answer: Answer, words: Words) -> tuple[Phrase, ...]:

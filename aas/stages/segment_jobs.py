@@ -1,15 +1,21 @@
 """Which attention items `aas segment` turns into masks, of which images, and under which ids."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aas.datasets.answers import GivenAnswer
-from aas.datasets.sources import read_json
-from aas.store import reference
+from aas.datasets.coco import Findings, note, read_lists
+from aas.datasets.sources import name_of
+from aas.spellings import id_of, id_text
+from aas.store import reference, values
 from aas.store.attention import SUFFIX, safetensors_image
-from aas.store.keys import result_names, unquoted
-from aas.store.photographs import image_file
+from aas.store.keys import result_keys
+from aas.store.photographs import folder_of, image_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,25 +32,52 @@ class SegmentJob:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A COCO or GranD-f file: its images, and, of COCO, which categories each of them holds."""
+    """A COCO or GranD-f file: its images, and, of COCO, (id, name) of its categories and the ids of those that each
+    image holds, by its id, as text (`aas/spellings.py`)."""
 
+    path: Path
     images: list[dict[str, Any]]
-    categories: list[dict[str, Any]]
-    present: dict[str | int, frozenset[int]]
+    categories: list[tuple[int | str, str]]
+    present: dict[str, frozenset[str]]
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Raises ValueError or OSError for a file that is none."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise ValueError(f"{path} is no COCO or GranD-f annotation: it has no list `images`.")
-    present: dict[str | int, set[int]] = {}
-    for annotation in content.get("annotations", []):
+    """Raises ValueError or OSError for a file that is none; what of it cannot be used is passed over and said."""
+    content = read_lists(path, "images")
+    for entry in content["images"]:
+        name_of(entry, path)  # raises for one without an id
+    present: dict[str, set[str]] = {}
+    unused: Findings = {}
+    for i, annotation in enumerate(_objects(content, "annotations", path), start=1):
         if "category_id" in annotation:
-            present.setdefault(annotation["image_id"], set()).add(annotation["category_id"])
-    return Annotation(
-        content["images"], content.get("categories", []), {key: frozenset(ids) for key, ids in present.items()}
-    )
+            image, category = (id_text(annotation.get(key)) for key in ("image_id", "category_id"))
+            if image is None or category is None:
+                note(unused, "annotations without an image's or a category's id", f"the {i}th of the file")
+            else:
+                present.setdefault(image, set()).add(category)
+    categories = _categories(_objects(content, "categories", path), unused)
+    for what, where in unused.items():
+        log.warning("%s: %d %s are passed over (%s)", path, len(where), what, where[0])
+    return Annotation(path, content["images"], categories, {key: frozenset(ids) for key, ids in present.items()})
+
+
+def _objects(content: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """A list that need not be there; ValueError where it holds anything else than objects."""
+    found = content.get(name) or []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ValueError(f"{path}: its {name} are no list of objects.")
+    return found
+
+
+def _categories(entries: Sequence[Mapping[str, Any]], unused: Findings) -> list[tuple[int | str, str]]:
+    found = []
+    for entry in entries:
+        name = entry.get("name")
+        if id_of(entry.get("id")) is None or not isinstance(name, str) or not name.strip():
+            note(unused, "categories without an id or a name", str(entry.get("id")))
+        else:
+            found.append((values.an_id(entry["id"]), name))
+    return found
 
 
 def find_jobs(
@@ -55,23 +88,23 @@ def find_jobs(
     Without an annotation every item is a job, and its image's name without extension (where that is unique) its id.
     """
     items = _items(attn)
-    folder = images if images.is_dir() else images.parent
+    folder = folder_of(images)
     if annotation is None:
-        names = result_names([(folder / _with_extension(image, item), folder) for image, item in items.items()])
+        keys = result_keys([PurePosixPath(_with_extension(image, item)) for image, item in items.items()])
         jobs = [
-            SegmentJob(unquoted(name), unquoted(name), item, folder / image)
-            for name, (image, item) in zip(names, items.items(), strict=True)
+            SegmentJob(key, key, item, folder / image) for key, (image, item) in zip(keys, items.items(), strict=True)
         ]
         return sorted(jobs, key=lambda job: job.key), []
     by_stem = {str(Path(_with_extension(image, item)).with_suffix("")): image for image, item in items.items()}
     jobs, missing = [], []
     for entry in annotation.images:
-        file_name = str(entry.get("file_name") or f"{entry['id']}.jpg")
+        file_name = name_of(entry, annotation.path)
         image = file_name if file_name in items else by_stem.get(str(Path(file_name).with_suffix("")))
         if image is None:
             missing.append((file_name, f"{file_name}: no attention item in {attn}; run `aas infer-attn` for it"))
         else:
-            jobs.append(SegmentJob(entry["id"], str(entry["id"]), items[image], folder / file_name))
+            image_id = values.an_id(entry["id"])
+            jobs.append(SegmentJob(image_id, str(id_text(image_id)), items[image], folder / file_name))
     return sorted(jobs, key=lambda job: job.key), missing
 
 
@@ -80,7 +113,7 @@ def _items(attn: Path) -> dict[str, Path]:
     if not attn.is_dir():
         raise FileNotFoundError(f"--attn {attn}: no such folder.")
     items = {}
-    for path in sorted(attn.iterdir()):
+    for path in sorted(path for path in attn.iterdir() if path.is_file()):
         if path.suffix == SUFFIX:
             items[safetensors_image(path)] = path
         elif path.suffix == reference.SUFFIX:

@@ -25,7 +25,7 @@ class SegmentResult:
     size_hw: tuple[int, int]
     phrases: list[Phrase]
     points_xy: list[tuple[int, int]]
-    categories: list[tuple[int, str]]
+    categories: list[tuple[int | str, str]]
     packed: list[np.ndarray]
     scores: list[list[float]]
 

@@ -1,10 +1,13 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -26,14 +29,35 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole text as UTF-8, or nothing."""
-    write_bytes(path, text.encode("utf-8"))
+    """The whole text as UTF-8, or nothing. Halves of characters, as names that are no UTF-8 have, are written as JSON
+    spells them (`\\udce9`)."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """All of `content`, or nothing."""
     with written(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_first(path: Path, text: str) -> bool:
+    """As `write_text`, where no file is there; whether it was written. Of two processes at once one is the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    os.close(handle)
+    whole = Path(name)
+    try:
+        write_text(whole, text)
+        os.link(whole, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        whole.replace(path)  # a file system without links; two at once are not told apart there
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
 
 
 def _umask() -> int:

@@ -1,9 +1,11 @@
 """Attention items: what one image's answer and maps are on disk (docs/formats.md)."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -11,7 +13,7 @@ from safetensors.numpy import save
 
 from aas.records import Answer, AttentionMaps, View
 from aas.store.atomic import write_bytes
-from aas.store.keys import ATTENTION_SUFFIX, unquoted
+from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
 
 SCHEMA = "1"
 SUFFIX = ATTENTION_SUFFIX
@@ -49,7 +51,7 @@ def write_item(path: Path, item: AttentionItem) -> None:
     view = item.attention.view
     metadata = {
         "schema": SCHEMA,
-        "image": item.image,
+        **_image_metadata(item.image),
         "image_size_hw": json.dumps(item.image_hw),
         "question": item.answer.question,
         "answer": item.answer.text,
@@ -60,6 +62,17 @@ def write_item(path: Path, item: AttentionItem) -> None:
         "views": json.dumps([{"name": view.name, "size_hw": view.size_hw, "box_xyxy": view.box_xyxy}]),
     }
     write_bytes(path, _ordered(save(tensors, metadata)))
+
+
+def _image_metadata(image: str) -> dict[str, str]:
+    """safetensors takes no name that is not UTF-8: of such a one it has also the percent-encoded bytes."""
+    shown = image.encode("utf-8", "backslashreplace").decode()
+    return {"image": shown} | ({} if shown == image else {"image_encoded": quote(image, errors="surrogateescape")})
+
+
+def _image_of(metadata: Mapping[str, str]) -> str:
+    encoded = metadata.get("image_encoded")
+    return metadata["image"] if encoded is None else unquote(encoded, errors="surrogateescape")
 
 
 def _ordered(content: bytes) -> bytes:
@@ -93,7 +106,7 @@ def read_item(path: Path) -> AttentionItem:
         _check_maps(attention.maps, len(answer.token_ids))
         height, width = json.loads(metadata["image_size_hw"])
         return AttentionItem(
-            metadata["image"],
+            _image_of(metadata),
             (height, width),
             answer,
             attention,
@@ -116,5 +129,6 @@ def _check_maps(maps: np.ndarray, n_tokens: int) -> None:
 
 
 def safetensors_image(path: Path) -> str:
-    """The image that an item is about, from its file's name alone."""
-    return unquoted(path.name.removesuffix(SUFFIX))
+    """The image that an item is about: its file's name, or, where that was too long, what the item says."""
+    name = path.name.removesuffix(SUFFIX)
+    return read_item(path).image if is_cut(name) else unquoted(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aas.rle import Rle
+from aas.spellings import id_text
 from aas.store import values
 from aas.store.atomic import write_text
 from aas.store.results import ImageId, PointXY, as_lists, check_one_size, loaded, naming
@@ -86,7 +87,7 @@ def _instances(content: Any) -> InstanceResult:
         values.named("caption", content.get("caption"), values.text),
         tuple(values.named(f"detection {i}", entry, _detection) for i, entry in enumerate(entries, start=1)),
     )
-    if any(detection.image_id != result.image_id for detection in result.detections):
+    if any(id_text(detection.image_id) != id_text(result.image_id) for detection in result.detections):
         raise ValueError("a detection is about another image")
     check_one_size([detection.segmentation for detection in result.detections])
     return result

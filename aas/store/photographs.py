@@ -6,6 +6,11 @@ from pathlib import Path
 from aas.images import SUFFIXES
 
 
+def folder_of(images: Path) -> Path:
+    """The folder that names of images are relative to: `images`, or that of a list file."""
+    return images if images.is_dir() else images.parent
+
+
 def image_file(folder: Path, key: str, file_name: str | None = None) -> Path:
     """The file of an image in `folder` by its name, or, where that has no extension, by its stem.
 

@@ -18,6 +18,7 @@ from aas.rle import Rle
 from aas.store import values
 from aas.store.atomic import write_text
 from aas.store.values import Check
+from aas.text import read_text
 
 ImageId = str | int
 PointXY = tuple[int, int]  # pixels of the upright image; files of others may hold floats
@@ -150,7 +151,7 @@ def raw_result(path: Path) -> dict[str, Any]:
 def loaded(path: Path) -> Any:
     """The JSON of a file; ValueError, without the file's name, where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from aas.store.atomic import write_text
+from aas.store.atomic import write_first, write_text
 from aas.store.keys import quoted, unquoted
 from aas.text import harmless
 
@@ -57,22 +57,19 @@ class RunFolder:
         the folder holds another run.
         """
         asked = {"schema": SCHEMA, "command": command, "arguments": dict(arguments)}
-        if not self.description_path.exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.description_path, json.dumps(asked | dict(facts), indent=1, ensure_ascii=False) + "\n")
-            return
-        there = self.description()
+        text = _description_text(asked | dict(facts))
+        if self.description_path.exists() or not write_first(self.description_path, text):
+            there = self.description()
+            self._check_same(there, command, arguments)
+            if "n_images" in facts and there.get("n_images") != facts["n_images"]:  # photographs were added
+                write_text(self.description_path, _description_text(there | {"n_images": facts["n_images"]}))
+
+    def _check_same(self, there: Mapping[str, Any], command: str, arguments: Mapping[str, Any]) -> None:
         if there.get("command") != command:
             raise ValueError(
                 f"{self.path} holds a run of `aas {there.get('command')}`; name another folder with --out."
             )
-        former = there.get("arguments", {})
-        changed = [
-            f"{name} was {former.get(name)!r} and is now {value!r}"
-            for name, value in arguments.items()
-            if former.get(name) != json.loads(json.dumps(value))
-        ]
-        if changed:
+        if changed := list(_changes(there.get("arguments", {}), json.loads(json.dumps(arguments)))):
             raise ValueError(
                 f"{self.path} holds a run with other arguments ({'; '.join(changed)}); repeat them to resume it, or "
                 "name another folder with --out."
@@ -90,8 +87,10 @@ class RunFolder:
         error = harmless(error)
         log.error("failed: %s", error)
         line = {"image": key, "error": error} if image is None else {"image": image, "error": error, "key": key}
-        with self._locked(), self.failed_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self._locked(), self.failed_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            # Behind a line that was cut off, a new one.
+            start = "" if file.tell() == 0 or self.failed_path.read_bytes().endswith(b"\n") else "\n"
+            file.write(start + json.dumps(line, ensure_ascii=False) + "\n")
 
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
@@ -115,13 +114,36 @@ class RunFolder:
     def _failure_lines(self) -> Iterator[str]:
         # Lines as a file has them; `splitlines` would break a name at U+2028.
         with self.failed_path.open(encoding="utf-8", newline="\n") as file:
-            yield from (line for line in file if line.endswith("\n"))  # a line that was cut off says nothing
+            yield from filter(_is_whole, file)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path / ".lock", poll_interval=0.01):
             yield
+
+
+def _is_whole(line: str) -> bool:
+    """A line of failed.jsonl that was cut off says nothing."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {"image", "error"} <= content.keys()
+
+
+def _description_text(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+
+
+def _changes(former: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What is told of each argument that is another now. Of older runs no fingerprints are known."""
+    for name, value in now.items():
+        if name == "files":
+            changed = [one for one, new in value.items() if former.get(name, {}).get(one, new) != new]
+            yield from (f"the content of --{one} is another" for one in changed)
+        elif former.get(name) != value:
+            yield f"{name} was {former.get(name)!r} and is now {value!r}"
 
 
 def _key(line: Mapping[str, str]) -> str:

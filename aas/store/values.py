@@ -1,14 +1,13 @@
 """What a JSON value must be to belong to a result: each function gives the value back as the result has it, or raises
 ValueError."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from aas import rle
 from aas.rle import Rle
+from aas.spellings import id_of, number_of, whole_of
 
-MAX_NUMBER = 2**53  # beyond it whole numbers are not exact as floats
 Check = Callable[[Any], Any]
 
 
@@ -19,23 +18,25 @@ def text(value: Any) -> str:
 
 def an_id(value: Any) -> str | int:
     """Text, or a whole number."""
-    return _must(isinstance(value, str) or _is_whole(value), value, "an id, text or a whole number")
+    found = value if isinstance(value, str) else id_of(value)
+    _must(found is not None, value, "an id, text or a whole number")
+    return found  # type: ignore[return-value]
 
 
 def number(value: Any) -> float:
     """Finite."""
-    is_float = isinstance(value, float) and math.isfinite(value)
-    return _must(is_float or _is_whole(value), value, "a finite number")
+    return _must(not isinstance(value, str) and number_of(value) is not None, value, "a finite number")
 
 
 def whole(value: Any) -> int:
     """A whole number."""
-    return _must(_is_whole(value), value, "a whole number")
+    return _whole(value, "a whole number")
 
 
 def index(value: Any) -> int:
     """A whole number, 0 or more."""
-    return _must(_is_whole(value) and value >= 0, value, "a whole number from 0")
+    found = _whole(value, "a whole number from 0")
+    return _must(found >= 0, found, "a whole number from 0")
 
 
 def flag(value: Any) -> bool:
@@ -93,8 +94,11 @@ def named(name: str, value: Any, check: Check) -> Any:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+def _whole(value: Any, wanted: str) -> int:
+    """Also of 1.0, which is how some programs write 1."""
+    found = None if isinstance(value, str) else whole_of(value)
+    _must(found is not None, value, wanted)
+    return found  # type: ignore[return-value]
 
 
 def _must(holds: bool, value: Any, wanted: str) -> Any:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
+from difflmm.data.pixels import FORMATS, upright_rgb
 from difflmm.data.rows import Row, Skipped
 
 
@@ -19,15 +20,17 @@ class ImageError(ValueError):
 
 
 def read_image(path: Path) -> Image.Image:
-    """Upright, RGB. Raises ImageError for what is missing, broken or cut off."""
+    """Upright, RGB, white behind what is transparent. Raises ImageError for what is missing, broken or cut off."""
     return _read(path, path)
 
 
 def _read(path: Path, source: Any) -> Image.Image:
     """`source`: the file, or where its bytes are."""
     try:
-        with Image.open(source) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(source, formats=FORMATS) as image:
+            image.seek(0)
+            image.load()
+            return Image.fromarray(upright_rgb(image))
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:

@@ -1,0 +1,35 @@
+"""What lies in a folder of images and is not looked at: it is said, since nobody would miss it in the results."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from aas.images.files import SUFFIXES
+
+FEW = 5  # are named
+
+log = logging.getLogger(__name__)
+
+
+def not_looked_at(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
+    """Files of other kinds than images, linked folders and broken links, in a folder and below it, sorted; hidden ones
+    and those inside the folders `outside` are left out."""
+    skipped = [path.resolve() for path in outside]
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if (path.is_symlink() if path.is_dir() or not path.exists() else path.suffix.lower() not in SUFFIXES)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(path.absolute().is_relative_to(skip) for skip in skipped)
+    )
+
+
+def say_what_is_skipped(folder: Path, outside: Iterable[Path] = ()) -> None:
+    """One line with their number, and the first names."""
+    if found := not_looked_at(folder, outside):
+        named = ", ".join(path.relative_to(folder).as_posix() + "/" * path.is_dir() for path in found[:FEW])
+        more = ", …" if len(found) > FEW else ""
+        log.warning(
+            "%s: %d not looked at (no image of a known kind, a linked folder or a broken link): %s%s",
+            folder, len(found), named.encode(errors="backslashreplace").decode(), more,
+        )  # fmt: skip
