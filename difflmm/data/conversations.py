@@ -38,6 +38,7 @@ class Conversations(Dataset):
         self.rows: list[Row] = []
         self.lengths: list[int] = []
         self.skipped: list[Skipped] = []
+        self.no_answer = f"no answer within the first {tokenize.max_length} tokens (max_length)"
         for start in tqdm(range(0, len(rows), CHUNK), "Reading conversations", leave=False):
             self._take(rows[start : start + CHUNK])
 
@@ -47,8 +48,7 @@ class Conversations(Dataset):
                 self.rows.append(row)
                 self.lengths.append(len(tokens.input_ids))
             else:
-                error = f"no answer within the first {self.tokenize.max_length} tokens (max_length)"
-                self.skipped.append(Skipped(row.index, row.id, error))
+                self.skipped.append(Skipped(row.index, row.id, self.no_answer))
 
     def __len__(self) -> int:
         return len(self.rows)
