@@ -56,6 +56,15 @@ def test_a_run_from_before_fingerprints_goes_on(tmp_path: Path):
     run.begin("ground", {"seed": 0, "files": {"model": "0123"}}, {})
 
 
+def test_an_option_that_an_older_run_did_not_have_is_off(tmp_path: Path):
+    run = RunFolder(tmp_path / "run", ".json")
+    run.begin("ground", {"seed": 0, "view": None}, {})
+    run.begin("ground", {"seed": 0, "view": None, "reasoning": False}, {})
+    for changed in ({"reasoning": True}, {"view": "base"}, {"seed": 1}):
+        with pytest.raises(ValueError, match="other arguments"):
+            run.begin("ground", {"seed": 0, "view": None} | changed, {})
+
+
 def test_a_large_file_is_told_by_its_size_and_ends(tmp_path: Path):
     large, found = tmp_path / "weights.bin", set()
     for place, size in ((0, 0), (ENDS - 1, 0), (WHOLE, 0), (0, 1)):

@@ -137,12 +137,13 @@ def _description_text(description: Mapping[str, Any]) -> str:
 
 
 def _changes(former: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What is told of each argument that is another now. Of older runs no fingerprints are known."""
+    """What is told of each argument that is another now. Of older runs no fingerprints are known, and options that they
+    did not have count as off."""
     for name, value in now.items():
         if name == "files":
             changed = [one for one, new in value.items() if former.get(name, {}).get(one, new) != new]
             yield from (f"the content of --{one} is another" for one in changed)
-        elif former.get(name) != value:
+        elif former.get(name) != value and (name in former or value):
             yield f"{name} was {former.get(name)!r} and is now {value!r}"
 
 
