@@ -348,10 +348,10 @@ class LMM(ABC):
                 pad_token_id=self.pad_id,
                 tokenizer=self.tokenizer,  # for a checkpoint's stop strings
             )
-        numbers.check()
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         token_ids = sequences[:, n_prompt:].cpu()
-        maps = watch.maps()
+        maps = watch.maps()  # which names the layer, where the attention itself is broken
+        numbers.check()
         if maps.shape[-2] != token_ids.shape[1]:
             raise CaptureError(
                 f"The model wrote {token_ids.shape[1]} tokens in {maps.shape[-2]} forward passes, not one for each: "
