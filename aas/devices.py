@@ -7,6 +7,13 @@ if TYPE_CHECKING:
 
 from aas.choices import Dtype, check
 
+SMALL_WEIGHTS = 30_000_000  # a model with more keeps all cores busy by itself, and several would need much memory
+
+
+def is_small(model: "torch.nn.Module") -> bool:
+    """Whether several of it fit side by side on a CPU, and one core each serves them best."""
+    return sum(weight.numel() for weight in model.parameters()) <= SMALL_WEIGHTS
+
 
 def default_device() -> str:
     """A GPU if there is one."""

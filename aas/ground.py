@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
+from aas import devices
 from aas.asking import How, ask_options, told_apart
 from aas.available import all_here
 from aas.choices import (
@@ -29,7 +30,7 @@ from aas.lmms.base import LMM, Prepared
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
-from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, LEFT_OUT, n_points_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
@@ -42,9 +43,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from transformers import PreTrainedModel
 
-LEFT_OUT: tuple[Kind, ...] = ("pronouns", "unseen")
 AUTO_BATCH_SIZE = {"cuda": 16}
-SMALL_WEIGHTS = 30_000_000  # several of such an LMM fit side by side, one core each
 
 
 class GroundingError(ValueError):
@@ -190,8 +189,7 @@ class Grounder:
     @property
     def is_small(self) -> bool:
         """Whether several of it fit side by side, and one core each serves them best."""
-        n_weights = sum(weight.numel() for weight in self.lmm.model.parameters())
-        return getattr(self.segmenter, "is_small", False) and n_weights <= SMALL_WEIGHTS
+        return getattr(self.segmenter, "is_small", False) and devices.is_small(self.lmm.model)
 
     def images_at_once(self) -> int:
         """Images that the LMM answers in one batch."""

@@ -639,7 +639,7 @@ def test_embedded_loads_as_any_sam_folder(embedded: SamSegmenter) -> None:
 def test_few_weights_are_small(embedded: SamSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     n_weights = sum(weight.numel() for weight in embedded.model.parameters())
     assert embedded.is_small
-    monkeypatch.setattr("aas.segmenters.sam_family.SMALL_WEIGHTS", n_weights - 1)
+    monkeypatch.setattr("aas.devices.SMALL_WEIGHTS", n_weights - 1)
     assert not embedded.is_small
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
+from aas import devices
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.pixel_settings import pixel_statistics
 from aas.segmenters.sam_records import SamCandidates, SamEmbedding
 
 PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 35 MB per prompt
 FLOATS_PER_UPSCALE = 1 << 22  # masks are made large a few at a time: they stay in the cache, and bounded when huge
-SMALL_WEIGHTS = 30_000_000  # a model with more keeps all cores busy by itself, and several would need much memory
 
 
 class SamFamily(Segmenter):
@@ -129,7 +129,7 @@ class SamFamily(Segmenter):
     @property
     def is_small(self) -> bool:
         """See `Segmenter`."""
-        return sum(weight.numel() for weight in self.model.parameters()) <= SMALL_WEIGHTS
+        return devices.is_small(self.model)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> list[SamEmbedding]:

@@ -25,8 +25,9 @@ def ground(options: Ground) -> int:
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
     run = RunFolder(options.out, ".json")
+    arguments = options.deciding()  # once: it looks into the files of the models
     if run.description_path.exists():
-        run.begin("ground", options.deciding(), {})
+        run.begin("ground", arguments, {})
     inputs = collect(options.images, options.out)
     requests = requests_of(inputs, options, run)
     _outputs_are_not_inputs(requests, run)
@@ -42,7 +43,7 @@ def ground(options: Ground) -> int:
         return Saving(grounder, run), plan, facts({}, grounder.lmm)
 
     work = _work(inputs, requests, options)
-    code = fill(run, "ground", options.deciding(), work, load, report.show, run.path / REPORT)
+    code = fill(run, "ground", arguments, work, load, report.show, run.path / REPORT)
     report.write()
     return code
 

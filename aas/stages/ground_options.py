@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from aas.choices import Dtype, Kind
-from aas.presets import preset_named
+from aas.presets import LEFT_OUT, preset_named
 from aas.stages.options import (
     ANSWER,
     ATTENTION,
@@ -39,7 +39,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     drop: Annotated[
         tuple[Kind, ...],
         PHRASE(help="Phrases without a mask: pronouns, the unseen (the image, a side)."),
-    ] = ("pronouns", "unseen")
+    ] = LEFT_OUT
     keep_all: Annotated[bool, PHRASE(help="A mask for every phrase, pronouns and the unseen too.")] = False
     segmenter_dtype: Annotated[Dtype, MASK(help="What its image encoder computes in.")] = "auto"
 
