@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ class GivenAnswer:
     def key(self) -> str:
         """What no other line of the file has."""
         return self.id or self.image
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for lines that ask the same."""
+        asked = json.dumps([self.text, self.token_ids, self.question, self.spans])
+        return sha256(asked.encode()).hexdigest()[:16]
 
     @property
     def is_asked(self) -> bool:
