@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import gt
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote, unquote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from aas.choices import Alignment
 from aas.records import Answer, AttentionMaps, View
 from aas.rle import MAX_SIDE
 from aas.spellings import number_of
@@ -20,6 +21,7 @@ from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
 
 SCHEMA = "1"
 SUFFIX = ATTENTION_SUFFIX
+MAX_TOKEN = 2**31 - 1  # what tokenizers take
 
 
 class ItemError(ValueError):
@@ -113,8 +115,8 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     _check_maps(maps, len(ids), view.size_hw)
     if (phrase_maps := tensors.get("phrase_maps")) is not None:
         _check_maps(phrase_maps, len(phrase_maps), view.size_hw)
-    if not isinstance(reduction, dict):
-        raise ValueError("a reduction that is no object")
+    if not isinstance(reduction, dict) or metadata["alignment"] not in get_args(Alignment) or not metadata["image"]:
+        raise ValueError("no reduction, no alignment that is known, or no image")
     return AttentionItem(
         _image_of(metadata),
         (height, width),
@@ -139,8 +141,8 @@ def _check_view(view: View, image_hw: tuple[Any, Any]) -> None:
 
 
 def _check_tokens(ids: list[Any], spans: list[Any], text: str) -> None:
-    if len(ids) != len(spans) or not all(type(number) is int and number >= 0 for number in ids):
-        raise ValueError("token ids that are no whole numbers from 0, or not as many as their spans")
+    if len(ids) != len(spans) or not all(type(number) is int and 0 <= number <= MAX_TOKEN for number in ids):
+        raise ValueError("token ids that are none, or not as many as their spans")
     starts, ends = ([span[i] for span in spans] for i in (0, 1))
     are_whole = all(type(place) is int and 0 <= place <= len(text) for place in starts + ends)
     if not are_whole or starts != sorted(starts) or ends != sorted(ends) or any(map(gt, starts, ends)):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aas.spellings import whole_of
+from aas.spellings import MAX_EXACT
 from aas.text import read_text
 
 SCHEMA = 1
@@ -32,13 +32,13 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def _check(content: Any) -> None:
-    if not isinstance(content, dict) or not isinstance(content.get("command"), str):
+    if not isinstance(content, dict) or not isinstance(content.setdefault("command", ""), str):
         raise ValueError("it names no command")
     arguments = content.setdefault("arguments", {})
     if not isinstance(arguments, dict) or not isinstance(arguments.get("files", {}), dict):
         raise ValueError("its arguments are no object")
     n_images = content.setdefault("n_images", None)
-    if n_images is not None and (isinstance(n_images, str) or (whole_of(n_images) or 0) < 0):
+    if n_images is not None and not (type(n_images) is int and 0 <= n_images <= MAX_EXACT):
         raise ValueError(f"n_images is {n_images!r}")
 
 

@@ -14,6 +14,8 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder} is no run folder: it has no run.json.")
     description = RunFolder(folder, "").description()
+    if not description["command"]:
+        raise ValueError(f"{folder / 'run.json'} is damaged: it names no command.")
     suffix = ATTENTION_SUFFIX if description["command"] == "infer-attn" else RESULT_SUFFIX
     return RunFolder(folder, suffix), description
 
