@@ -1,6 +1,7 @@
 """Deep grey is read by the range that its values use, and both packages read every picture alike."""
 
 import inspect
+import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,13 @@ def test_heic(tmp_path):
     heif.from_pillow(photo).save(tmp_path / "a.heic", quality=95)
     assert list_images(tmp_path) == [tmp_path / "a.heic"]
     assert np.abs(read_image(tmp_path / "a.heic").astype(int) - np.asarray(photo)).mean() < 4
+
+
+def test_a_pipe_with_a_photographs_name_is_named(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    assert list_images(tmp_path) == [] and not_looked_at(tmp_path) == [tmp_path / "a.jpg"]
+    with pytest.raises(difflmm_images.ImageError, match="no such file"):
+        difflmm_images.read_image(tmp_path / "a.jpg")
 
 
 def test_no_thread_takes_pillows_guard_away(tmp_path, monkeypatch):

@@ -18,10 +18,16 @@ def not_looked_at(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if (path.is_symlink() if path.is_dir() or not path.exists() else path.suffix.lower() not in suffixes)
+        if _is_passed_over(path, suffixes)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not any(path.absolute().is_relative_to(skip) for skip in skipped)
     )
+
+
+def _is_passed_over(path: Path, suffixes: set[str]) -> bool:
+    if path.is_dir() or not path.exists():
+        return path.is_symlink()
+    return path.suffix.lower() not in suffixes or not path.is_file()  # a named pipe, a device
 
 
 def say_what_is_skipped(folder: Path, outside: Iterable[Path] = ()) -> None:
