@@ -64,6 +64,8 @@ def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str,
     """`options`: those of `from_pretrained`; without a device map among them the model goes to `place`."""
     source, revision = model_source(name, "lmm")
     family = registry.lmm_family(model_config(source, revision, "model", name))
+    if adapter is not None and find_spec("peft") is None:
+        raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
     settings = None if adapter is None else adapter_settings(adapter)
     model, processor = family.load(source, revision, base, **options)
     if adapter is not None and settings is not None:

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,6 @@ def adapter_settings(adapter: str) -> dict[str, Any]:
 
     Raises ValueError or FileNotFoundError for what is no adapter, or one that cannot be merged as it was trained.
     """
-    if find_spec("peft") is None:
-        raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
     from transformers.utils import cached_file
 
     source, revision = model_source(adapter, "lmm")
@@ -78,7 +75,7 @@ def merged(model: "PreTrainedModel", adapter: str, settings: dict[str, Any]) -> 
         if lost:
             raise ValueError(f"{len(lost)} weights differ, as {lost[0]}")
         return wrapped.merge_and_unload()
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, SafetensorError, re.error) as error:
         reason = " ".join(str(error).split())[:400].rstrip(".")
         if isinstance(error, KeyError | TypeError):
             reason = f"it lacks {reason}" if isinstance(error, KeyError) else f"its settings are damaged ({reason})"
