@@ -67,6 +67,18 @@ def test_stage_2_learns_from_words_alone(parts, mixed, tmp_path, features):  # n
     assert len(log(out)) == 2 and not (out / "skipped.jsonl").exists()
 
 
+@pytest.mark.parametrize("turn", [0, 1])
+def test_half_an_emoji_costs_its_row_alone(parts, tmp_path, turn):  # noqa: F811
+    rows = json.loads((parts / "data.json").read_text())[:5]
+    rows[3]["conversations"][turn]["value"] += " \ud83d"
+    rows.append(rows[0] | {"id": "name", "image": "\ud83d.png"})
+    (tmp_path / "data.json").write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    out = train(recipe(parts, tmp_path / "out", data=tmp_path / "data.json", max_steps=1))
+    skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert [each["row"] for each in skipped] == [3, 5]
+    assert "half a character" in skipped[0]["error"] and "not a file's name" in skipped[1]["error"]
+
+
 # ----------------------------------------------------------------------------------------------- what is gone on with
 
 
