@@ -192,6 +192,19 @@ WORDS = "{% for m in messages %}{{ 'USER: ' + m['content'] + ' ASSISTANT:' }}{% 
 NO_IMAGE = "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} ASSISTANT:{% endfor %}"
 
 
+@pytest.mark.parametrize("error", [KeyError("pattern"), ImportError("mistral-common is not installed.\nInstall it.")])
+def test_a_tokenizer_that_cannot_be_loaded_is_one_line(model_folder, monkeypatch, error):
+    """As of a tekken.json that is damaged, or that needs a package."""
+
+    def broken(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LMM, "load_processor", broken)
+    with pytest.raises(ValueError, match=r"its tokenizer or processor cannot be loaded \(\w+Error: .*\)\.$") as told:
+        load_lmm(str(model_folder))
+    assert "\n" not in str(told.value)
+
+
 NO_QUESTION = "{% for m in messages %}USER: <image> Describe it. ASSISTANT:{% endfor %}"
 
 
