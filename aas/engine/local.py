@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
+from aas.engine.stage import Failure, I, Item, Noting, Outcome, P, Plan, R, Stage, Work, finished, why
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
 from aas.store.runs import RunFolder
@@ -43,11 +43,13 @@ def fill(
     open, if not the folder.
     """
     if run.description_path.exists():
-        run.begin(command, arguments, {})
+        run.begin(command, arguments, {}, work.asked)
+        run.check_files({item.key: work.files(item) for item in work.items})
     waiting = [item for item in work.items if not run.is_done(item.key)]
     if waiting:
         stage, plan, facts = load()
-        run.begin(command, arguments, {**facts, "n_images": work.n_all})
+        stage = Noting(stage, lambda item: run.note_files(item.key, work.files(item)))
+        run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
     mine = {item.key for item in work.items} | {key for key, _ in work.missing}
     run.forget_failures(None if work.is_whole else mine)
     for key, reason in work.missing:

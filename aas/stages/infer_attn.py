@@ -114,6 +114,7 @@ def find_requests(options: InferAttn) -> Work[Request]:
         missing if options.chunk_idx == 0 else [],
         len(requests) + len(missing),
         options.num_chunks == 1,
+        asked={request.key: request.given.fingerprint for request in requests if request.given},
     )
 
 

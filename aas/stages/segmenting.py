@@ -49,7 +49,9 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     encoded: EncodedOnce
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
-        image = read_image(image_of(item))
+        photograph = image_of(item)
+        image = read_image(photograph)
+        self.attention.check_photograph(item.item, photograph)
         answer, maps = self.attention.read(item.item, image.shape[:2])
         pointed = self._pointed(item, answer, maps, image.shape[:2])
         if self.categories is None:

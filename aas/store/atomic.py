@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -54,10 +56,21 @@ def write_first(path: Path, text: str) -> bool:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        whole.replace(path)  # a file system without links; two at once are not told apart there
+        with locked(path.parent):  # a file system without links
+            if path.exists():
+                return False
+            whole.replace(path)
     finally:
         whole.unlink(missing_ok=True)
     return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Of all processes that ask for a folder's lock, one has it at a time. It ends with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock", poll_interval=0.01):  # where locks are missing, a file that is there
+        yield
 
 
 def _umask() -> int:

@@ -14,7 +14,7 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder} is no run folder: it has no run.json.")
     description = RunFolder(folder, "").description()
-    if not isinstance(description, dict) or not isinstance(description.get("command"), str):
+    if not description["command"]:
         raise ValueError(f"{folder / 'run.json'} is damaged: it names no command.")
     suffix = ATTENTION_SUFFIX if description["command"] == "infer-attn" else RESULT_SUFFIX
     return RunFolder(folder, suffix), description
@@ -23,7 +23,7 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
 def status(folder: Path) -> dict[str, Any]:
     """Counts of a run's images: `total`, `done`, `failed` (with reasons), `waiting`."""
     run, description = open_run(folder)
-    done, failures, total = len(run.items()), run.failures(), description.get("n_images")
+    done, failures, total = len(run.items()), run.failures(), description["n_images"]
     waiting = None if total is None else max(0, total - done - len(failures))
     return {"command": description["command"], "total": total, "done": done, "waiting": waiting, "failed": failures}
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
+from aas.images.pixels import opened
 
 SIZE = 416
 MASK_STRIDE, SEMANTIC_STRIDE = 4, 8
@@ -54,7 +55,8 @@ class Example:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
+    with opened(path, path.name) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def read_photographs(data_dir: Path, split: str) -> list[Photograph]:
