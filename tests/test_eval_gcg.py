@@ -310,10 +310,13 @@ def test_answers_without_any_mask_are_zeros(tmp_path, encoder, no_java):
 def test_a_wrong_folder_is_one_line(tmp_path, encoder):
     paths = write_gcg_set(tmp_path, 1)
     (tmp_path / "other").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/of_another_name.json").write_text("{")
     other_masks = tmp_path / "other.json"
     other_masks.write_text(paths["gt_mask"].read_text().replace('"id": "', '"id": "x'))
     for results, masks, encoder_id, word in (
         (tmp_path / "other", paths["gt_mask"], encoder, "none of its 0 files"),
+        (tmp_path / "damaged", paths["gt_mask"], encoder, "and 1 are damaged (of_another_name.json: "),
         (paths["results"], other_masks, encoder, "none of the images"),
         (paths["results"], paths["gt_mask"], tmp_path / "nowhere", "--text-encoder"),
     ):

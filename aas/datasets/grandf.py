@@ -139,9 +139,10 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
         else:
             answers[key] = _answer(item, truth.images[key], key, findings)
     if not answers and not damaged & truth.images.keys():
+        unread = f" and {len(damaged)} are damaged ({findings['unreadable_files'][0]})" if damaged else ""
         raise ValueError(
             f"--results {folder}: none of its {len(files)} files is about an image of --gt-caption, as "
-            f"{next(iter(truth.images))}.json would be."
+            f"{next(iter(truth.images))}.json would be{unread}."
         )
     for key in truth.images:
         if key not in answers:
