@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
+from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, is_out_of_memory, why
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
 from aas.store.runs import RunFolder
@@ -143,11 +143,6 @@ class _Computing:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log.warning("out of memory: going on with batches of %d", self.batch_size)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may do."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _batches(made: Iterable[_Prepared], size: int, stage: Stage) -> Iterator[list[_Prepared]]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from aas import registry
 from aas.devices import torch_device, torch_dtype
+from aas.loading import in_short, loading
+from aas.model_files import ADAPTER_FILES, check_settings, weight_files
 from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
@@ -61,12 +63,14 @@ def load_lmm(
 
 def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str, Any], place: "torch.device") -> "LMM":
     """`options`: those of `from_pretrained`; without a device map among them the model goes to `place`."""
-    source, revision = model_source(name, "lmm")
-    family = registry.lmm_family(model_config(source, revision, "model", name))
-    model, processor = family.load(source, revision, base, **options)
-    if adapter is not None:
-        model = _merged(model, adapter)
-    lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
+    with loading("model", name):
+        source, revision = model_source(name, "lmm")
+        family = registry.lmm_family(model_config(source, revision, "model", name))
+        model, processor = family.load(source, revision, base, **options)
+        if adapter is not None:
+            with loading("adapter", adapter):
+                model = _merged(model, adapter)
+        lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
     lmm.check_prompt()
     return lmm
 
@@ -112,11 +116,14 @@ def _merged(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":
     from peft import PeftConfig, PeftModel
 
     source, revision = model_source(adapter, "lmm")
+    if Path(source).is_dir():
+        check_settings(Path(source))
+        weight_files(Path(source), ADAPTER_FILES)
     try:
         wrapped = PeftModel(model, PeftConfig.from_pretrained(source, revision=revision))
         result = wrapped.load_adapter(source, "default", torch_device="cpu", revision=revision)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"The adapter {adapter} does not fit the model: {error}") from error
+        raise ValueError(f"The adapter {adapter} does not fit the model: {in_short(error)}.") from error
     lost = sorted({*result.missing_keys, *result.unexpected_keys})
     if lost:
         raise ValueError(f"The adapter {adapter} does not fit the model: {len(lost)} weights differ, as {lost[0]}.")
