@@ -19,6 +19,7 @@ from tqdm import tqdm
 from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, is_out_of_memory, why
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
+from aas.store.atomic import check_writable
 from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
@@ -45,6 +46,8 @@ def fill(
     if run.description_path.exists():
         run.begin(command, arguments, {})
     waiting = [item for item in work.items if not run.is_done(item.key)]
+    if waiting or work.missing:
+        check_writable(run.path)
     if waiting:
         stage, plan, facts = load()
         run.begin(command, arguments, {**facts, "n_images": work.n_all})
