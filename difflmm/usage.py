@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from difflmm.stopping import stop_at_ctrl_c
+
 DISK = {
     errno.ENOSPC: "no space left on the device: free some",
     errno.EDQUOT: "no space left for you on the device: free some",
@@ -44,7 +46,8 @@ def _format_help(of: Any, ctx: Any) -> None:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1."""
+    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1; Ctrl-C one line and 130."""
+    undo = stop_at_ctrl_c()
     try:
         yield
     except ModuleNotFoundError as error:
@@ -64,3 +67,5 @@ def usage_errors() -> Iterator[None]:
             raise
         typer.echo(f"difflmm: {error}", err=True)
         raise typer.Exit(2) from error
+    finally:
+        undo()

@@ -7,6 +7,7 @@ import typer
 from aas.cli import evaluation, models, runs, stages
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
+from aas.cli.stopping import stop_at_ctrl_c
 from aas.version import __version__
 
 app = group(
@@ -38,6 +39,7 @@ def main(
     show_messages(quiet, verbose)
     before = WITH_TRACEBACKS.set(verbose)
     context.call_on_close(lambda: WITH_TRACEBACKS.reset(before))
+    context.call_on_close(stop_at_ctrl_c())
 
 
 if __name__ == "__main__":
