@@ -20,8 +20,8 @@ LFS = b"version https://git-lfs"  # how a file begins that Git did not get, but 
 
 
 def check_settings(folder: Path) -> None:
-    """ValueError for the first of the files beside a model's weights that is damaged: no JSON object, or a pointer of Git
-    LFS. What is no folder is not looked at."""
+    """ValueError for the first of the files beside a model's weights that is damaged: no JSON object, or a pointer of
+    Git LFS. What is no folder is not looked at."""
     for name in (*SETTINGS, *TOKENIZERS):
         path = folder / name
         if path.is_file():

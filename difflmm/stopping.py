@@ -25,7 +25,8 @@ def stop_at_ctrl_c() -> Callable[[], None]:
             if asked:
                 _end()
             print(f"\ndifflmm: {LINE}", file=sys.stderr, flush=True)
-            sys.excepthook = lambda *_: None  # libraries make other errors of it, which would be told beside the line
+            # Libraries make other errors of it, and hooks ignore it: none of that is told beside the line.
+            sys.excepthook, sys.unraisablehook = _say_nothing, _say_nothing
             asked.append(Timer(GRACE_SECONDS, _end))
             asked[0].daemon = True
             asked[0].start()
@@ -33,6 +34,10 @@ def stop_at_ctrl_c() -> Callable[[], None]:
 
     signal.signal(signal.SIGINT, stop)
     return lambda: _undo(former, asked)
+
+
+def _say_nothing(*_: object) -> None:
+    """For the hooks of errors."""
 
 
 def _undo(former: object, asked: list[Timer]) -> None:

@@ -33,7 +33,9 @@ def main(
         bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only what failed.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also what the libraries say, and tracebacks.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also what the libraries say, and tracebacks.")
+    ] = False,
 ) -> None:
     """What holds for all commands: how much is said."""
     show_messages(quiet, verbose)

@@ -52,7 +52,9 @@ def _in_one_line(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.errno in DISK:
         return f"{DISK[error.errno]}, then run the same command again.", 1
     is_of_a_file = isinstance(error, OSError) and error.filename is not None and error.errno != errno.EPIPE
-    is_mistake = isinstance(error, (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError))
+    is_mistake = isinstance(
+        error, (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)
+    )
     if is_mistake or is_of_a_file or is_ours(error):
         return str(error), 2
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:

@@ -138,8 +138,8 @@ class LMM(ABC):
         if info["mismatched_keys"]:
             name, there, wanted = sorted(info["mismatched_keys"])[0]
             raise ValueError(
-                f"{source}: {len(info['mismatched_keys'])} of its weights are of other sizes than its config.json says, "
-                f"as {name}: {tuple(there)}, not {tuple(wanted)}."
+                f"{source}: {len(info['mismatched_keys'])} of its weights are of other sizes than its config.json "
+                f"says, as {name}: {tuple(there)}, not {tuple(wanted)}."
             )
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
@@ -284,6 +284,7 @@ class LMM(ABC):
 
     def check_prompt(self) -> None:
         """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""
+        self._check_feature_layer()
         try:
             self.prepare(np.full((64, 96, 3), 127, np.uint8), "What is it?")
         except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
@@ -292,6 +293,17 @@ class LMM(ABC):
                 f"({in_short(error.__cause__ or error)}). Compare its chat template and processor settings "
                 "with those that the model was published with."
             ) from error
+
+    def _check_feature_layer(self) -> None:
+        """ValueError where the config names a layer that the tower does not have: every image would fail."""
+        config = self.model.config
+        count = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+        named = getattr(config, "vision_feature_layer", None)
+        for layer in named if isinstance(named, (list, tuple)) else [named]:
+            if isinstance(layer, int) and isinstance(count, int) and not -count - 1 <= layer <= count:
+                raise ValueError(
+                    f"{self.name}: its config.json says vision_feature_layer {layer}, and its tower has {count} layers."
+                )
 
     def _check_settings(self) -> None:
         image_processor = getattr(self.processor, "image_processor", None)
@@ -377,7 +389,17 @@ class LMM(ABC):
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
-        return self.model.generate(**inputs, **options)
+        try:
+            return self.model.generate(**inputs, **options)
+        except (ValueError, TypeError, ImportError, AssertionError) as error:  # what its settings cannot do here
+            if is_ours(error):
+                raise
+            settings = self.model.generation_config.to_diff_dict()
+            named = ", ".join(sorted(settings.keys() - {"transformers_version", "_from_model_config"}))
+            raise CaptureError(
+                f"The model cannot generate ({in_short(error)}). Its generation_config.json sets {named or 'nothing'}: "
+                "if it is one of these, take it out."
+            ) from error
 
     def _answer_length(self, token_ids: list[int]) -> int:
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""

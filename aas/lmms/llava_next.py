@@ -58,5 +58,7 @@ class LlavaOnevision(LlavaNext):
         max_tiles = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
         ratio = math.sqrt(rows * columns / (max_tiles * cells**2))
         if 0 in unpadded.size_hw:
-            raise CaptureError("The image is too long and thin for this model, whose tiles of it are padding alone: make it less long.")
+            raise CaptureError(
+                "The image is too long and thin for this model, whose tiles of it are padding alone: make it less long."
+            )
         return replace(unpadded, size_hw=(int(rows // ratio), int(columns // ratio))) if ratio > 1.1 else unpadded
