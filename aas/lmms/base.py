@@ -391,7 +391,7 @@ class LMM(ABC):
         """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
         try:
             return self.model.generate(**inputs, **options)
-        except (ValueError, TypeError, ImportError, AssertionError) as error:  # what its settings cannot do here
+        except (ValueError, ImportError, AssertionError) as error:  # what its settings cannot do here
             if is_ours(error):
                 raise
             settings = self.model.generation_config.to_diff_dict()
