@@ -42,8 +42,13 @@ def assembled(parts: Parts, options: dict[str, Any]) -> tuple[LlavaForConditiona
     missing, have no place, or have another shape."""
     tower, image_id = parts.tower, parts.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     config_class, model_class = _classes(tower)
+    layer = {"vision_feature_layer": tower.feature_layer} if tower.is_clip else {}
     config = config_class(
-        vision_config=tower.config, text_config=parts.text, image_token_index=image_id, image_seq_length=tower.n_cells
+        vision_config=tower.config,
+        text_config=parts.text,
+        image_token_index=image_id,
+        image_seq_length=tower.n_cells,
+        **layer,
     )
     with torch.device("meta"):
         skeleton = model_class(config)

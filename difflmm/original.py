@@ -14,7 +14,7 @@ from difflmm.assembly import TEXT_NAMES, Parts, assembled, renamed
 from difflmm.files import local_folder, read_json, read_weights
 from difflmm.lora import with_lora
 from difflmm.processor import tokenizer_with_image
-from difflmm.towers import Tower, clip_tower, diffusion_tower_of
+from difflmm.towers import FEATURE_LAYER, Tower, clip_tower, diffusion_tower_of
 
 # How names begin: in our models, and in the authors' checkpoints.
 LLAVA_NAMES = TEXT_NAMES | {
@@ -60,7 +60,8 @@ def _tower(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> tuple[To
     if config["mm_projector_type"] == "SDCLIPBlock":
         return diffusion_tower_of(folder, config, dtype), DIFFLMM_NAMES
     do_pad = config.get("image_aspect_ratio") == "pad"
-    return clip_tower(config["mm_vision_tower"], do_pad, beside=folder), LLAVA_NAMES
+    layer = config.get("mm_vision_select_layer", FEATURE_LAYER)
+    return clip_tower(config["mm_vision_tower"], do_pad, folder, layer), LLAVA_NAMES
 
 
 def _check_supported(folder: Path, config: dict[str, Any]) -> None:

@@ -254,7 +254,7 @@ def test_configs_that_do_not_fit(copied, changes, message):
 
 @pytest.mark.parametrize(
     ("file", "key"),
-    [("config.json", "mm_vision_resolution"), ("adapter_config.json", "lora_alpha"), ("config.json", "hidden_size")],
+    [("config.json", "mm_vision_resolution"), ("config.json", "hidden_size")],
 )
 def test_configs_that_lack_a_value(copied, file, key):
     folder, base = copied

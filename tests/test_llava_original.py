@@ -113,6 +113,14 @@ def test_a_release_equals_transformers_llava(whole, twin):
     assert_same_as(lmm, twin)
 
 
+@pytest.mark.parametrize("layer", [-1, -3, 1])
+def test_the_layer_of_the_tower_is_the_configs(copied, layer):
+    change_json(copied / "config.json", mm_vision_select_layer=layer)
+    other = release.model()
+    other.config.vision_feature_layer = layer
+    assert_same_as(load_lmm(str(copied)), other)
+
+
 def test_old_shards_and_a_smaller_tokenizer(tmp_path, twin):
     folder = release.write_whole(tmp_path, twin, vocab_size=330)
     release.write_shards(folder)
@@ -290,6 +298,8 @@ def cut(path: Path) -> None:
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres'"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end"),
+        ({"mm_vision_select_layer": 4}, "mm_vision_select_layer 4 is none of the 3 layers"),
+        ({"mm_vision_select_layer": [-2, -3]}, r"mm_vision_select_layer \[-2, -3\] is none"),
         ({"mm_vision_tower": "../no-tower"}, "No vision tower '../no-tower'"),
         ({"mm_vision_tower": "../llava"}, "vision tower ../llava is a 'llava_llama', not a CLIP"),
         ({"intermediate_size": 96}, r"down_proj.weight is \[64, 128\].*\[64, 96\]"),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from aas import registry
 from aas.devices import torch_device, torch_dtype
-from aas.loading import in_short, loading
-from aas.model_files import ADAPTER_FILES, check_settings, weight_files
+from aas.lmms.adapters import adapter_settings, merged
+from aas.loading import loading
+from aas.model_files import ADAPTER_FILES, weight_files
 from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
@@ -66,10 +67,14 @@ def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str,
     with loading("model", name):
         source, revision = model_source(name, "lmm")
         family = registry.lmm_family(model_config(source, revision, "model", name))
+        if adapter is not None and find_spec("peft") is None:
+            raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
+        settings = None if adapter is None else adapter_settings(adapter)
+        if adapter is not None and Path(adapter).is_dir():
+            weight_files(Path(adapter), ADAPTER_FILES)
         model, processor = family.load(source, revision, base, **options)
-        if adapter is not None:
-            with loading("adapter", adapter):
-                model = _merged(model, adapter)
+        if adapter is not None and settings is not None:
+            model = merged(model, adapter, settings)
         lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
     lmm.check_prompt()
     return lmm
@@ -107,24 +112,3 @@ def _quantization(quantize: str, dtype: "torch.dtype") -> dict[str, Any]:
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return {"quantization_config": config}
-
-
-def _merged(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":
-    """`model` with the weights of a peft adapter added; all of them, or ValueError."""
-    if find_spec("peft") is None:
-        raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
-    from peft import PeftConfig, PeftModel
-
-    source, revision = model_source(adapter, "lmm")
-    if Path(source).is_dir():
-        check_settings(Path(source))
-        weight_files(Path(source), ADAPTER_FILES)
-    try:
-        wrapped = PeftModel(model, PeftConfig.from_pretrained(source, revision=revision))
-        result = wrapped.load_adapter(source, "default", torch_device="cpu", revision=revision)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"The adapter {adapter} does not fit the model: {in_short(error)}.") from error
-    lost = sorted({*result.missing_keys, *result.unexpected_keys})
-    if lost:
-        raise ValueError(f"The adapter {adapter} does not fit the model: {len(lost)} weights differ, as {lost[0]}.")
-    return wrapped.merge_and_unload()

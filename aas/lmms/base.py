@@ -32,6 +32,7 @@ from aas.phrases.given import check_written, plain_ids
 from aas.records import Answer, AttentionMaps, View
 
 COMBINED = "combined"
+TRIALS = ("What is it?", "Who stands there?")  # questions whose prompts must differ
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,14 @@ class LMM(ABC):
         if base is not None:
             raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
         check_processor(Path(source))
-        processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
+        try:
+            processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
+        except (KeyError, TypeError, AttributeError, ImportError) as error:  # damaged, or a package that it needs
+            reason = " ".join(str(error).split())[:300].rstrip(".")
+            raise ValueError(
+                f"{source}: its tokenizer or processor cannot be loaded ({type(error).__name__}: {reason})."
+            ) from error
+        cls.check_template(processor, source)
         if Path(source).is_dir():
             weight_files(Path(source))
         model, info = AutoModelForImageTextToText.from_pretrained(
@@ -171,16 +179,9 @@ class LMM(ABC):
 
     def inputs(self, image: np.ndarray, question: str) -> dict[str, Tensor]:
         """The prompt of one image (uint8 [H, W, 3] RGB) and one question: a batch of one, on the CPU."""
-        content = [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": question}]
-        return dict(
-            self.processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
-        )
+        asked = _asked(question, image=Image.fromarray(image))
+        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        return dict(self.processor.apply_chat_template(asked, **options))
 
     def image_positions(self, inputs: dict[str, Tensor]) -> Tensor:
         """Where the image tokens are in the prompt, int64 [n]."""
@@ -282,17 +283,24 @@ class LMM(ABC):
         if text and text.strip():
             check_written(self.tokenizer, token_ids, text)
 
+    @classmethod
+    def check_template(cls, processor: ProcessorMixin, name: str) -> None:
+        """ValueError where the chat template makes no prompt, or one without the question: known before the weights
+        are read. Families that make prompts in another way are looked at by `check_prompt`."""
+        if cls.inputs is LMM.inputs:
+            with _told_once(name):
+                prompts = (
+                    processor.apply_chat_template(_asked(question), add_generation_prompt=True, tokenize=False)
+                    for question in TRIALS
+                )
+                _check_differ(*prompts)
+
     def check_prompt(self) -> None:
         """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""
         self._check_feature_layer()
-        try:
-            self.prepare(np.full((64, 96, 3), 127, np.uint8), "What is it?")
-        except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
-            raise ValueError(
-                f"{self.name}: its processor makes no prompt of an image and a question "
-                f"({in_short(error.__cause__ or error)}). Compare its chat template and processor settings "
-                "with those that the model was published with."
-            ) from error
+        with _told_once(self.name):
+            grey = np.full((64, 96, 3), 127, np.uint8)
+            _check_differ(*(self.prepare(grey, question).inputs["input_ids"].tolist() for question in TRIALS))
 
     def _check_feature_layer(self) -> None:
         """ValueError where the config names a layer that the tower does not have: every image would fail."""
@@ -505,6 +513,29 @@ class LMM(ABC):
             answer = Answer(prepared.question, text, tuple(token_ids), tuple(spans))
             results.append((answer, AttentionMaps(grid, grid_view, options.alignment)))
         return results
+
+
+def _asked(question: str, **image: Image.Image) -> list[dict[str, Any]]:
+    """A question about an image, as chat templates take it."""
+    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": question}]}]
+
+
+@contextmanager
+def _told_once(name: str) -> Iterator[None]:
+    """What goes wrong with a trial prompt, in one line."""
+    try:
+        yield
+    except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
+        raise ValueError(
+            f"{name}: its processor makes no prompt of an image and a question "
+            f"({in_short(error.__cause__ or error)}). Compare its chat template and processor settings "
+            "with those that the model was published with."
+        ) from error
+
+
+def _check_differ(one: object, other: object) -> None:
+    if one == other:
+        raise ValueError("the question is left out of it")
 
 
 def _chosen(grids: Sequence[TokenGrid], view: str | None) -> Sequence[TokenGrid]:

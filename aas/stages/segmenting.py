@@ -63,7 +63,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         if item.row is None:
             return point_phrases(self.pipeline, answer, maps, self.pointing, image_hw)[0]
         phrases = phrases_of(item.row, self.pipeline, answer, self.pointing.words)
-        return prompted(phrases, maps, self.pointing, image_hw)
+        return prompted(phrases, answer, maps, self.pointing, image_hw)
 
     def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
         embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})

@@ -63,6 +63,8 @@ def _digest_or_error(path: Path) -> tuple[str, str]:
         return "", f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
         return "", str(error)
+    except ValueError:  # a zero byte, half a character
+        return "", f"{str(path)!a}: not a file's name"
     return hashlib.sha256(content).hexdigest(), ""
 
 

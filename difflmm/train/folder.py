@@ -3,13 +3,14 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from difflmm.data.rows import Skipped, summary
 from difflmm.files import ADAPTER_FILES, is_whole
-from difflmm.recipe import Recipe
+from difflmm.recipe import Recipe, read_recipe
 
 CHECKPOINTS, RECIPE, SKIPPED, LOG = "checkpoints", "recipe.yaml", "skipped.jsonl", "log.jsonl"
 
@@ -21,9 +22,20 @@ def checked_checkpoint(recipe: Recipe) -> str | None:
     if (recipe.out / "config.json").is_file():
         raise ValueError(f"{recipe.out} holds a finished model: remove it, or take another out.")
     last = _last_whole(recipe.out / CHECKPOINTS)
-    if last is not None and path.is_file() and path.read_text(encoding="utf-8") != recipe.to_yaml():
-        raise ValueError(f"{last} was made by another recipe ({path}): go on with that one, or take another out.")
+    if last is not None and path.is_file() and (changed := _changed(path, recipe)):
+        raise ValueError(
+            f"{last} was made by another recipe ({path}; {changed}): go on with that one, or take another out."
+        )
     return last
+
+
+def _changed(path: Path, recipe: Recipe) -> str:
+    """What `recipe` has otherwise than that of `path`, empty if nothing."""
+    try:
+        before, now = asdict(read_recipe(path)), asdict(recipe)
+    except ValueError as error:
+        return f"which is not read any more: {error}"
+    return ", ".join(f"{name} was {before[name]}, now {now[name]}" for name in now if before[name] != now[name])
 
 
 def _last_whole(folder: Path) -> str | None:
