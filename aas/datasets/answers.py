@@ -124,7 +124,7 @@ def _spans(spans: Any, text: str, where: str) -> tuple[Span, ...] | None:
         raise ValueError(f'{where}: "spans" are characters of the answer, and there is none.')
     try:
         pairs = tuple((_place(start), _place(end)) for start, end in spans)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pairs = ((0, 0),)
     if not pairs or not all(0 <= start < end <= len(text) and text[start:end].strip() for start, end in pairs):
         raise ValueError(f'{where}: "spans" must be a list of [start, end], characters of the answer.')

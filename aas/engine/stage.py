@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import torch
+
 from aas.images import ImageError
+from aas.loading import in_short, is_ours
 
 
 class Item(Protocol):
@@ -117,10 +120,18 @@ def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:
 
 def why(error: Exception, image: Path) -> str:
     """One line that names the photograph."""
-    text = str(error)
     if isinstance(error, ImageError):
-        return text
-    return f"{image}: {text}" if isinstance(error, ValueError) else f"{image}: {type(error).__name__}: {text}"
+        return str(error)
+    if is_ours(error):
+        return f"{image}: {error}"
+    if is_out_of_memory(error):
+        return f"{image}: the memory does not suffice for it; shrink it, or take a smaller model ({in_short(error)})"
+    return f"{image}: {in_short(error)}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def finished(stage: Stage, item: Item, result: Any) -> Failure | None:

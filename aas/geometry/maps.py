@@ -1,5 +1,6 @@
 """Maps over a view's cells, and masks and pixels of its image: from one to the other."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -117,9 +118,18 @@ def bicubic(grid_map: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def whole_pixels(view: View) -> PixelBox:
-    """The view's rectangle, rounded to pixels."""
+    """The view's rectangle, rounded to pixels: at least one, the one at the centre of what is narrower."""
     x0, y0, x1, y1 = view.box_xyxy
-    return round(x0), round(y0), round(x1), round(y1)
+    (left, right), (top, bottom) = _whole(x0, x1), _whole(y0, y1)
+    return left, top, right, bottom
+
+
+def _whole(start: float, end: float) -> tuple[int, int]:
+    first, last = round(start), round(end)
+    if first < last:
+        return first, last
+    centre = math.floor((start + end) / 2)
+    return centre, centre + 1
 
 
 def covered_part(view: View, image_hw: tuple[int, int], within_xyxy: PixelBox | None = None) -> PixelBox:

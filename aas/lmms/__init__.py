@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from aas import registry
 from aas.devices import torch_device, torch_dtype
 from aas.lmms.adapters import adapter_settings, merged
+from aas.loading import loading
+from aas.model_files import ADAPTER_FILES, weight_files
 from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
@@ -62,15 +64,18 @@ def load_lmm(
 
 def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str, Any], place: "torch.device") -> "LMM":
     """`options`: those of `from_pretrained`; without a device map among them the model goes to `place`."""
-    source, revision = model_source(name, "lmm")
-    family = registry.lmm_family(model_config(source, revision, "model", name))
-    if adapter is not None and find_spec("peft") is None:
-        raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
-    settings = None if adapter is None else adapter_settings(adapter)
-    model, processor = family.load(source, revision, base, **options)
-    if adapter is not None and settings is not None:
-        model = merged(model, adapter, settings)
-    lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
+    with loading("model", name):
+        source, revision = model_source(name, "lmm")
+        family = registry.lmm_family(model_config(source, revision, "model", name))
+        if adapter is not None and find_spec("peft") is None:
+            raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
+        settings = None if adapter is None else adapter_settings(adapter)
+        if adapter is not None and Path(adapter).is_dir():
+            weight_files(Path(adapter), ADAPTER_FILES)
+        model, processor = family.load(source, revision, base, **options)
+        if adapter is not None and settings is not None:
+            model = merged(model, adapter, settings)
+        lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
     lmm.check_prompt()
     return lmm
 

@@ -24,8 +24,9 @@ from aas import capture
 from aas.capture import MEAN_OF_ALL, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
 from aas.choices import Alignment
 from aas.geometry import combined_map
-from aas.lmms.checkpoint import weight_files
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, Sampling
+from aas.loading import in_short, is_ours
+from aas.model_files import check_processor, weight_files
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.given import check_written, plain_ids
 from aas.records import Answer, AttentionMaps, View
@@ -128,6 +129,7 @@ class LMM(ABC):
         """The model and what makes its inputs. `options` are those of `from_pretrained`; see `aas.lmms.load_lmm`."""
         if base is not None:
             raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
+        check_processor(Path(source))
         try:
             processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
         except (KeyError, TypeError, AttributeError, ImportError) as error:  # damaged, or a package that it needs
@@ -138,12 +140,15 @@ class LMM(ABC):
         cls.check_template(processor, source)
         if Path(source).is_dir():
             weight_files(Path(source))
-        try:
-            model, info = AutoModelForImageTextToText.from_pretrained(
-                source, revision=revision, output_loading_info=True, **options
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+        if info["mismatched_keys"]:
+            name, there, wanted = sorted(info["mismatched_keys"])[0]
+            raise ValueError(
+                f"{source}: {len(info['mismatched_keys'])} of its weights are of other sizes than its config.json "
+                f"says, as {name}: {tuple(there)}, not {tuple(wanted)}."
             )
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{source} cannot be loaded: {error}") from error
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the model's weights, the first is {names[0]}.")
@@ -243,8 +248,7 @@ class LMM(ABC):
         where the tokens do not write the text, or the model has no such tokens.
         """
         self._check_settings()
-        inputs = self.inputs(image, question)
-        grids = tuple(self.grids(inputs, image.shape[:2]))
+        inputs, grids = self._inputs_and_grids(image, question)
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
         if answer is not None and given is None:
             given = self.answer_ids(answer, inputs["input_ids"][0])
@@ -253,6 +257,18 @@ class LMM(ABC):
         prepared = Prepared(question, inputs, grids, given)
         self._check_length(prepared)
         return prepared
+
+    def _inputs_and_grids(self, image: np.ndarray, question: str) -> tuple[dict[str, Tensor], tuple[TokenGrid, ...]]:
+        try:
+            inputs = self.inputs(image, question)
+            return inputs, tuple(self.grids(inputs, image.shape[:2]))
+        except Exception as error:  # the processor's: mostly of sides that it cannot make
+            if is_ours(error):
+                raise
+            raise CaptureError(
+                f"The model's processor takes no image of {image.shape[1]} x {image.shape[0]} pixels "
+                f"({in_short(error)}): enlarge it, or make it less long and thin."
+            ) from error
 
     def _check_answer(self, token_ids: list[int], text: str | None) -> None:
         embeddings = self.model.get_input_embeddings()
@@ -281,9 +297,21 @@ class LMM(ABC):
 
     def check_prompt(self) -> None:
         """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""
+        self._check_feature_layer()
         with _told_once(self.name):
             grey = np.full((64, 96, 3), 127, np.uint8)
             _check_differ(*(self.prepare(grey, question).inputs["input_ids"].tolist() for question in TRIALS))
+
+    def _check_feature_layer(self) -> None:
+        """ValueError where the config names a layer that the tower does not have: every image would fail."""
+        config = self.model.config
+        count = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+        named = getattr(config, "vision_feature_layer", None)
+        for layer in named if isinstance(named, (list, tuple)) else [named]:
+            if isinstance(layer, int) and isinstance(count, int) and not -count - 1 <= layer <= count:
+                raise ValueError(
+                    f"{self.name}: its config.json says vision_feature_layer {layer}, and its tower has {count} layers."
+                )
 
     def _check_settings(self) -> None:
         image_processor = getattr(self.processor, "image_processor", None)
@@ -369,7 +397,17 @@ class LMM(ABC):
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
-        return self.model.generate(**inputs, **options)
+        try:
+            return self.model.generate(**inputs, **options)
+        except (ValueError, ImportError, AssertionError) as error:  # what its settings cannot do here
+            if is_ours(error):
+                raise
+            settings = self.model.generation_config.to_diff_dict()
+            named = ", ".join(sorted(settings.keys() - {"transformers_version", "_from_model_config"}))
+            raise CaptureError(
+                f"The model cannot generate ({in_short(error)}). Its generation_config.json sets {named or 'nothing'}: "
+                "if it is one of these, take it out."
+            ) from error
 
     def _answer_length(self, token_ids: list[int]) -> int:
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
@@ -488,10 +526,9 @@ def _told_once(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
-        lines = str(error).splitlines() or [""]
         raise ValueError(
             f"{name}: its processor makes no prompt of an image and a question "
-            f"({type(error).__name__}: {lines[0].rstrip('.')}). Compare its chat template and processor settings "
+            f"({in_short(error.__cause__ or error)}). Compare its chat template and processor settings "
             "with those that the model was published with."
         ) from error
 

@@ -12,6 +12,27 @@ from filelock import FileLock
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
+def check_writable(folder: Path) -> None:
+    """The OSError, with the name of `folder`, that writing into it would raise: told before the work, not after it.
+
+    Nothing is left there, and the folder is not made.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def check_target(file: Path | None) -> None:
+    """As `check_writable`, of a file that will be written; None is none."""
+    if file is not None:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        check_writable(file.parent)
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder, renamed to `path` when the block ends well, removed when it does not."""

@@ -82,10 +82,13 @@ def _row(index: int, name: str, content: Any, images: Path | None, plain: bool) 
 
 def _texts(turns: list[Any]) -> list[str]:
     """What is said, in turns; an answer before the first question is left out, as LLaVA does."""
-    if not all(
-        isinstance(t, dict) and t.get("from") in ("human", "gpt") and isinstance(t.get("value"), str) for t in turns
-    ):
-        raise ValueError('a turn is not {"from": "human" or "gpt", "value": text}')
+    for turn in turns:
+        if not isinstance(turn, dict) or "from" not in turn:
+            raise ValueError("a turn does not say who it is from")
+        if turn["from"] not in ("human", "gpt"):
+            raise ValueError(f"a turn is from {str(turn['from'])[:20]!r}, not from human or gpt")
+        if not isinstance(turn.get("value"), str):
+            raise ValueError("a turn's value is no text")
     if turns and turns[0]["from"] == "gpt":
         turns = turns[1:]
     if not turns or [turn["from"] for turn in turns] != ["human", "gpt"] * (len(turns) // 2):

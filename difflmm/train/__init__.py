@@ -12,6 +12,7 @@ from transformers import set_seed
 
 from difflmm.data.batches import Collator
 from difflmm.data.rows import summary
+from difflmm.files import check_writable
 from difflmm.recipe import Recipe
 from difflmm.train.adapter import save, starting_model, with_adapter
 from difflmm.train.arguments import training_arguments
@@ -29,6 +30,7 @@ def train(recipe: Recipe) -> Path:
     data or a checkpoint that cannot be used.
     """
     last = checked_checkpoint(recipe)
+    check_writable(recipe.out)
     arguments = training_arguments(recipe)
     set_seed(recipe.seed)
     plan = with_synthetic(recipe, arguments) if recipe.synthetic else recipe
