@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from typer.testing import CliRunner
 
 from aas.cli import app
-from aas.lmms.base import AskOptions
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.tiny import gemma
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import difflmm.checkpoint
 import difflmm.towers
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
+from aas.lmms.prepared import AskOptions
 from difflmm.checkpoint import load_checkpoint
 from difflmm.cli import app
 from difflmm.model import DiffLMMForConditionalGeneration

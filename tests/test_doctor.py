@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from aas import doctor, registry
 from aas.cli import app
 from aas.geometry import stretched_view
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
 from aas.lmms.checks import _about_centre, fitted_scales, plant_squares
+from aas.lmms.grids import TokenGrid
 from aas.lmms.llava import Llava
 from tests import tiny
 from tests.tiny.llava import llava

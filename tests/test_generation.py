@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from aas.capture import AttentionCapture, CaptureError
-from aas.lmms.base import LMM, AskOptions
+from aas.lmms.base import LMM
+from aas.lmms.prepared import AskOptions
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits
 from tests import tiny
 from tests.test_families import eager_maps

@@ -19,9 +19,9 @@ from aas.capture import Selection
 from aas.cli import app
 from aas.images import read_image
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
 from aas.lmms.checks import plant_squares
 from aas.lmms.difflmm import LlavaOriginal
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.conftest import shared
 from tests.tiny import llava_original as release

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from aas.capture import Call, Watch
 from aas.geometry import cell_coverage
-from aas.lmms.base import LMM, AskOptions, Prepared, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
+from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import View
 
 GREY, SQUARE_RGB = 127, (250, 30, 60)

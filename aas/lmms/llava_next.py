@@ -9,7 +9,8 @@ from transformers.image_processing_utils import select_best_resolution
 
 from aas.capture import CaptureError
 from aas.geometry import letterboxed_view, stretched_view, unpadded_view, without_newlines, without_rest
-from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid, runs_of_tokens
 from aas.lmms.processors import load_images_only
 from aas.records import View
 

@@ -8,7 +8,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from aas.capture import CaptureError
 from aas.geometry import stretched_view
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
 
 
 class PilPixtralProcessor(ProcessorMixin):
