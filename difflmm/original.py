@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from difflmm.assembly import TEXT_NAMES, Parts, assembled, renamed
 from difflmm.files import local_folder, read_json, read_weights
@@ -51,7 +52,10 @@ def load_original(
     weights |= read_weights(base_folder)  # a checkpoint's own tower goes before the tower's own
     if is_lora:
         weights = with_lora(weights, folder, dtype)
-    parts = Parts(tower, _llama_config(config), tokenizer, weights, names, f"The checkpoint {folder}")
+    path = base_folder / GENERATION_CONFIG_NAME
+    generation = read_json(path) if path.is_file() else {}
+    source = f"The checkpoint {folder}"
+    parts = Parts(tower, _llama_config(config), tokenizer, weights, names, source, generation=generation)
     return assembled(parts, {"dtype": dtype} | options)
 
 

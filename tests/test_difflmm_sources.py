@@ -76,7 +76,7 @@ def test_half_an_emoji_costs_its_row_alone(parts, tmp_path, turn):  # noqa: F811
     out = train(recipe(parts, tmp_path / "out", data=tmp_path / "data.json", max_steps=1))
     skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
     assert [each["row"] for each in skipped] == [3, 5]
-    assert "half a character" in skipped[0]["error"] and "not a file's name" in skipped[1]["error"]
+    assert "half a character" in skipped[0]["error"] and "no such file" in skipped[1]["error"]
 
 
 # ----------------------------------------------------------------------------------------------- what is gone on with

@@ -69,14 +69,14 @@ class LMM(ABC):
         """The model and what makes its inputs. `options` are those of `from_pretrained`; see `aas.lmms.load_lmm`."""
         if base is not None:
             raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
-        check_processor(Path(source))
         try:
             processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
-        except (KeyError, TypeError, AttributeError, ImportError) as error:  # damaged, or a package that it needs
-            reason = " ".join(str(error).split())[:300].rstrip(".")
-            raise ValueError(
-                f"{source}: its tokenizer or processor cannot be loaded ({type(error).__name__}: {reason})."
-            ) from error
+        except Exception as error:  # missing, damaged, or a package that it needs
+            if is_ours(error):
+                raise
+            check_processor(Path(source))
+            raise ValueError(f"{source}: its tokenizer or processor cannot be loaded ({in_short(error)}).") from error
+        check_processor(Path(source))
         cls.check_template(processor, source)
         if Path(source).is_dir():
             weight_files(Path(source))

@@ -5,6 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from aas.progress import bar_for
 from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
 from aas.store.runs import RunFolder
 
@@ -49,7 +50,8 @@ def verify(folder: Path) -> list[str]:
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which is not known here.")
     read = READERS[description["command"]]
     wrong = []
-    for path in tqdm(run.items().values(), unit="item"):
+    items = run.items()
+    for path in tqdm(items.values(), unit="item", **bar_for(len(items))):
         try:
             read(path)
         except (ValueError, OSError) as error:
