@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
     {"choices", "spellings"},
-    {"records", "registry", "paths", "devices", "mobilenet", "images", "rle", "text", "version", "progress"},
+    {"records", "registry", "paths", "devices", "backbones", "images", "rle", "text", "version", "progress"},
     {"geometry", "capture", "maps", "phrases"},
     {"store"},
     {"presets", "view", "segmenters", "datasets", "metrics"},

@@ -1,7 +1,7 @@
 """The embedded segmenter: SAM's prompt encoder and mask decoder on a small image encoder.
 
 `EmbeddedSamModel` is transformers' SamModel (Kirillov et al. 2023, arXiv 2304.02643) with its ViT replaced
-by MobileNetV2 and a neck; prompts, masks and scores go through the very same classes.
+by a convolutional one and a neck; prompts, masks and scores go through the very same classes.
 `scripts/embedded/train_segmenter.py` made the weights.
 """
 
@@ -25,7 +25,7 @@ from transformers.models.sam.modeling_sam import (
     SamVisionEncoderOutput,
 )
 
-from aas.mobilenet import CHANNELS, MobileNetV2
+from aas.backbones import Backbone, BackboneName
 
 
 class EmbeddedSamVisionConfig(PreTrainedConfig):
@@ -34,6 +34,7 @@ class EmbeddedSamVisionConfig(PreTrainedConfig):
     model_type = "embedded_sam_vision"
     base_config_key = "vision_config"
 
+    backbone: BackboneName = "mobilenet_v2"
     image_size: int = 512
     patch_size: int = 16
     output_channels: int = 128
@@ -68,7 +69,7 @@ class NeckBlock(nn.Module):
 
 
 class EmbeddedSamVisionEncoder(nn.Module):
-    """Photograph to image embedding: MobileNetV2, and a neck that gathers its strides at stride 16.
+    """Photograph to image embedding: a backbone, and a neck that gathers its strides at stride 16.
 
     Strides 4 and 8 are folded into the cells (a strided convolution keeps where inside a cell an edge is,
     which the decoder needs to draw it); stride 32 and the mean of the image say what the thing is.
@@ -77,12 +78,13 @@ class EmbeddedSamVisionEncoder(nn.Module):
     def __init__(self, config: EmbeddedSamVisionConfig):
         super().__init__()
         width = config.output_channels
-        self.backbone = MobileNetV2()
-        self.from_stride_4 = nn.Conv2d(CHANNELS[4], width, 4, stride=4)
-        self.from_stride_8 = nn.Conv2d(CHANNELS[8], width, 2, stride=2)
-        self.from_stride_16 = nn.Conv2d(CHANNELS[16], width, 1)
-        self.from_stride_32 = nn.Conv2d(CHANNELS[32], width, 1)
-        self.from_image = nn.Conv2d(CHANNELS[32], width, 1)
+        self.backbone = Backbone(config.backbone)
+        channels = self.backbone.channels
+        self.from_stride_4 = nn.Conv2d(channels[4], width, 4, stride=4)
+        self.from_stride_8 = nn.Conv2d(channels[8], width, 2, stride=2)
+        self.from_stride_16 = nn.Conv2d(channels[16], width, 1)
+        self.from_stride_32 = nn.Conv2d(channels[32], width, 1)
+        self.from_image = nn.Conv2d(channels[32], width, 1)
         self.norm = SamLayerNorm(width, data_format="channels_first")
         self.blocks = nn.Sequential(*(NeckBlock(width) for _ in range(config.num_neck_blocks)))
         self.norm_out = SamLayerNorm(width, data_format="channels_first")

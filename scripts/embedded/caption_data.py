@@ -117,10 +117,19 @@ def load_photos(data_dir: Path) -> tuple[list[Photo], list[Photo]]:
     return train, chosen
 
 
-def load_caption_text(data_dir: Path) -> list[str]:
-    """Captions of photographs that are not here, for language pre-training."""
-    texts = _captions(data_dir / "coco/annotations", "captions_val2017_text_only.json")
-    return [caption for captions in texts.values() for caption in captions]
+def caption_texts(data_dir: Path) -> list[str]:
+    """Every caption there is, of photographs that are here and of others."""
+    names = ("captions_subset_val2017.json", "captions_subset_train2017.json", "captions_val2017_text_only.json")
+    found = [_captions(data_dir / "coco/annotations", name) for name in names]
+    return [caption for captions in found for some in captions.values() for caption in some]
+
+
+def question_texts(data_dir: Path) -> list[str]:
+    """Questions, answers and reasons of A-OKVQA, one text each."""
+    with (data_dir / "coco_text/aokvqa_val.jsonl").open() as lines:
+        records = [json.loads(line) for line in lines]
+    fields = ("choices", "direct_answers", "rationales")
+    return [text for r in records for text in (r["question"], *(text for name in fields for text in r[name]))]
 
 
 def find_concepts(photos: Iterable[Photo], min_photos: int = 8) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from caption_data import WORD, Photo, augmented, concept_of, mirrored, word_target
-from lmm_model import N_CELLS, QUESTIONS, SIDE, to_pixels
+from lmm_model import AFTER, BEFORE, N_CELLS, QUESTIONS, SIDE, to_pixels
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
@@ -26,14 +26,15 @@ class Words:
         self.offsets = torch.tensor([0, *np.cumsum([len(word) for word in ids])[:-1]])
 
     def embeddings(self, table: Tensor) -> Tensor:
-        """Mean of a word's token embeddings, [n_concepts, width]."""
-        return F.embedding_bag(self.token_ids, table, self.offsets, mode="mean")
+        """Mean of a word's token embeddings without the mean of all tokens', [n_concepts, width].
+
+        A language model's embeddings share a large common part, which says nothing of a word.
+        """
+        return F.embedding_bag(self.token_ids, table, self.offsets, mode="mean") - table.mean(0)
 
     def encode(self, caption: str, lower: bool = False) -> tuple[list[int], list[int]]:
-        """Token ids of ` caption</s>`, and for each token the concept of its word or -1."""
-        text = f" {caption}"
-        if lower:
-            text = text.lower().rstrip(".")
+        """Token ids of the caption and its end, and for each token the concept of its word or -1."""
+        text = caption.lower().rstrip(".") if lower else caption
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         concept_at = np.full(len(text), -1)
         for match in WORD.finditer(text):
@@ -65,9 +66,9 @@ class Batch:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> tuple[list[int], list[int]]:
-    before = tokenizer.encode("USER: ", add_special_tokens=False)
-    after = tokenizer.encode(f"\n{question} ASSISTANT:", add_special_tokens=False)
-    return [tokenizer.bos_token_id, *before], after
+    """Before and after the image."""
+    before, after = BEFORE, AFTER.format(question)
+    return tuple(tokenizer.encode(text, add_special_tokens=False) for text in (before, after))
 
 
 def pack(answers: list[tuple[str, int]], words: Words, question: str, lower: bool, with_image: bool) -> dict:
@@ -110,22 +111,27 @@ def collate(rows: list[dict], **rest: Any) -> Batch:
 
 
 class PhotoBatches:
-    """Endless batches of augmented photographs: `n_mosaics` mosaics of four and `n_single` single ones."""
+    """Batches of augmented photographs by step: `n_mosaics` mosaics of four and `n_single` single ones.
+
+    A step's batch depends on `seed` and the step alone, so that a run which was stopped goes on with the same ones.
+    """
 
     def __init__(self, photos: list[Photo], words: Words, n_mosaics: int, n_single: int, seed: int):
         self.words, self.n_mosaics, self.n_single = words, n_mosaics, n_single
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rng = seed, np.random.default_rng(seed)
         self.photos = photos
         self.targets = np.stack([word_target(photo, words.concepts) for photo in photos])
-        self.captioned = [i for i, photo in enumerate(photos) if photo.captions]
-        self.queues: dict[bool, list[int]] = {True: [], False: []}
+        # photographs with captions, and all: every one once before any comes twice
+        self.pools = {True: [i for i, photo in enumerate(photos) if photo.captions], False: list(range(len(photos)))}
+        self.per_step = {True: n_single, False: 4 * n_mosaics}
+        self.taken = {True: 0, False: 0}
         self.image_at = len(prompt_ids(words.tokenizer, "")[0])
 
     def _next(self, captioned: bool) -> int:
-        if not self.queues[captioned]:
-            pool = self.captioned if captioned else range(len(self.photos))
-            self.queues[captioned] = self.rng.permutation(pool).tolist()
-        return self.queues[captioned].pop()
+        pool = self.pools[captioned]
+        epoch, at = divmod(self.taken[captioned], len(pool))
+        self.taken[captioned] += 1
+        return int(np.random.default_rng([self.seed, epoch, captioned]).permutation(pool)[at])
 
     def _captions(self, photo: Photo, flipped: bool, n: int) -> list[str]:
         chosen = self.rng.permutation(len(photo.captions))[:n]
@@ -149,7 +155,12 @@ class PhotoBatches:
         answers = [(caption, -1) for caption in self._captions(self.photos[i], flipped, 5)]
         return picture, answers, np.stack([self.targets[i]] * 4)
 
-    def __call__(self) -> Batch:
+    def start(self, step: int) -> None:
+        self.rng = np.random.default_rng([self.seed, step])
+        self.taken = {pool: step * n for pool, n in self.per_step.items()}
+
+    def __call__(self, step: int) -> Batch:
+        self.start(step)
         samples = [self._mosaic() for _ in range(self.n_mosaics)] + [self._single() for _ in range(self.n_single)]
         question = str(self.rng.choice(QUESTIONS))
         lower = bool(self.rng.random() < 0.15)

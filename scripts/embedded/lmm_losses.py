@@ -19,12 +19,6 @@ def cosines(cells: Tensor, word_embeddings: Tensor) -> Tensor:
         return F.normalize(cells.float(), dim=-1) @ F.normalize(word_embeddings.float(), dim=-1).T
 
 
-def lens_of(cells: Tensor, words: Words, table: Tensor) -> Tensor:
-    """`cosines` with the words' current embeddings, rows of `table`."""
-    with torch.autocast("cpu", enabled=False):
-        return cosines(cells, words.embeddings(table))
-
-
 def smoothed(scores: Tensor) -> Tensor:
     """Gaussian blur over the grid, one cell wide: `scores` [B, N_CELLS, C].
 

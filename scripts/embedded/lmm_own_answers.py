@@ -47,6 +47,7 @@ class OwnBatches(PhotoBatches):
 
     def __init__(self, photos: list[Photo], answers: list[str], words: Words, n_photos: int, seed: int):
         super().__init__(photos, words, 0, n_photos, seed)
+        self.per_step = {True: 0, False: n_photos}
         self.answers = answers
 
     def _row(self, question: str, lower: bool) -> tuple[np.ndarray, dict]:
@@ -59,7 +60,8 @@ class OwnBatches(PhotoBatches):
         row["labels"] = [label if segment <= len(captions) else IGNORE for label, segment in labelled]
         return picture, row
 
-    def __call__(self) -> Batch:
+    def __call__(self, step: int) -> Batch:
+        self.start(step)
         question, lower = str(self.rng.choice(QUESTIONS)), bool(self.rng.random() < 0.15)
         samples = [self._row(question, lower) for _ in range(self.n_single)]
         return collate(

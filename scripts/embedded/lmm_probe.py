@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from caption_data import Photo, concept_of
 from lmm_batches import Words, collate, pack, prompt_ids
-from lmm_losses import cells_of, lens_of, smoothed, text_forward, token_loss
+from lmm_losses import cells_of, cosines, smoothed, text_forward, token_loss
 from lmm_model import GRID, QUESTIONS, SIDE, to_pixels
 from pycocotools.coco import COCO
 from torch import Tensor
@@ -41,14 +41,15 @@ class Probe:
         self.words = words
 
     @torch.no_grad()
-    def __call__(self, model: LlavaForConditionalGeneration, language: bool = True) -> dict[str, float]:
+    def __call__(self, model: LlavaForConditionalGeneration, table: Tensor, language: bool = True) -> dict[str, float]:
+        """`table` [n_concepts, width]: what the cells are compared with. Of words of captions with a mask: the share
+        whose highest cell lies on it, by the cells' own scores, attention, and the image centre."""
         model.eval()
-        table = model.get_input_embeddings().weight
         hits: dict[str, list[bool]] = {"lens": [], "smooth_lens": [], "attention": [], "minus_mean": [], "centre": []}
         losses, small = [], []
         for batch, masks in zip(self.batches, self.masks, strict=True):
             cells = cells_of(model, batch.pixels)
-            lens = lens_of(cells, self.words, table)
+            lens = cosines(cells, table)
             smooth = smoothed(lens)[0]
             maps = residual = None
             if language:

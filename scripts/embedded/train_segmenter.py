@@ -40,7 +40,7 @@ from split import default_data_dir, kept_out
 from torch import Tensor, nn
 from transformers import SamImageProcessorPil, SamMaskDecoderConfig, SamPromptEncoderConfig
 
-from aas.mobilenet import MobileNetV2
+from aas.backbones import Backbone
 from aas.segmenters.embedded import EmbeddedSamConfig, EmbeddedSamModel, EmbeddedSamVisionConfig
 from aas.segmenters.sam import SamSegmenter
 
@@ -101,7 +101,7 @@ def new_image_processor() -> SamImageProcessorPil:
     )
 
 
-def freeze_first_blocks(backbone: MobileNetV2, n_blocks: int) -> None:
+def freeze_first_blocks(backbone: Backbone, n_blocks: int) -> None:
     """Edges and colours need no training, and the first blocks' backward pass is the dearest."""
     for part in (backbone.stem, *backbone.blocks[:n_blocks]):
         part.requires_grad_(False)
@@ -442,7 +442,7 @@ def train(
     return average, step
 
 
-def load_tower(backbone: MobileNetV2, lmm: Path) -> None:
+def load_tower(backbone: Backbone, lmm: Path) -> None:
     """The embedded LMM's tower, which has learned from captions what things look like (ImageNet's weights before)."""
     prefix = "vision_tower.backbone."
     weights = load_file(lmm / "model.safetensors")
