@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from caption_data import Photo, augmented
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
     AttentionInterface,
@@ -118,17 +118,8 @@ RECORDED = RecordedAttention()
 AttentionInterface.register("aas_recorded", RECORDED)
 
 
-def add_dropout(model: LlavaForConditionalGeneration, p: float, p_cells: float) -> None:
-    """Dropout on the residual branches and the tower's cells (Llama has none of its own); off outside training."""
-
-    def branch(module: nn.Module, args: tuple, output):
-        if isinstance(output, tuple):
-            return (F.dropout(output[0], p, module.training), *output[1:])
-        return F.dropout(output, p, module.training)
-
-    for layer in model.model.language_model.layers:
-        layer.self_attn.register_forward_hook(branch)
-        layer.mlp.register_forward_hook(branch)
+def add_cell_dropout(model: LlavaForConditionalGeneration, p: float) -> None:
+    """Dropout on the tower's cells; off outside training."""
     model.model.multi_modal_projector.register_forward_pre_hook(
-        lambda module, args: (F.dropout(args[0], p_cells, module.training),)
+        lambda module, args: (F.dropout(args[0], p, module.training),)
     )

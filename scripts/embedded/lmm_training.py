@@ -101,7 +101,7 @@ def run_phase(
             average.swap()
             entry = {"phase": name, "step": step + 1, "seconds": round(time.time() - started)} | running | figures()
             log.append(entry)
-            print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in entry.items()), flush=True)
+            print(*(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in entry.items()), flush=True)
             average.swap()
             saved = {key: value.state_dict() for key, value in state.items()}
             saved |= {"parameters": parameters, "log": json.dumps(log), "step": step + 1}

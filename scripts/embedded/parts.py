@@ -28,7 +28,7 @@ BATCH_NORM_EPSILON = 1e-3  # of every EfficientNet-Lite
 
 @dataclass(frozen=True)
 class Part:
-    """A file inside a wheel. `sha256` is the file's; where `file` ends in `/` it is a folder and the hash the wheel's."""
+    """A file inside a wheel and its `sha256`; where `file` ends in `/` it is a folder, and the hash is the wheel's."""
 
     wheel: str
     file: str
