@@ -219,7 +219,7 @@ def three_mask_loss(
     """`logits` [B, K, 3, h, w], `scores` [B, K, 3], targets [B, K, h, w], `is_complete` [B].
 
     The last mask may be the clicked instance or all of its category, whichever it is nearer to: one click does not say
-    which ("the sheep"). The first leans to the instance, the middle one is all of the category, and learns nothing where
+    which ("the sheep"). The first leans to the instance, the middle one is all of the category; it learns nothing where
     only some of the category's things are known.
     """
     known = is_complete[:, None]
