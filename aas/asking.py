@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from aas.capture import Selection
 from aas.choices import Alignment, Dtype, Keep, Quantize, check
-from aas.lmms.base import AskOptions
+from aas.lmms.prepared import AskOptions
 from aas.lmms.sampling import Sampling
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from transformers.utils import is_torchvision_available
 
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
-from aas.lmms.checks import GREY, SQUARE_RGB, compare_with_eager, fitted_scales, plant_squares
+from aas.lmms.checks import FEWEST_CELLS, GREY, SQUARE_RGB, compare_with_eager, fitted_scales, plant_squares
 
 PACKAGES = ("attend-and-segment", "torch", "transformers", "tokenizers", "spacy", "segment-anything", "pycocoevalcap",
             "peft", "bitsandbytes", "flash-attn", "torchvision")  # fmt: skip
@@ -175,6 +175,8 @@ def _model_lines(found: dict[str, Any]) -> list[str]:
     ]
     worst = min(square["separation"] for views in found["planted_squares"].values() for square in views)
     scale = max((s for scales in found["fitted_scales"].values() for s in scales), key=lambda s: abs(s - 1))
+    coarse = [view for view in found["views"] if min(view["size_hw"]) < FEWEST_CELLS]
+    few = f" (on so few cells as {coarse[0]['name']} has, a scale of 1.2 may go unseen)" if coarse else ""
     verdict = "supported" if found["supported"] else "NOT to be trusted: see the checks"
     return [
         f"{found['model']}: {verdict}",
@@ -182,7 +184,7 @@ def _model_lines(found: dict[str, Any]) -> list[str]:
         _row("runs", f"{found['dtype']} on {found['device']}, {found['attention']}, in {found['seconds_to_load']} s"),
         _row("views at 640x480", ", ".join(views)),
         _row("planted squares", f"{_sign(worst >= SEPARATION)}  {worst:.3f} of 1 (at least {SEPARATION})"),
-        _row("small squares", f"{_sign(scale == 1)}  the views fit best at {scale:.2f} of their size"),
+        _row("small squares", f"{_sign(scale == 1)}  the views fit best at {scale:.2f} of their size{few}"),
         _row(
             "against eager",
             f"{_sign(against['difference'] <= against['allowed'])}  differs by {against['difference']:.1e} of the "

@@ -26,7 +26,8 @@ from aas.engine.stage import Plan, Stage
 from aas.grounding import Grounding
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
-from aas.lmms.base import LMM, Prepared
+from aas.lmms.base import LMM
+from aas.lmms.prepared import Prepared
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases

@@ -4,6 +4,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from aas.loading import in_short
+from aas.model_files import check_settings
+
 
 def embedded_dir(name: str) -> Path:
     """Folder of an embedded model: `lmm`, `segmenter` or `phrases`.
@@ -36,10 +39,9 @@ def model_source(model_id: str, embedded: str) -> tuple[str, str]:
 
 def not_found(what: str, model_id: str, error: Exception) -> FileNotFoundError:
     """One sentence for a model that is neither here nor to be had."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return FileNotFoundError(
         f"No {what} {model_id!r}: give `embedded`, a folder, or a Hugging Face id that is in the cache or can be "
-        f"downloaded. ({reason})"
+        f"downloaded. ({in_short(error)})"
     )
 
 
@@ -52,8 +54,11 @@ def model_config(source: str, revision: str, what: str, model_id: str) -> dict[s
 
     if Path(source).exists() and not (Path(source) / "config.json").is_file():
         raise FileNotFoundError(f"{source} is no {what}: it has no config.json.")
+    check_settings(Path(source))
     try:
         config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     except OSError as error:
         raise not_found(what, model_id, error) from error
+    if not isinstance(config.get("model_type"), str) or not config["model_type"]:
+        raise ValueError(f"The config.json of the {what} {model_id!r} names no model_type: get the file again.")
     return config

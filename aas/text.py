@@ -1,8 +1,10 @@
 """Words of a model, a file or a user: read as any editor wrote them, shown without what could do harm."""
 
 import codecs
+import json
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -26,6 +28,14 @@ def read_text(path: Path) -> str:
 def read_lines(path: Path) -> list[str]:
     r"""The lines of a text file, which end with \n or \r\n only: `str.splitlines` also breaks words at U+2028."""
     return [line.removesuffix("\r") for line in read_text(path).split("\n")]
+
+
+def of_json(text: str) -> Any:
+    """What a JSON text says; ValueError for what is none, also for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def harmless(text: str) -> str:

@@ -1,6 +1,7 @@
 """Tower, language model and tokenizer, put together to a model: every weight in its place."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ TEXT_NAMES = {"model.language_model.": "model."}  # how names begin: in our mode
 class Parts:
     """What a model is made of. `weights`: of tower and language model, as their checkpoint names them; `names`: how
     our names begin -> how the checkpoint's do; `source`: the checkpoint, as errors call it; `may_lack`: how our names
-    begin of weights that need not be there."""
+    begin of weights that need not be there; `generation`: what the checkpoint's generation_config.json says."""
 
     tower: Tower
     text: PreTrainedConfig
@@ -35,6 +36,7 @@ class Parts:
     names: dict[str, str]
     source: str
     may_lack: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def assembled(parts: Parts, options: dict[str, Any]) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
@@ -42,8 +44,13 @@ def assembled(parts: Parts, options: dict[str, Any]) -> tuple[LlavaForConditiona
     missing, have no place, or have another shape."""
     tower, image_id = parts.tower, parts.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     config_class, model_class = _classes(tower)
+    layer = {"vision_feature_layer": tower.feature_layer} if tower.is_clip else {}
     config = config_class(
-        vision_config=tower.config, text_config=parts.text, image_token_index=image_id, image_seq_length=tower.n_cells
+        vision_config=tower.config,
+        text_config=parts.text,
+        image_token_index=image_id,
+        image_seq_length=tower.n_cells,
+        **layer,
     )
     with torch.device("meta"):
         skeleton = model_class(config)
@@ -68,13 +75,15 @@ def _classes(tower: Tower) -> tuple[Any, Any]:
 
 
 def _generation_config(parts: Parts, image_id: int) -> GenerationConfig:
-    tokenizer, ends = parts.tokenizer, getattr(parts.text, "eos_token_id", None)
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id if ends is None else ends,
-        pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=[image_id],
-    )
+    tokenizer = parts.tokenizer
+    ends = parts.generation.get("eos_token_id", getattr(parts.text, "eos_token_id", None))
+    ours = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id if ends is None else ends,
+        "pad_token_id": tokenizer.pad_token_id,
+        "suppress_tokens": [*(parts.generation.get("suppress_tokens") or ()), image_id],
+    }
+    return GenerationConfig(**{**parts.generation, **ours})
 
 
 def _placed(parts: Parts, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:

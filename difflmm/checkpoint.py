@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from difflmm.files import check_whole, local_folder, read_json, read_weights
+from difflmm.files import SETTINGS, check_whole, check_writable, loading, local_folder, read_json, read_weights
 from difflmm.original import load_original
 from difflmm.towers import need_diffusers
 
@@ -26,8 +26,18 @@ def load_checkpoint(
     `base`: the LLM that a LoRA in the authors' format was trained on. `dtype`: auto is the checkpoint's own. `options`:
     more of `from_pretrained`. Raises ValueError or FileNotFoundError for what cannot be loaded as a whole.
     """
+    with loading(source):
+        return _loaded(source, base, dtype, options)
+
+
+def _loaded(
+    source: str, base: str | None, dtype: torch.dtype | str, options: dict[str, Any]
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     folder = local_folder("model", source)
     config = read_json(folder / "config.json")
+    for name in SETTINGS:  # a damaged one is named, which the libraries do not
+        if (folder / name).is_file():
+            read_json(folder / name)
     model_type, dtype = config.get("model_type"), _dtype(dtype, config)
     if model_type == "llava_llama":
         return load_original(folder, base, dtype, **options)
@@ -38,7 +48,12 @@ def load_checkpoint(
     if model_type == "difflmm":
         need_diffusers()
     read_weights(folder)  # mapped into memory, not copied: the files are whole
-    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    if info["mismatched_keys"]:
+        name, there, wanted = sorted(info["mismatched_keys"])[0]
+        raise ValueError(f"{folder}: {name} has the size {tuple(there)}, by config.json it has {tuple(wanted)}.")
     check_whole(f"The checkpoint {folder}", sorted(info["missing_keys"]), sorted(info["unexpected_keys"]))
     return model, AutoProcessor.from_pretrained(folder)
 
@@ -58,6 +73,7 @@ def convert(source: str, out: Path, base: str | None = None, dtype: str = "auto"
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: name a folder that is not.")
+    check_writable(out.parent)
     model, processor = load_checkpoint(source, base, dtype)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as part:

@@ -39,9 +39,9 @@ def convert(
     dtype: Dtype = "auto",
 ) -> None:
     """Write a checkpoint in transformers' format, LoRA merged and towers inside."""
-    from difflmm.checkpoint import convert as convert_checkpoint
-
     with usage_errors():
+        from difflmm.checkpoint import convert as convert_checkpoint
+
         convert_checkpoint(source, out, base, dtype)
     typer.echo(out)
 
@@ -57,10 +57,10 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a checkpoint's parameters, memory and grids."""
-    from difflmm.checkpoint import load_checkpoint
-    from difflmm.info import as_text, describe
-
     with usage_errors():
+        from difflmm.checkpoint import load_checkpoint
+        from difflmm.info import as_text, describe
+
         model, _ = load_checkpoint(source, base, dtype)
     found = describe(model)
     typer.echo(json.dumps(found, indent=1) if as_json else as_text(found))

@@ -51,14 +51,14 @@ def chat(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None,
 ) -> None:
     """Talk with a model about an image. Questions come from the keyboard, or line by line from a pipe."""
-    import torch
-
-    from difflmm.chat import HELP, Chat, converse
-    from difflmm.checkpoint import load_checkpoint
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
     with usage_errors():
+        import torch
+
+        from difflmm.chat import HELP, Chat, converse
+        from difflmm.checkpoint import load_checkpoint
+
+        device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
         loaded, processor = load_checkpoint(model, base, dtype)
         talk = Chat(loaded.to(device).eval(), processor, max_new_tokens, seed)
         if image is not None:
@@ -66,6 +66,19 @@ def chat(
     if sys.stdin.isatty():
         typer.echo(HELP, err=True)
     converse(talk, iter(_line, ""))
+
+
+def _usable(device: str) -> str:
+    """`device`; ValueError, before anything is loaded, where this machine has none of that name."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"No device {device!r} on this machine: give cpu, cuda, cuda:1, ...") from error
+    if torch.device(device).type == "meta":
+        raise ValueError("The device meta computes nothing: give cpu, cuda, cuda:1, ...")
+    return device
 
 
 def _line() -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from difflmm.assembly import TEXT_NAMES, Parts, assembled, renamed
 from difflmm.files import local_folder, read_json, read_weights
 from difflmm.lora import with_lora
 from difflmm.processor import tokenizer_with_image
-from difflmm.towers import Tower, clip_tower, diffusion_tower_of
+from difflmm.towers import FEATURE_LAYER, Tower, clip_tower, diffusion_tower_of
 
 # How names begin: in our models, and in the authors' checkpoints.
 LLAVA_NAMES = TEXT_NAMES | {
@@ -51,7 +52,10 @@ def load_original(
     weights |= read_weights(base_folder)  # a checkpoint's own tower goes before the tower's own
     if is_lora:
         weights = with_lora(weights, folder, dtype)
-    parts = Parts(tower, _llama_config(config), tokenizer, weights, names, f"The checkpoint {folder}")
+    path = base_folder / GENERATION_CONFIG_NAME
+    generation = read_json(path) if path.is_file() else {}
+    source = f"The checkpoint {folder}"
+    parts = Parts(tower, _llama_config(config), tokenizer, weights, names, source, generation=generation)
     return assembled(parts, {"dtype": dtype} | options)
 
 
@@ -60,7 +64,8 @@ def _tower(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> tuple[To
     if config["mm_projector_type"] == "SDCLIPBlock":
         return diffusion_tower_of(folder, config, dtype), DIFFLMM_NAMES
     do_pad = config.get("image_aspect_ratio") == "pad"
-    return clip_tower(config["mm_vision_tower"], do_pad, beside=folder), LLAVA_NAMES
+    layer = config.get("mm_vision_select_layer", FEATURE_LAYER)
+    return clip_tower(config["mm_vision_tower"], do_pad, folder, layer), LLAVA_NAMES
 
 
 def _check_supported(folder: Path, config: dict[str, Any]) -> None:

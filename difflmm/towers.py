@@ -12,6 +12,7 @@ from transformers import CLIPVisionConfig, LlavaImageProcessorPil, PreTrainedCon
 from difflmm.files import COMPUTED, check_whole, local_folder, need_keys, read_json, read_weights
 from difflmm.processor import square_image_processor
 
+FEATURE_LAYER = -2  # LLaVA-1.5's
 # Of a Stable Diffusion on the hub, which holds the same weights in several formats.
 DIFFUSION_FILES = ["*/*.json", "tokenizer/*", "*/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"]
 
@@ -23,11 +24,13 @@ DIFFUSION_KEYS = (
 
 @dataclass(frozen=True)
 class Tower:
-    """A visual encoder, loaded: `weights` are named as in a model behind `model.vision_tower.`."""
+    """A visual encoder, loaded: `weights` are named as in a model behind `model.vision_tower.`. `feature_layer`: of a
+    CLIP, the hidden state that is the image's features, counted from the end if negative."""
 
     config: PreTrainedConfig
     weights: dict[str, Tensor]
     image_processor: LlavaImageProcessorPil
+    feature_layer: int = FEATURE_LAYER
 
     @property
     def is_clip(self) -> bool:
@@ -41,12 +44,19 @@ class Tower:
         return (side // self.config.patch_size) ** 2
 
 
-def clip_tower(name: str, do_pad: bool, beside: Path | None = None) -> Tower:
+def clip_tower(name: str, do_pad: bool, beside: Path | None = None, feature_layer: int | None = FEATURE_LAYER) -> Tower:
     """A CLIP of a folder (also one `beside` a checkpoint) or Hugging Face id. `do_pad`: images to a square; otherwise
-    their centre is seen. Raises ValueError or FileNotFoundError for what is none, or not whole."""
+    their centre is seen. Raises ValueError or FileNotFoundError for what is none, or not whole, and for a layer that it
+    does not have."""
     folder, config, weights = _clip(name, beside)
+    n = config.num_hidden_layers
+    if type(feature_layer) is not int or not -n - 1 <= feature_layer <= n:
+        raise ValueError(
+            f"{beside or folder}: mm_vision_select_layer {feature_layer!r} is none of the {n} layers of {name}."
+        )
     read_json(folder / "preprocessor_config.json")  # its absence is told in our words
-    return Tower(config, weights, LlavaImageProcessorPil.from_pretrained(folder, do_pad=do_pad))
+    image_processor = LlavaImageProcessorPil.from_pretrained(folder, do_pad=do_pad)
+    return Tower(config, weights, image_processor, feature_layer)
 
 
 def _clip(name: str, beside: Path | None) -> tuple[Path, CLIPVisionConfig, dict[str, Tensor]]:

@@ -11,6 +11,14 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from difflmm.stopping import stop_at_ctrl_c
+
+DISK = {
+    errno.ENOSPC: "no space left on the device: free some",
+    errno.EDQUOT: "no space left for you on the device: free some",
+    errno.EROFS: "the file system cannot be written: name another folder, or make it writable",
+    errno.EIO: "the device cannot be read or written: mend it",
+}
 EXTRA = ("accelerate", "diffusers", "peft", "pydantic", "yaml")  # what the extra `difflmm` brings, as modules
 
 
@@ -38,7 +46,8 @@ def _format_help(of: Any, ctx: Any) -> None:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1."""
+    """A user's mistake is one line and exit code 2; a full disk one line and exit code 1; Ctrl-C one line and 130."""
+    undo = stop_at_ctrl_c()
     try:
         yield
     except ModuleNotFoundError as error:
@@ -46,11 +55,17 @@ def usage_errors() -> Iterator[None]:
             raise
         typer.echo(f'difflmm: needs {error.name}: pip install "attend-and-segment[difflmm]"', err=True)
         raise typer.Exit(2) from error
-    except (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError) as error:
+    except ValueError as error:
         typer.echo(f"difflmm: {error}", err=True)
         raise typer.Exit(2) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK:
+            typer.echo(f"difflmm: {DISK[error.errno]}, then run the same command again.", err=True)
+            raise typer.Exit(1) from error
+        is_mistake = isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError))
+        if not is_mistake and (error.filename is None or error.errno == errno.EPIPE):
             raise
-        typer.echo("difflmm: no space left on the device: free some, then run the same command again.", err=True)
-        raise typer.Exit(1) from error
+        typer.echo(f"difflmm: {error}", err=True)
+        raise typer.Exit(2) from error
+    finally:
+        undo()

@@ -29,8 +29,8 @@ from transformers import (
     LlavaProcessor,
 )
 
-from aas.lmms.base import AskOptions, Prepared
 from aas.lmms.llava import Llava
+from aas.lmms.prepared import AskOptions, Prepared
 from aas.paths import embedded_dir
 
 SIDE, PATCH = 336, 14  # 24 x 24 = 576 image tokens

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from aas import Grounder
-from aas.lmms.base import AskOptions
+from aas.lmms.prepared import AskOptions
 from aas.metrics.bootstrap import LEVEL, resamples
 from aas.metrics.mean import mean
 from aas.phrases.categories import CategoryMatcher

@@ -13,7 +13,8 @@ from transformers.models.mllama.image_processing_pil_mllama import (
 
 from aas.geometry import canvas_view, long_side_padded_view
 from aas.lmms import load_lmm
-from aas.lmms.base import LMM, AskOptions
+from aas.lmms.base import LMM
+from aas.lmms.prepared import AskOptions
 from aas.lmms.sampling import Sampling
 from tests import tiny
 

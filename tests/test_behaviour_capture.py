@@ -19,8 +19,8 @@ from transformers.masking_utils import AttentionMaskInterface, flash_attention_m
 
 from aas import capture
 from aas.capture import Selection
-from aas.lmms.base import AskOptions, Prepared
 from aas.lmms.llava import Llava
+from aas.lmms.prepared import AskOptions, Prepared
 from tests import tiny
 from tests.tiny.llava import llava
 

@@ -14,8 +14,9 @@ from transformers.models.llava_next.modeling_llava_next import unpad_image
 from aas import capture, rle
 from aas.capture import AttentionCapture, CaptureError, Selection
 from aas.geometry import padded_view, peaks_xy, unpadded_view
-from aas.lmms.base import LMM, AskOptions
+from aas.lmms.base import LMM
 from aas.lmms.llava import Llava
+from aas.lmms.prepared import AskOptions
 from aas.phrases.alignment import decode_with_spans
 from aas.records import View
 from tests import tiny

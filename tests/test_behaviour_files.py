@@ -66,6 +66,36 @@ def test_half_a_character_is_named(tmp_path: Path):
         read_answers(tmp_path / "answers.jsonl")
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("image", "a\0.jpg"), ("image", " "), ("image", 1), ("answer", "a\0dog"), ("question", "what\0"), ("id", True),
+        ("id", 1.5), ("id", ""), ("id", []), ("token_ids", [1.5]), ("token_ids", [2**70]), ("token_ids", [-1]),
+        ("token_ids", [True]), ("token_ids", False), ("spans", [[0.5, 2]]), ("spans", [[0, float("inf")]]),
+        ("spans", [[float("nan"), 2]]), ("spans", [[0, 2**70]]), ("spans", [["a", 2]]), ("spans", {}),
+    ],
+)  # fmt: skip
+def test_values_that_no_answer_has(tmp_path: Path, key: str, value: object):
+    row = {"image": "a.jpg", "answer": "a dog"} | {key: value}
+    (tmp_path / "answers.jsonl").write_text(f"{json.dumps({'image': 'b.jpg', 'answer': 'a cat'})}\n{json.dumps(row)}\n")
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2"):
+        read_answers(tmp_path / "answers.jsonl")
+
+
+def test_answers_in_other_spellings(tmp_path: Path):
+    row = {"image": "a.jpg", "answer": "a dog", "id": 7.0, "token_ids": [5.0, "6"], "spans": [["0", 5.0]]}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(row))
+    (found,) = read_answers(tmp_path / "answers.jsonl")
+    assert (found.id, found.token_ids, found.spans) == ("7", (5, 6), ((0, 5),))
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path):
+    (tmp_path / "deep").write_text("[" * 100_000)
+    for read, message in ((read_answers, "line 1 is not valid JSON"), (read_json, "deep is not valid JSON")):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "deep")
+
+
 LONG = "/".join(letter * 60 for letter in "abcd") + "/photo.jpg"
 LATIN = os.fsdecode(b"caf\xe9.jpg")
 

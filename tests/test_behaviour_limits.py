@@ -5,8 +5,8 @@ import pytest
 import spacy
 
 from aas.capture import CaptureError
-from aas.lmms.base import AskOptions
 from aas.lmms.llava import Llava
+from aas.lmms.prepared import AskOptions
 from aas.metrics import bootstrap
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline

@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from typer.testing import CliRunner
 
 from aas.cli import app
-from aas.lmms.base import AskOptions
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.tiny import gemma
 
@@ -193,7 +193,7 @@ def test_the_combined_view_is_the_sum_of_all_views_on_the_finest(family, tmp_pat
 
 
 def test_where_a_view_does_not_reach_it_adds_nothing():
-    """Gemma 3's crops of a long image lie side by side; the whole image reaches all of them."""
+    """Gemma 3's crops of a long image lie side by side; the whole image reaches all, and so do combined maps."""
     lmm = gemma.gemma3()
     cropping = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 20}
     lmm.processor.images_kwargs = {**lmm.processor.images_kwargs, **cropping}
@@ -204,7 +204,9 @@ def test_where_a_view_does_not_reach_it_adds_nothing():
     combined = found.pop("combined")
     onto = combined.view.size_hw, list(combined.view.box_xyxy)
     reach = {name: spread(maps.maps, list(maps.view.box_xyxy), *onto) for name, maps in found.items()}
-    assert sum(map(np.any, reach.values())) == 2, "a crop, and the whole image"
+    assert all(map(np.any, reach.values())) and combined.view.box_xyxy == (0, 0, 200, 60)
+    assert combined.view.size_hw == (4, 12), "three crops of 4 x 4 cells"
+    np.testing.assert_allclose(combined.maps.sum(), sum(maps.maps.sum() for maps in found.values()), rtol=0.05)
     expected = sum(reach.values())
     np.testing.assert_allclose(combined.maps, expected, atol=1e-5 * expected.max())
 

@@ -9,8 +9,8 @@ from transformers.masking_utils import AttentionMaskInterface, flash_attention_m
 from aas import capture
 from aas.capture import Selection
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
 from aas.lmms.llava import Llava
+from aas.lmms.prepared import AskOptions
 from aas.lmms.sampling import Sampling
 from tests.tiny.llava import llava
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import difflmm.checkpoint
 import difflmm.towers
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
+from aas.lmms.prepared import AskOptions
 from difflmm.checkpoint import load_checkpoint
 from difflmm.cli import app
 from difflmm.model import DiffLMMForConditionalGeneration
@@ -254,7 +254,7 @@ def test_configs_that_do_not_fit(copied, changes, message):
 
 @pytest.mark.parametrize(
     ("file", "key"),
-    [("config.json", "mm_vision_resolution"), ("adapter_config.json", "lora_alpha"), ("config.json", "hidden_size")],
+    [("config.json", "mm_vision_resolution"), ("config.json", "hidden_size")],
 )
 def test_configs_that_lack_a_value(copied, file, key):
     folder, base = copied

@@ -12,7 +12,8 @@ from aas.capture import Selection
 from aas.cli import app
 from aas.images import read_image
 from aas.lmms import load_lmm
-from aas.lmms.base import LMM, AskOptions
+from aas.lmms.base import LMM
+from aas.lmms.prepared import AskOptions
 from difflmm.cli import app as difflmm_app
 from tests.conftest import shared
 

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from aas import doctor, registry
 from aas.cli import app
 from aas.geometry import stretched_view
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
 from aas.lmms.checks import _about_centre, fitted_scales, plant_squares
+from aas.lmms.grids import TokenGrid
 from aas.lmms.llava import Llava
 from tests import tiny
 from tests.tiny.llava import llava
@@ -43,6 +44,7 @@ def test_the_card_of_a_model():
     report = {"environment": doctor.environment(), "model": {"seconds_to_load": 0.1} | doctor.examine(tiny_llava())}
     text = doctor.as_text(report)
     assert "tiny llava: supported" in text and "image 4 x 4 (default)" in text
+    assert "on so few cells as image has, a scale of 1.2 may go unseen" in text
 
 
 def tiny_llava() -> LMM:
@@ -75,9 +77,10 @@ class Scaled(Llava):
         return [TokenGrid(_about_centre(grid.view, self.scale, self.scale), grid.positions)]
 
 
+@pytest.mark.parametrize("cells", [6, 8, 12])
 @pytest.mark.parametrize("scale", [1, 1.2, 1 / 1.2])
-def test_a_wrong_scale_is_found_out(scale):
-    lmm = Scaled(*llava(image_side=168), "liar")
+def test_a_wrong_scale_is_found_out(scale, cells):
+    lmm = Scaled(*llava(image_side=14 * cells), "liar")
     lmm.scale = scale
     found = [one for size_hw in doctor.PICTURES_HW for one in fitted_scales(lmm, size_hw)]
     assert (set(found) == {1.0}) == (scale == 1)

@@ -277,6 +277,27 @@ def test_what_is_wrong_is_counted(tmp_path, encoder, no_java):
     assert json.dumps(content, allow_nan=False)
 
 
+@pytest.mark.parametrize("where", ["caption", "phrases", "true caption", "true label"])
+def test_half_a_character_is_named_and_costs_nobody_else(tmp_path, encoder, no_java, where):
+    """It is read as the sign for what is missing, so the figures are those of a text that has this sign."""
+    figures = {}
+    for half in ("\ud83d", "\ufffd"):
+        paths = write_gcg_set(tmp_path / f"{ord(half)}", seed=3, n_images=4)
+        path = paths["gt_caption"] if "true" in where else sorted(paths["results"].glob("*.json"))[1]
+        content = json.loads(path.read_text())
+        entry = content["annotations"][1] if "true" in where else content
+        if where.endswith("caption"):
+            entry["caption"] += half
+        else:
+            entry["labels" if "true" in where else "phrases"][0] += half
+        path.write_text(json.dumps(content))
+        found, findings = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=0))
+        figures[half] = {name: found[name] for name in ("glamm", "strict")}
+        told = [line for line in findings.get("unreadable_values", ()) if "half a character" in line]
+        assert len(told) == (half == "\ud83d")
+    assert figures["\ud83d"] == figures["\ufffd"]
+
+
 def test_answers_without_any_mask_are_zeros(tmp_path, encoder, no_java):
     paths = write_gcg_set(tmp_path, 1)
     for path in paths["results"].iterdir():
@@ -289,10 +310,13 @@ def test_answers_without_any_mask_are_zeros(tmp_path, encoder, no_java):
 def test_a_wrong_folder_is_one_line(tmp_path, encoder):
     paths = write_gcg_set(tmp_path, 1)
     (tmp_path / "other").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/of_another_name.json").write_text("{")
     other_masks = tmp_path / "other.json"
     other_masks.write_text(paths["gt_mask"].read_text().replace('"id": "', '"id": "x'))
     for results, masks, encoder_id, word in (
         (tmp_path / "other", paths["gt_mask"], encoder, "none of its 0 files"),
+        (tmp_path / "damaged", paths["gt_mask"], encoder, "and 1 are damaged (of_another_name.json: "),
         (paths["results"], other_masks, encoder, "none of the images"),
         (paths["results"], paths["gt_mask"], tmp_path / "nowhere", "--text-encoder"),
     ):

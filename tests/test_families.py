@@ -9,8 +9,9 @@ import torch
 
 from aas.capture import Selection
 from aas.lmms import load_lmm
-from aas.lmms.base import LMM, AskOptions, Prepared
+from aas.lmms.base import LMM
 from aas.lmms.checks import compare_with_eager, plant_squares
+from aas.lmms.prepared import AskOptions, Prepared
 from tests import tiny
 
 SIZES_HW = [(60, 90), (90, 60), (64, 64), (41, 130)]

@@ -8,8 +8,9 @@ import torch
 
 from aas.capture import Selection
 from aas.geometry import pan_and_scan_views
-from aas.lmms.base import COMBINED, AskOptions
 from aas.lmms.checks import plant_squares
+from aas.lmms.grids import COMBINED
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.test_families import assert_same, eager_maps, prepared
 from tests.tiny import gemma

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from aas.capture import AttentionCapture, CaptureError
-from aas.lmms.base import LMM, AskOptions
+from aas.lmms.base import LMM
+from aas.lmms.prepared import AskOptions
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits
 from tests import tiny
 from tests.test_families import eager_maps
@@ -26,6 +27,8 @@ SETTINGS = [
     {"max_time": 1e-9},
     {"stop_strings": ["no such words"]},
     {"cache_implementation": "static"},
+    {"cache_implementation": "offloaded_static"},
+    {"cache_implementation": "quantized", "cache_config": {"backend": "quanto", "nbits": 4}},
     {"return_dict_in_generate": True, "output_scores": True, "output_logits": True},
     {"output_attentions": True, "output_hidden_states": True, "return_dict_in_generate": True},
 ]
@@ -39,8 +42,6 @@ def lmm(request) -> LMM:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings))
 def test_a_checkpoints_settings_leave_the_maps_as_they_are(lmm, settings):
-    if "cache_implementation" in settings and lmm.model.config.model_type in ("mllama", "florence2"):
-        pytest.skip("transformers has no static cache for it")
     one = lmm.prepare(tiny.a_photo(), "What is it?")
     ((plain, _),) = lmm.run([one], AskOptions(6))
     for name, value in settings.items():

@@ -19,9 +19,9 @@ from aas.capture import Selection
 from aas.cli import app
 from aas.images import read_image
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
 from aas.lmms.checks import plant_squares
 from aas.lmms.difflmm import LlavaOriginal
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.conftest import shared
 from tests.tiny import llava_original as release
@@ -111,6 +111,26 @@ def test_a_release_equals_transformers_llava(whole, twin):
     assert isinstance(lmm, LlavaOriginal)
     assert lmm.model.config.image_token_id == twin.config.text_config.vocab_size, "behind the vocabulary"
     assert_same_as(lmm, twin)
+
+
+@pytest.mark.parametrize("layer", [-1, -3, 1])
+def test_the_layer_of_the_tower_is_the_configs(copied, layer):
+    change_json(copied / "config.json", mm_vision_select_layer=layer)
+    other = release.model()
+    other.config.vision_feature_layer = layer
+    assert_same_as(load_lmm(str(copied)), other)
+
+
+def test_generation_settings_are_followed(copied, twin, monkeypatch):
+    (copied / "generation_config.json").write_text(json.dumps({"repetition_penalty": 3.0, "temperature": 0.9}))
+    lmm = load_lmm(str(copied))
+    plain = twin.generation_config.repetition_penalty
+    assert lmm.model.generation_config.suppress_tokens == [lmm.model.config.image_token_id]
+    monkeypatch.setattr(twin.generation_config, "repetition_penalty", 3.0)
+    assert_same_as(lmm, twin)
+    monkeypatch.setattr(twin.generation_config, "repetition_penalty", plain)
+    with pytest.raises(AssertionError):
+        assert_same_as(lmm, twin)
 
 
 def test_old_shards_and_a_smaller_tokenizer(tmp_path, twin):
@@ -290,6 +310,8 @@ def cut(path: Path) -> None:
         ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres'"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end"),
+        ({"mm_vision_select_layer": 4}, "mm_vision_select_layer 4 is none of the 3 layers"),
+        ({"mm_vision_select_layer": [-2, -3]}, r"mm_vision_select_layer \[-2, -3\] is none"),
         ({"mm_vision_tower": "../no-tower"}, "No vision tower '../no-tower'"),
         ({"mm_vision_tower": "../llava"}, "vision tower ../llava is a 'llava_llama', not a CLIP"),
         ({"intermediate_size": 96}, r"down_proj.weight is \[64, 128\].*\[64, 96\]"),
@@ -331,7 +353,7 @@ def broken_folder_cases(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"model.safetensors is damaged or cut off"):
         load_lmm(str(folder))
     name.write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(ValueError, match="is damaged or cut off"):
+    with pytest.raises(ValueError, match=r"is a pointer of Git LFS.*git lfs pull"):
         load_lmm(str(folder))
     name.unlink()
     with pytest.raises(FileNotFoundError, match="has no weights"):
@@ -345,7 +367,7 @@ def broken_folder_cases(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"1 of 2 weight files are missing \(model-2-of-2"):
         load_lmm(str(folder))
     (folder / "config.json").write_text("{")
-    with pytest.raises(FileNotFoundError, match="not a valid JSON"):
+    with pytest.raises(ValueError, match=r"config.json is damaged, it is not JSON"):
         load_lmm(str(folder))
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no config.json"):

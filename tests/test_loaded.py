@@ -14,8 +14,8 @@ from aas import capture, registry
 from aas.capture import CaptureError, Selection
 from aas.devices import torch_device
 from aas.lmms import load_lmm
-from aas.lmms.base import AskOptions
 from aas.lmms.checks import compare_with_eager
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.tiny.llava import llava
 

@@ -64,6 +64,13 @@ WRITTEN = {
     "JSON cut off": ('[{"label": "brown dog", "bbox": [1, 2, 3, 4]}, {"label": "a cat", "bb', ["brown dog", "a cat"]),
     "JSON of names": ('{"dog": [1, 2, 3, 4], "red bench": [5, 6, 7, 8]}', ["dog", "red bench"]),
     "JSON in prose": ('I see {"label": "a dog", "score": 0.9} and a cat.', ["I see", "a dog", "and a cat."]),
+    "formulas": (r"A dog $\frac{a}{b}$ and \( x^2 + y \) a cat \[ E = mc^2 \] run.", ["A dog and a cat run."]),
+    "a formula of lines": ("The circle\n$$\nA = \\pi r^2\n$$\nis red.", ["The circle\n\nis red."]),
+    "an environment": ("A dog \\begin{align*} x &= 2 \\end{align*} sits.", ["A dog sits."]),
+    "commands alone": (r"A dog eats \frac{1}{2} a cake \times.", ["A dog eats a cake."]),
+    "names in formulas": ("The triangle $ABC$ has a red side $x$.", ["The triangle has a red side."]),
+    "words set as formulas": (r"It is $\boxed{\text{a brown dog}}$, \boxed{a cat}.", ["It is a brown dog, a cat."]),
+    "an answer in a box": (r"\[ \text{the red mug} \]", ["the red mug"]),
     "list in JSON": ('["a dog", "a **red** bench"]', ["a dog", "a red bench"]),
 }  # fmt: skip
 
@@ -79,6 +86,8 @@ def test_phrases_are_those_of_the_words_without_markup(name):
 PLAIN = [
     "A dog, two cats (brown) and a 5*3 grid sit near the man's snake_case sign: x < 5 and y > 3.",
     "The #1 jersey - a red one - costs $5; see [1], e.g. 3 tiles (2019).\nA 1920s car.",
+    "A $5 hat, a US$6 cup, a $20-$30 bag and two $1,000 prizes + a 6$ toy cost $5, not $6.",
+    "A folder C:\\Users\\dog and the word a $ b $ c lie there.",
     "« Un chien » … 一只棕色的狗 坐在 长椅上。 🙂",
 ]
 
@@ -118,7 +127,11 @@ def test_what_was_asked_about_is_not_in_the_reasoning():
     assert referent(PIPELINE, answer("<think>The cat")) is None
 
 
-@pytest.mark.parametrize("piece", ["[", "((1,2),", "<a b=", "**", "![a](", '{"a": ', "| a ", "<|", "&a", "\\", "<12>,"])
+PIECES = ["[", "((1,2),", "<a b=", "**", "![a](", '{"a": ', "| a ", "<|", "&a", "\\", "<12>,", "<think>", "</think>",
+          "$", "$a ", "$ = ", r"\(", r"\[ x ", r"$\frac", r"\begin{array}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PIECES)
 def test_the_time_is_bounded(piece):
     start = time.perf_counter()
     readings(answer(piece * (12_000 // len(piece))))

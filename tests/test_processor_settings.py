@@ -192,6 +192,40 @@ WORDS = "{% for m in messages %}{{ 'USER: ' + m['content'] + ' ASSISTANT:' }}{% 
 NO_IMAGE = "{% for m in messages %}USER: {{ m['content'][-1]['text'] }} ASSISTANT:{% endfor %}"
 
 
+@pytest.mark.parametrize("error", [KeyError("pattern"), ImportError("mistral-common is not installed.\nInstall it.")])
+def test_a_tokenizer_that_cannot_be_loaded_is_one_line(model_folder, monkeypatch, error):
+    """As of a tekken.json that is damaged, or that needs a package."""
+
+    def broken(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LMM, "load_processor", broken)
+    with pytest.raises(ValueError, match=r"its tokenizer or processor cannot be loaded \(\w+Error: .*\)\.$") as told:
+        load_lmm(str(model_folder))
+    assert "\n" not in str(told.value)
+
+
+NO_QUESTION = "{% for m in messages %}USER: <image> Describe it. ASSISTANT:{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [None, WORDS, NO_QUESTION], ids=["none", "words", "no-question"])
+def test_a_template_that_makes_no_prompt_is_told_before_the_weights_are_read(model_folder, template):
+    path = model_folder / "chat_template.jinja"
+    path.unlink() if template is None else path.write_text(template)
+    (model_folder / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(ValueError, match="makes no prompt of an image and a question") as error:
+        load_lmm(str(model_folder))
+    assert ("the question is left out" in str(error.value)) == (template == NO_QUESTION)
+
+
+def test_a_question_that_is_left_out_by_a_processor_of_ones_own_is_told():
+    lmm = tiny.family("llava")
+    processor = copy.deepcopy(lmm.processor)
+    processor.chat_template = NO_QUESTION
+    with pytest.raises(ValueError, match="the question is left out of it"):
+        load_lmm(lmm.model, processor=processor)
+
+
 @pytest.mark.parametrize("template", [None, WORDS, NO_IMAGE], ids=["none", "words", "no-image"])
 def test_a_template_without_an_image_is_told_once_before_anything_is_written(model_folder, template, tmp_path):
     path = model_folder / "chat_template.jinja"

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from aas.cli import evaluation, models, runs, stages
-from aas.cli.look import group, show_messages
+from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
+from aas.cli.stopping import stop_at_ctrl_c
 from aas.version import __version__
 
 app = group(
@@ -27,14 +28,20 @@ def _say_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only what failed.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also what the libraries say.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also what the libraries say, and tracebacks.")
+    ] = False,
 ) -> None:
     """What holds for all commands: how much is said."""
     show_messages(quiet, verbose)
+    before = WITH_TRACEBACKS.set(verbose)
+    context.call_on_close(lambda: WITH_TRACEBACKS.reset(before))
+    context.call_on_close(stop_at_ctrl_c())
 
 
 if __name__ == "__main__":

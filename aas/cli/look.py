@@ -3,11 +3,14 @@
 import logging
 import os
 import sys
+from contextvars import ContextVar
 from io import TextIOWrapper
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+WITH_TRACEBACKS = ContextVar("WITH_TRACEBACKS", default=False)  # before the line of what ends a command
 
 
 class Command(TyperCommand):

@@ -8,12 +8,14 @@ from copy import copy
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from inspect import Parameter, Signature, getdoc
+from traceback import format_exception
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import OptionInfo, ParameterInfo
 
-from aas.cli.look import Command, Group
+from aas.cli.look import WITH_TRACEBACKS, Command, Group
+from aas.loading import is_ours
 
 DISK = {
     errno.ENOSPC: "no space left on the device: free some",
@@ -21,25 +23,45 @@ DISK = {
     errno.EROFS: "the file system cannot be written: name another folder with --out, or make it writable",
     errno.EIO: "the device cannot be read or written: mend it",
 }
+EXTRAS = {  # module that only an extra brings -> what to install
+    "peft": '"attend-and-segment[train]"',
+    "accelerate": '"attend-and-segment[difflmm]"',
+    "diffusers": '"attend-and-segment[difflmm]"',
+    "pycocoevalcap": '"attend-and-segment[eval]"',
+}
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """A user's mistake (ValueError, a file that is not there) is one line and exit code 2; a full disk one line and
-    exit code 1."""
+    exit code 1. With `aas -v` the traceback stands before it. A fault of our own is raised as it is."""
     try:
         yield
-    except OSError as error:
-        if error.errno in DISK:
-            typer.echo(f"aas: {DISK[error.errno]}, then run the same command again.", err=True)
-            raise typer.Exit(1) from error
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)):
+    except Exception as error:
+        said = None if isinstance(error, typer.Exit) else _in_one_line(error)
+        if said is None:
             raise
-        typer.echo(f"aas: {error}", err=True)
-        raise typer.Exit(2) from error
-    except ValueError as error:
-        typer.echo(f"aas: {error}", err=True)
-        raise typer.Exit(2) from error
+        if WITH_TRACEBACKS.get():
+            typer.echo("".join(format_exception(error)), err=True)
+        typer.echo(f"aas: {said[0]}", err=True)
+        raise typer.Exit(said[1]) from error
+
+
+def _in_one_line(error: Exception) -> tuple[str, int] | None:
+    """What to say of it, and the exit code."""
+    if isinstance(error, OSError) and error.errno in DISK:
+        return f"{DISK[error.errno]}, then run the same command again.", 1
+    is_of_a_file = isinstance(error, OSError) and error.filename is not None and error.errno != errno.EPIPE
+    is_mistake = isinstance(
+        error, (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)
+    )
+    if is_mistake or is_of_a_file or is_ours(error):
+        return str(error), 2
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"needs {error.name}: pip install {EXTRAS[error.name]}", 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "the memory does not suffice: try --batch-size 1, --dtype bfloat16, or a smaller model.", 1
+    return None
 
 
 def command_of(options_class: type, run: Callable[[Any], int], *, without: Collection[str] = ()) -> Callable[..., None]:

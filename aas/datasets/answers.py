@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from aas.datasets.sources import ImageSource
-from aas.text import read_lines
+from aas.spellings import id_text, whole_of
+from aas.text import of_json, read_lines
 
 Span = tuple[int, int]
 
@@ -36,6 +38,12 @@ class GivenAnswer:
         return self.id or self.image
 
     @property
+    def fingerprint(self) -> str:
+        """The same for lines that ask the same."""
+        asked = json.dumps([self.text, self.token_ids, self.question, self.spans])
+        return sha256(asked.encode()).hexdigest()[:16]
+
+    @property
     def is_asked(self) -> bool:
         """Whether the model answers."""
         return not self.text.strip() and self.token_ids is None
@@ -52,7 +60,7 @@ def read_answers(path: Path) -> list[GivenAnswer]:
             continue
         where = f"{path}, line {number}"
         try:
-            entry = json.loads(line)
+            entry = of_json(line)
         except ValueError as error:
             raise ValueError(f"{where} is not valid JSON ({error}).") from error
         row = _row(entry, where)
@@ -68,7 +76,7 @@ def read_answers(path: Path) -> list[GivenAnswer]:
 
 
 def _row(entry: Any, where: str) -> GivenAnswer:
-    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"].strip():
         raise ValueError(f'{where}: an object with "image" and "answer" is needed.')
     text, token_ids, question = entry.get("answer"), entry.get("token_ids"), entry.get("question")
     if question is not None and not (isinstance(question, str) and question.strip()):
@@ -80,21 +88,33 @@ def _row(entry: Any, where: str) -> GivenAnswer:
     for what, words in (("answer", text), ("question", question)):
         if words is not None and any("\ud800" <= c <= "\udfff" for c in words):
             raise ValueError(f"{where}: the {what} holds half a character (a lone surrogate).")
-    if token_ids is not None and not (
-        isinstance(token_ids, list) and all(type(i) is int and i >= 0 for i in token_ids)
-    ):
-        raise ValueError(f"{where}: token_ids must be a list of token numbers.")
-    name = entry.get("id")
-    if name is not None and not (isinstance(name, str | int) and str(name)):
-        raise ValueError(f"{where}: the id must be a word or a number.")
+        if words is not None and "\0" in words:
+            raise ValueError(f"{where}: the {what} holds a character of no text (U+0000).")
+    if "\0" in entry["image"]:
+        raise ValueError(f"{where}: no file has such a name, {entry['image']!r}.")
     return GivenAnswer(
         entry["image"],
         text or "",
-        tuple(token_ids) if token_ids else None,
+        None if token_ids is None else _token_ids(token_ids, where) or None,
         question,
-        None if name is None else str(name),
+        _name(entry.get("id"), where),
         _spans(entry.get("spans"), text or "", where),
     )
+
+
+def _token_ids(token_ids: Any, where: str) -> tuple[int, ...]:
+    found = [whole_of(one) for one in token_ids] if isinstance(token_ids, list) else [None]
+    if not all(one is not None and 0 <= one < 2**31 for one in found):
+        raise ValueError(f"{where}: token_ids must be a list of token numbers.")
+    return tuple(one for one in found if one is not None)
+
+
+def _name(value: Any, where: str) -> str | None:
+    """A text stays as it is; a number is the same in every spelling."""
+    name = value if isinstance(value, str) and value else id_text(value)
+    if value is not None and not name:
+        raise ValueError(f"{where}: the id must be a word or a number.")
+    return name
 
 
 def _spans(spans: Any, text: str, where: str) -> tuple[Span, ...] | None:
@@ -103,12 +123,19 @@ def _spans(spans: Any, text: str, where: str) -> tuple[Span, ...] | None:
     if not text.strip():
         raise ValueError(f'{where}: "spans" are characters of the answer, and there is none.')
     try:
-        pairs = tuple((int(start), int(end)) for start, end in spans)
-    except (TypeError, ValueError):
+        pairs = tuple((_place(start), _place(end)) for start, end in spans)
+    except (TypeError, ValueError, OverflowError):
         pairs = ((0, 0),)
     if not pairs or not all(0 <= start < end <= len(text) and text[start:end].strip() for start, end in pairs):
         raise ValueError(f'{where}: "spans" must be a list of [start, end], characters of the answer.')
     return pairs
+
+
+def _place(value: Any) -> int:
+    found = whole_of(value)
+    if found is None:
+        raise ValueError
+    return found
 
 
 def match_answers(

@@ -1,5 +1,6 @@
 """GranD-f's two annotation files, captions and masks, and the answers that are held against them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from aas.rle import Rle
 from aas.spellings import id_text
 from aas.store.results import raw_result
 from aas.store.runs import RunFolder
+
+HALF = re.compile("[\ud800-\udfff]")  # what is left where a text was cut in the middle of an emoji
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,10 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
         else:
             answers[key] = _answer(item, truth.images[key], key, findings)
     if not answers and not damaged & truth.images.keys():
+        unread = f" and {len(damaged)} are damaged ({findings['unreadable_files'][0]})" if damaged else ""
         raise ValueError(
             f"--results {folder}: none of its {len(files)} files is about an image of --gt-caption, as "
-            f"{next(iter(truth.images))}.json would be."
+            f"{next(iter(truth.images))}.json would be{unread}."
         )
     for key in truth.images:
         if key not in answers:
@@ -180,13 +184,24 @@ def _texts(item: Mapping[str, Any], key: str, where: str, findings: Findings) ->
     for i, value in enumerate(values, start=1):
         if not isinstance(value, (str, int, float)):
             note(findings, "unreadable_values", f"{where}: its {key} {i} is {value!r}")
-    return [str(value) if isinstance(value, (str, int, float)) else "" for value in values]
+    return [
+        _whole(str(value), f"{where}: its {key} {i}", findings) if isinstance(value, (str, int, float)) else ""
+        for i, value in enumerate(values, start=1)
+    ]
 
 
 def _words_of(item: Mapping[str, Any], key: str, where: str, findings: Findings) -> str | None:
     """A text; of what is none (which is noted) None."""
     value = item.get(key, "")
     if isinstance(value, str):
-        return value
+        return _whole(value, f"{where}: its {key}", findings)
     note(findings, "unreadable_values", f"{where}: its {key} is {value!r}")
     return None
+
+
+def _whole(text: str, where: str, findings: Findings) -> str:
+    """With a sign for what is missing instead of half a character (which is noted): no tokenizer takes that."""
+    whole = HALF.sub("\ufffd", text)
+    if whole != text:
+        note(findings, "unreadable_values", f"{where} holds half a character, a lone surrogate")
+    return whole

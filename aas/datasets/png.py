@@ -13,11 +13,11 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import typer
-from PIL import Image
 
 from aas import rle
 from aas.datasets.expressions import Expression, ExpressionDataset, Expressions, Span, Target, what_is_wrong
 from aas.datasets.sources import read_json
+from aas.images.pixels import opened
 from aas.phrases.spacing import carried_over
 from aas.spellings import flag_of, whole_of
 
@@ -82,7 +82,10 @@ class Panoptic:
     def segment_ids(self, image_id: int) -> np.ndarray:
         """The segment of each pixel, int32 [H, W]; that of the last image is kept."""
         if self._last is None or self._last[0] != image_id:
-            with Image.open(self.folder / self.annotations[image_id]["file_name"]) as image:
+            path = self.folder / self.annotations[image_id]["file_name"]
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such file")
+            with opened(path, path.name) as image:
                 red_green_blue = np.asarray(image.convert("RGB"), np.int32)
             self._last = image_id, red_green_blue @ np.array([1, 256, 256**2], np.int32)
         return self._last[1]

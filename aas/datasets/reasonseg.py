@@ -24,7 +24,7 @@ from aas.datasets.expressions import (
     how_many,
     what_is_wrong,
 )
-from aas.images import SUFFIXES, read_image
+from aas.images import known_suffixes, read_image
 from aas.spellings import flag_of
 
 IGNORED = 255
@@ -48,7 +48,8 @@ class ReasonSeg(ExpressionDataset):
         """Sorted by name."""
         if not self.data.is_dir():
             raise FileNotFoundError(f"{self.data}: no such folder.")
-        photographs = {path.stem: path for path in sorted(self.data.iterdir()) if path.suffix.lower() in SUFFIXES}
+        known = known_suffixes()
+        photographs = {path.stem: path for path in sorted(self.data.iterdir()) if path.suffix.lower() in known}
         n_sentences = how_many(self.sentences)
         items: list[Expression] = []
         problems = [f"{path.name}: no JSON file" for path in photographs.values() if not _json(path).is_file()]

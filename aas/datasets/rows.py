@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from aas.datasets.expressions import ExpressionDataset
-from aas.store.atomic import write_text
+from aas.store.atomic import check_target, write_text
 from aas.text import harmless
 
 SHOWN_PROBLEMS = 10
@@ -25,6 +25,7 @@ class RowOptions:
 
 def write_rows(dataset: ExpressionDataset, options: RowOptions) -> int:
     """One JSON line for each expression; returns the exit code."""
+    check_target(options.out)
     found = dataset.read()
     lines = [json.dumps(dataset.row(one), ensure_ascii=False) + "\n" for one in found.items]
     write_text(options.out, "".join(lines))

@@ -1,6 +1,5 @@
 """Which images a run is about: a folder, a list file, or those of an annotation file."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from aas.images import list_images
 from aas.images.skipped import say_what_is_skipped
 from aas.spellings import id_text
-from aas.text import read_lines, read_text
+from aas.text import of_json, read_lines, read_text
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def name_of(image: dict[str, Any], ref_anno: Path) -> str:
 def read_json(path: Path) -> object:
     """What the file holds; ValueError or FileNotFoundError, in one line, where that cannot be read."""
     try:
-        return json.loads(read_text(path))
+        return of_json(read_text(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file.") from error
     except ValueError as error:

@@ -16,9 +16,24 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from aas.engine.stage import Failure, I, Item, Outcome, P, Plan, R, Stage, Work, finished, why
+from aas.engine.stage import (
+    Failure,
+    I,
+    Item,
+    Noting,
+    Outcome,
+    P,
+    Plan,
+    R,
+    Stage,
+    Work,
+    finished,
+    is_out_of_memory,
+    why,
+)
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
+from aas.store.atomic import check_writable
 from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
@@ -43,11 +58,15 @@ def fill(
     open, if not the folder.
     """
     if run.description_path.exists():
-        run.begin(command, arguments, {})
+        run.begin(command, arguments, {}, work.asked)
+        run.check_files({item.key: work.files(item) for item in work.items})
     waiting = [item for item in work.items if not run.is_done(item.key)]
+    if waiting or work.missing:
+        check_writable(run.path)
     if waiting:
         stage, plan, facts = load()
-        run.begin(command, arguments, {**facts, "n_images": work.n_all})
+        stage = Noting(stage, lambda item: run.note_files(item.key, work.files(item)))
+        run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
     mine = {item.key for item in work.items} | {key for key, _ in work.missing}
     run.forget_failures(None if work.is_whole else mine)
     for key, reason in work.missing:
@@ -143,11 +162,6 @@ class _Computing:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         log.warning("out of memory: going on with batches of %d", self.batch_size)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may do."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _batches(made: Iterable[_Prepared], size: int, stage: Stage) -> Iterator[list[_Prepared]]:

@@ -1,12 +1,15 @@
 """What a stage is: three things that it does to an item, and how that runs on this machine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import torch
+
 from aas.images import ImageError
+from aas.loading import in_short, is_ours
 
 
 class Item(Protocol):
@@ -50,6 +53,29 @@ class Stage(ABC, Generic[I, P, R]):
         return 0
 
 
+class Noting(Stage[I, P, R]):
+    """Another stage; what each item is made of is noted before."""
+
+    def __init__(self, stage: Stage[I, P, R], note: Callable[[I], None]):
+        self.stage, self.note, self.window_batches = stage, note, stage.window_batches
+
+    def prepare(self, item: I) -> P:
+        self.note(item)
+        return self.stage.prepare(item)
+
+    def compute(self, batch: Sequence[P]) -> Sequence[R]:
+        return self.stage.compute(batch)
+
+    def finish(self, item: I, result: R) -> None:
+        self.stage.finish(item, result)
+
+    def shown(self, item: I) -> str | None:
+        return self.stage.shown(item)
+
+    def length(self, prepared: P) -> int:
+        return self.stage.length(prepared)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a stage runs on this machine. `n_workers` processes prepare; 0 is none. `finishes_elsewhere`: one more
@@ -64,12 +90,15 @@ class Plan:
 @dataclass(frozen=True)
 class Work(Generic[I]):
     """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
-    there is no other chunk."""
+    there is no other chunk. `files`: what an item is made of; `asked`: key -> fingerprint of its line of --answers, of
+    all chunks."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
     n_all: int
     is_whole: bool = True
+    files: Callable[[I], Mapping[str, Path]] = lambda item: {"photograph": item.image}
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,10 +120,18 @@ def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:
 
 def why(error: Exception, image: Path) -> str:
     """One line that names the photograph."""
-    text = str(error)
     if isinstance(error, ImageError):
-        return text
-    return f"{image}: {text}" if isinstance(error, ValueError) else f"{image}: {type(error).__name__}: {text}"
+        return str(error)
+    if is_ours(error):
+        return f"{image}: {error}"
+    if is_out_of_memory(error):
+        return f"{image}: the memory does not suffice for it; shrink it, or take a smaller model ({in_short(error)})"
+    return f"{image}: {in_short(error)}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may do."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def finished(stage: Stage, item: Item, result: Any) -> Failure | None:

@@ -1,6 +1,7 @@
 """Processes beside the one that has the models: some that prepare, and one that finishes."""
 
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,9 @@ def in_workers(dataset: Dataset, n: int) -> Iterator[Any]:
 
 
 def _end_with(parent: int, *_: int) -> None:
-    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never."""
+    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never. Ctrl-C, which
+    a terminal sends to all, is for the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -11,6 +11,7 @@ import typer
 from aas.datasets.sources import read_json
 from aas.evaluations import report
 from aas.metrics import bootstrap
+from aas.store.atomic import check_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class EvalCompare:
 
     def run(self) -> int:
         """Print each figure of both, their difference with its interval, and p; returns the exit code."""
+        check_target(self.json_file)
         a, b = _read(self.first), _read(self.second)
         found, n_common = _compared(a, b, self)
         print(_table(found))

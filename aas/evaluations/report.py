@@ -14,7 +14,7 @@ import typer
 
 from aas.datasets.coco import Findings
 from aas.metrics import bootstrap
-from aas.store.atomic import write_text
+from aas.store.atomic import check_target, write_text
 from aas.text import harmless
 
 SHOWN = 3
@@ -33,6 +33,10 @@ class ReportOptions:
         int, typer.Option("--bootstrap", min=0, help="Resamples of the images for the 95 % intervals; 0 for none.")
     ] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0
+
+    def __post_init__(self) -> None:
+        check_target(self.json_file)
+        check_target(self.csv_file)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,5 +1,6 @@
 """Maps over a view's cells, and masks and pixels of its image: from one to the other."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,20 +11,23 @@ from aas.records import View
 
 PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, half-open
 
+AS_FINE = 0.6  # crops of one image differ by pixels at its edge; the whole image has at most half of a crop's cells
+
 
 def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, View]:
-    """Several views of one image as one map on the grid of the finest of them, "combined".
+    """Several views of one image as one map on the grid of the finest of them, "combined"; where others lie beside that
+    one, as fine, on a grid of its cells that reaches all of these.
 
     `parts`: maps [..., h, w] and their views. A coarser view's attention is spread over the finer cells (bilinear,
     attention per pixel kept), so that the sum stays about the attention that went to all views. Where a view does not
     reach, it adds nothing.
     """
-    finest, view = max(parts, key=lambda part: _cells_per_pixel(part[1]))
+    view = _reaching_all_fine([part[1] for part in parts])
     height, width = view.size_hw
     x0, y0, x1, y1 = view.box_xyxy
     centres_x = torch.linspace(x0, x1, 2 * width + 1)[1::2]
     centres_y = torch.linspace(y0, y1, 2 * height + 1)[1::2]
-    total = np.zeros(finest.shape, np.float32)
+    total = np.zeros((*parts[0][0].shape[:-2], height, width), np.float32)
     for maps, other in parts:
         left, top, right, bottom = other.box_xyxy
         x = (centres_x - left) / (right - left) * 2 - 1
@@ -35,6 +39,18 @@ def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, 
         scale = _cells_per_pixel(other) / _cells_per_pixel(view)
         total += (sampled[0] * inside * scale).reshape(total.shape).numpy()
     return total, View(view.size_hw, view.box_xyxy, "combined")
+
+
+def _reaching_all_fine(views: Sequence[View]) -> View:
+    finest = max(views, key=_cells_per_pixel)
+    boxes = [view.box_xyxy for view in views if _cells_per_pixel(view) > AS_FINE * _cells_per_pixel(finest)]
+    if len(boxes) == 1:
+        return finest
+    (x0, y0, x1, y1), (height, width) = finest.box_xyxy, finest.size_hw
+    left, top = np.min(boxes, 0)[:2].tolist()
+    right, bottom = np.max(boxes, 0)[2:].tolist()
+    size_hw = round((bottom - top) / (y1 - y0) * height), round((right - left) / (x1 - x0) * width)
+    return View(size_hw, (left, top, right, bottom))
 
 
 def _cells_per_pixel(view: View) -> float:
@@ -102,9 +118,18 @@ def bicubic(grid_map: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def whole_pixels(view: View) -> PixelBox:
-    """The view's rectangle, rounded to pixels."""
+    """The view's rectangle, rounded to pixels: at least one, the one at the centre of what is narrower."""
     x0, y0, x1, y1 = view.box_xyxy
-    return round(x0), round(y0), round(x1), round(y1)
+    (left, right), (top, bottom) = _whole(x0, x1), _whole(y0, y1)
+    return left, top, right, bottom
+
+
+def _whole(start: float, end: float) -> tuple[int, int]:
+    first, last = round(start), round(end)
+    if first < last:
+        return first, last
+    centre = math.floor((start + end) / 2)
+    return centre, centre + 1
 
 
 def covered_part(view: View, image_hw: tuple[int, int], within_xyxy: PixelBox | None = None) -> PixelBox:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from aas.images.arrays import of_array, of_tensor
 from aas.images.files import (
-    SUFFIXES,
     ImageError,
     list_images,
     read_bytes,
@@ -17,14 +16,14 @@ from aas.images.files import (
     read_image,
     read_url,
     rgb_of,
-    upright_rgb,
 )
+from aas.images.pixels import SUFFIXES, known_suffixes, upright_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIXES", "ImageError", "ImageLike", "as_pixels", "is_url", "list_images", "name_of", "read_image",
-           "upright_rgb"]  # fmt: skip
+__all__ = ["SUFFIXES", "ImageError", "ImageLike", "as_pixels", "is_url", "known_suffixes", "list_images", "name_of",
+           "read_image", "upright_rgb"]  # fmt: skip
 
 ImageLike: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor"
 

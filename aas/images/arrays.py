@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from aas.images.files import ImageError, check_size, upright_rgb
+from aas.images.files import ImageError, check_size
+from aas.images.pixels import upright_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor

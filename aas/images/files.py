@@ -10,18 +10,12 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from aas.images.pixels import FORMATS, deep_colour, known_suffixes, opened, upright_rgb
 
 MAX_MEGAPIXELS = 100
 MAX_MEGABYTES, TIMEOUT_SECONDS = 100, 30  # of a download
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-            ".jpe", ".mpo", ".jp2", ".j2k"}  # fmt: skip
-# Pixels only: of what Pillow opens, some run another program (EPS) or go on to another library's parser.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
-
-
-DEEP_TOPS = (1, 255, 1023, 4095, 16383, 65535)  # white in float, and in 8 to 16 bits
-NARROW = 8  # values that use a smaller part of their range than one in so many are stretched
 
 
 class ImageError(ValueError):
@@ -72,14 +66,10 @@ def _decoded(source: Path | io.BytesIO, name: str) -> np.ndarray:
     """The first frame of an encoded image; `name` is for the errors."""
     if not (source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes):
         raise ImageError(f"{name}: the file is empty (0 bytes)")
-    # The limit is checked by rgb_of, with our own message, before any pixel is decoded.
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with _errors_of(name), Image.open(source, formats=FORMATS) as image:
-            image.seek(0)
-            return rgb_of(image, name)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with _errors_of(name), opened(source, name) as image:
+        image.seek(0)
+        check_size(image.size, name)
+        return rgb_of(deep_colour(image, source) or image, name)
 
 
 def rgb_of(image: Image.Image, name: str = "the image") -> np.ndarray:
@@ -99,6 +89,10 @@ def _errors_of(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # what Pillow is told to allow
+        raise ImageError(f"{name}: more than {MAX_MEGAPIXELS} megapixels; shrink it first ({error})") from error
+    except ImportError as error:
+        raise ImageError(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{name}: broken or cut off ({error})") from error
 
@@ -114,42 +108,13 @@ def check_size(size_wh: tuple[int, int], name: str) -> None:
         )
 
 
-def upright_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels of a PIL image as uint8 [H, W, 3] RGB, EXIF orientation applied."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_grey_to_uint8(np.asarray(image))[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
-
-
-def _grey_to_uint8(grey: np.ndarray) -> np.ndarray:
-    """Deep grey, which Pillow would clip, by the range that its values use, not the one of their container.
-
-    White is 1, or all of 8, 10, 12, 14 or 16 bits: the first that no value exceeds. Where there is no such range, or
-    the values use less than an eighth of it (temperatures), the smallest becomes black and the largest white. Of
-    what is no number, infinity is white and the rest black.
-    """
-    numbers = grey[np.isfinite(grey)].astype(np.float64)
-    low, high = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
-    tops = DEEP_TOPS if grey.dtype.kind in "iu" or (numbers == np.floor(numbers)).all() else (1, 255)
-    white = float(next((top for top in tops if low >= 0 and high <= top), 0))
-    black = 0.0
-    if (low < high and high - low < white / NARROW) or not white:
-        black, white = low, high
-    values = np.nan_to_num(grey.astype(np.float64), nan=black, posinf=white, neginf=black)
-    return np.floor((values - black) * 255 / max(white - black, 1e-12)).clip(0, 255).astype(np.uint8)
-
-
 def list_images(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
     """Image files in a folder and below it, sorted; hidden ones and those inside the folders `outside` are left out."""
-    skipped = [path.resolve() for path in outside]
+    skipped, suffixes = [path.resolve() for path in outside], known_suffixes()
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in suffixes
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not any(path.resolve().is_relative_to(skip) for skip in skipped)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from aas.images.files import SUFFIXES
+from aas.images.pixels import HEIF, known_suffixes
 
 FEW = 5  # are named
 
@@ -14,14 +14,20 @@ log = logging.getLogger(__name__)
 def not_looked_at(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
     """Files of other kinds than images, linked folders and broken links, in a folder and below it, sorted; hidden ones
     and those inside the folders `outside` are left out."""
-    skipped = [path.resolve() for path in outside]
+    skipped, suffixes = [path.resolve() for path in outside], known_suffixes()
     return sorted(
         path
         for path in folder.rglob("*")
-        if (path.is_symlink() if path.is_dir() or not path.exists() else path.suffix.lower() not in SUFFIXES)
+        if _is_passed_over(path, suffixes)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not any(path.absolute().is_relative_to(skip) for skip in skipped)
     )
+
+
+def _is_passed_over(path: Path, suffixes: set[str]) -> bool:
+    if path.is_dir() or not path.exists():
+        return path.is_symlink()
+    return path.suffix.lower() not in suffixes or not path.is_file()  # a named pipe, a device
 
 
 def say_what_is_skipped(folder: Path, outside: Iterable[Path] = ()) -> None:
@@ -29,7 +35,9 @@ def say_what_is_skipped(folder: Path, outside: Iterable[Path] = ()) -> None:
     if found := not_looked_at(folder, outside):
         named = ", ".join(path.relative_to(folder).as_posix() + "/" * path.is_dir() for path in found[:FEW])
         more = ", …" if len(found) > FEW else ""
+        heic = any(path.suffix.lower() in HEIF[1] for path in found)
         log.warning(
-            "%s: %d not looked at (no image of a known kind, a linked folder or a broken link): %s%s",
+            "%s: %d not looked at (no image of a known kind, a linked folder or a broken link): %s%s%s",
             folder, len(found), named.encode(errors="backslashreplace").decode(), more,
+            "; for HEIC: pip install pillow-heif" if heic else "",
         )  # fmt: skip

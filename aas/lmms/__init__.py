@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from aas import registry
 from aas.devices import torch_device, torch_dtype
+from aas.lmms.adapters import adapter_settings, merged
+from aas.loading import loading
+from aas.model_files import ADAPTER_FILES, weight_files
 from aas.paths import model_config, model_source
 
 if TYPE_CHECKING:
@@ -61,12 +64,18 @@ def load_lmm(
 
 def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str, Any], place: "torch.device") -> "LMM":
     """`options`: those of `from_pretrained`; without a device map among them the model goes to `place`."""
-    source, revision = model_source(name, "lmm")
-    family = registry.lmm_family(model_config(source, revision, "model", name))
-    model, processor = family.load(source, revision, base, **options)
-    if adapter is not None:
-        model = _merged(model, adapter)
-    lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
+    with loading("model", name):
+        source, revision = model_source(name, "lmm")
+        family = registry.lmm_family(model_config(source, revision, "model", name))
+        if adapter is not None and find_spec("peft") is None:
+            raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
+        settings = None if adapter is None else adapter_settings(adapter)
+        if adapter is not None and Path(adapter).is_dir():
+            weight_files(Path(adapter), ADAPTER_FILES)
+        model, processor = family.load(source, revision, base, **options)
+        if adapter is not None and settings is not None:
+            model = merged(model, adapter, settings)
+        lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
     lmm.check_prompt()
     return lmm
 
@@ -103,21 +112,3 @@ def _quantization(quantize: str, dtype: "torch.dtype") -> dict[str, Any]:
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return {"quantization_config": config}
-
-
-def _merged(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":
-    """`model` with the weights of a peft adapter added; all of them, or ValueError."""
-    if find_spec("peft") is None:
-        raise ValueError('--adapter needs peft: pip install "attend-and-segment[train]"')
-    from peft import PeftConfig, PeftModel
-
-    source, revision = model_source(adapter, "lmm")
-    try:
-        wrapped = PeftModel(model, PeftConfig.from_pretrained(source, revision=revision))
-        result = wrapped.load_adapter(source, "default", torch_device="cpu", revision=revision)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"The adapter {adapter} does not fit the model: {error}") from error
-    lost = sorted({*result.missing_keys, *result.unexpected_keys})
-    if lost:
-        raise ValueError(f"The adapter {adapter} does not fit the model: {len(lost)} weights differ, as {lost[0]}.")
-    return wrapped.merge_and_unload()

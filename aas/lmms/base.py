@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -21,83 +20,26 @@ from transformers import (
 )
 
 from aas import capture
-from aas.capture import MEAN_OF_ALL, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.capture import AttentionCapture, CaptureError, FirstKeys, Selection, Watch
 from aas.choices import Alignment
-from aas.geometry import combined_map
-from aas.lmms.checkpoint import weight_files
-from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, Sampling
+from aas.lmms.collation import collate, sequence_keys
+from aas.lmms.grids import TokenGrid, on_grid, positions_of
+from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, Prepared, messages
+from aas.lmms.prompt_checks import (
+    TRIALS,
+    check_answer,
+    check_differ,
+    check_feature_layer,
+    check_length,
+    check_settings,
+    told_once,
+)
+from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits
+from aas.loading import in_short, is_ours
+from aas.model_files import check_processor, weight_files
 from aas.phrases.alignment import decode_with_spans
-from aas.phrases.given import check_written, plain_ids
-from aas.records import Answer, AttentionMaps, View
-
-COMBINED = "combined"
-
-
-@dataclass(frozen=True)
-class TokenGrid:
-    """A view and where its tokens are: `positions` int64 [h * w], row-major, in the prompt (or, of a model with
-    cross-attention, among that attention's keys)."""
-
-    view: View
-    positions: Tensor
-
-    def __post_init__(self) -> None:
-        height, width = self.view.size_hw
-        if len(self.positions) != height * width:
-            raise CaptureError(
-                f"The prompt holds {len(self.positions)} image tokens where a grid of {height} x {width} was expected: "
-                "this model's layout is not known."
-            )
-
-
-def runs_of_tokens(positions: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
-    """The image's tokens as consecutive runs, one for each of `lengths`; CaptureError if they are not as many."""
-    if len(positions) != sum(lengths):
-        raise CaptureError(
-            f"The prompt holds {len(positions)} image tokens where {' + '.join(map(str, lengths))} were expected: "
-            "this model's layout is not known."
-        )
-    return positions.split(list(lengths))
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One image and question, ready for the model: tensors of a batch of one, on the CPU, not yet padded."""
-
-    question: str
-    inputs: dict[str, Tensor]
-    grids: tuple[TokenGrid, ...]
-    answer_ids: Tensor | None = None  # int64 [T]: given, not to be generated
-
-    @property
-    def n_answer(self) -> int:
-        """Tokens of the given answer."""
-        return 0 if self.answer_ids is None else len(self.answer_ids)
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prompt and the given answer."""
-        return self.inputs["input_ids"].shape[1] + self.n_answer
-
-
-@dataclass(frozen=True)
-class AskOptions:
-    """How to ask, and what to keep of the attention.
-
-    `max_new_tokens`: the model's own limit if None. Greedy without `sampling`. `view`: name of the grid whose maps are
-    wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture. `seed`: of every
-    image's own generators, for the tokens that are drawn and for the noise of an encoder that needs some.
-    """
-
-    max_new_tokens: int | None = None
-    sampling: Sampling | None = None
-    selection: Selection = MEAN_OF_ALL
-    alignment: Alignment = "predict"
-    view: str | None = None
-    seed: int = 0
-
-
-DEFAULT_OPTIONS = AskOptions()
+from aas.phrases.given import plain_ids
+from aas.records import Answer, AttentionMaps
 
 
 class LMM(ABC):
@@ -127,15 +69,26 @@ class LMM(ABC):
         """The model and what makes its inputs. `options` are those of `from_pretrained`; see `aas.lmms.load_lmm`."""
         if base is not None:
             raise ValueError("--base is for LoRA checkpoints in LLaVA's own format; a peft LoRA goes into --adapter.")
-        processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
+        try:
+            processor = cls.load_processor(source, revision)  # may refuse the model, before the weights are read
+        except Exception as error:  # missing, damaged, or a package that it needs
+            if is_ours(error):
+                raise
+            check_processor(Path(source))
+            raise ValueError(f"{source}: its tokenizer or processor cannot be loaded ({in_short(error)}).") from error
+        check_processor(Path(source))
+        cls.check_template(processor, source)
         if Path(source).is_dir():
             weight_files(Path(source))
-        try:
-            model, info = AutoModelForImageTextToText.from_pretrained(
-                source, revision=revision, output_loading_info=True, **options
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+        if info["mismatched_keys"]:
+            name, there, wanted = sorted(info["mismatched_keys"])[0]
+            raise ValueError(
+                f"{source}: {len(info['mismatched_keys'])} of its weights are of other sizes than its config.json "
+                f"says, as {name}: {tuple(there)}, not {tuple(wanted)}."
             )
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{source} cannot be loaded: {error}") from error
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the model's weights, the first is {names[0]}.")
@@ -166,16 +119,9 @@ class LMM(ABC):
 
     def inputs(self, image: np.ndarray, question: str) -> dict[str, Tensor]:
         """The prompt of one image (uint8 [H, W, 3] RGB) and one question: a batch of one, on the CPU."""
-        content = [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": question}]
-        return dict(
-            self.processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
-        )
+        asked = messages(question, image=Image.fromarray(image))
+        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        return dict(self.processor.apply_chat_template(asked, **options))
 
     def image_positions(self, inputs: dict[str, Tensor]) -> Tensor:
         """Where the image tokens are in the prompt, int64 [n]."""
@@ -241,63 +187,48 @@ class LMM(ABC):
         CaptureError where image and question do not fit the model's context or its layout is not known; ValueError
         where the tokens do not write the text, or the model has no such tokens.
         """
-        self._check_settings()
-        inputs = self.inputs(image, question)
-        grids = tuple(self.grids(inputs, image.shape[:2]))
+        check_settings(getattr(self.processor, "image_processor", None), self.assumed_settings)
+        inputs, grids = self._inputs_and_grids(image, question)
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
         if answer is not None and given is None:
             given = self.answer_ids(answer, inputs["input_ids"][0])
         if given is not None:
-            self._check_answer(given.tolist(), answer)
+            check_answer(self.model, self.tokenizer, given.tolist(), answer)
         prepared = Prepared(question, inputs, grids, given)
-        self._check_length(prepared)
+        longest = getattr(self.text_config, "max_position_embeddings", None)
+        check_length(prepared, longest, self.model.config.is_encoder_decoder)
         return prepared
 
-    def _check_answer(self, token_ids: list[int], text: str | None) -> None:
-        embeddings = self.model.get_input_embeddings()
-        n_tokens = getattr(embeddings, "num_embeddings", None) or len(self.tokenizer)
-        unknown = [token for token in token_ids if not 0 <= token < n_tokens]
-        if unknown:
-            raise ValueError(
-                f"The given token {unknown[0]} is none of the model's: it has {n_tokens}, numbered from 0."
-            )
-        if getattr(self.model.config, "image_token_id", None) in token_ids:
-            raise ValueError("The given answer holds the model's image token: an answer is words alone.")
-        if text and text.strip():
-            check_written(self.tokenizer, token_ids, text)
+    def _inputs_and_grids(self, image: np.ndarray, question: str) -> tuple[dict[str, Tensor], tuple[TokenGrid, ...]]:
+        try:
+            inputs = self.inputs(image, question)
+            return inputs, tuple(self.grids(inputs, image.shape[:2]))
+        except Exception as error:  # the processor's: mostly of sides that it cannot make
+            if is_ours(error):
+                raise
+            raise CaptureError(
+                f"The model's processor takes no image of {image.shape[1]} x {image.shape[0]} pixels "
+                f"({in_short(error)}): enlarge it, or make it less long and thin."
+            ) from error
+
+    @classmethod
+    def check_template(cls, processor: ProcessorMixin, name: str) -> None:
+        """ValueError where the chat template makes no prompt, or one without the question: known before the weights
+        are read. Families that make prompts in another way are looked at by `check_prompt`."""
+        if cls.inputs is LMM.inputs:
+            with told_once(name):
+                prompts = (
+                    processor.apply_chat_template(messages(question), add_generation_prompt=True, tokenize=False)
+                    for question in TRIALS
+                )
+                check_differ(*prompts)
 
     def check_prompt(self) -> None:
         """ValueError where an image and a question make no prompt: what is wrong with the model is told once."""
-        try:
-            self.prepare(np.full((64, 96, 3), 127, np.uint8), "What is it?")
-        except Exception as error:  # jinja's own, TypeError, KeyError, …: by what the template or the settings lack
-            lines = str(error).splitlines() or [""]
-            raise ValueError(
-                f"{self.name}: its processor makes no prompt of an image and a question "
-                f"({type(error).__name__}: {lines[0].rstrip('.')}). Compare its chat template and processor settings "
-                "with those that the model was published with."
-            ) from error
-
-    def _check_settings(self) -> None:
-        image_processor = getattr(self.processor, "image_processor", None)
-        for name, assumed in self.assumed_settings.items():
-            value = getattr(image_processor, name, None)
-            if value is not None and bool(value) != assumed:
-                raise CaptureError(
-                    f"The image processor's settings say {name} {value}: where this model then sees an image is not "
-                    "known."
-                )
-
-    def _check_length(self, prepared: Prepared) -> None:
-        longest = getattr(self.text_config, "max_position_embeddings", None)
-        length = prepared.length
-        if self.model.config.is_encoder_decoder:  # the answer is a sequence of its own
-            length = max(length - prepared.n_answer, prepared.n_answer)
-        if longest and length >= longest:
-            raise CaptureError(
-                f"The image and the question take {length} tokens, the model's context holds {longest}: "
-                "shrink the image or shorten the question."
-            )
+        check_feature_layer(self.model.config, self.name)
+        with told_once(self.name):
+            grey = np.full((64, 96, 3), 127, np.uint8)
+            check_differ(*(self.prepare(grey, question).inputs["input_ids"].tolist() for question in TRIALS))
 
     def ask(
         self, image: np.ndarray, question: str, answer: str | None = None, options: AskOptions = DEFAULT_OPTIONS
@@ -334,7 +265,7 @@ class LMM(ABC):
 
     def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], list[Tensor]]:
         """Token ids int64 [T] and maps [..., T, n] of each, cut behind its end token."""
-        grids = [_positions(p.grids, options.view) for p in batch]
+        grids = [positions_of(p.grids, options.view) for p in batch]
         inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers = FiniteLogits()
@@ -362,7 +293,17 @@ class LMM(ABC):
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
-        return self.model.generate(**inputs, **options)
+        try:
+            return self.model.generate(**inputs, **options)
+        except (ValueError, ImportError, AssertionError) as error:  # what its settings cannot do here
+            if is_ours(error):
+                raise
+            settings = self.model.generation_config.to_diff_dict()
+            named = ", ".join(sorted(settings.keys() - {"transformers_version", "_from_model_config"}))
+            raise CaptureError(
+                f"The model cannot generate ({in_short(error)}). Its generation_config.json sets {named or 'nothing'}: "
+                "if it is one of these, take it out."
+            ) from error
 
     def _answer_length(self, token_ids: list[int]) -> int:
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
@@ -385,7 +326,7 @@ class LMM(ABC):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """A batch of prompts with their answers; its image columns [B, n] and the answers' rows [B, longest]."""
         whole = [self.with_answer(p.inputs, ids) for p, ids in zip(batch, answers, strict=True)]
-        inputs, columns = self._collate(whole, [_positions(p.grids, options.view) for p in batch], options.seed)
+        inputs, columns = self._collate(whole, [positions_of(p.grids, options.view) for p in batch], options.seed)
         return inputs, columns, self.answer_rows(inputs, answers, options.alignment)
 
     @contextmanager
@@ -403,7 +344,7 @@ class LMM(ABC):
     def first_keys(self, prepared: Prepared) -> Tensor:
         """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
         watch = FirstKeys(self.records)
-        inputs, _ = self._collate([prepared.inputs], [_positions(prepared.grids, None)], DEFAULT_OPTIONS.seed)
+        inputs, _ = self._collate([prepared.inputs], [positions_of(prepared.grids, None)], DEFAULT_OPTIONS.seed)
         with self.watched(watch):
             self.model(**inputs, **self.forward_arguments(inputs))
         assert watch.keys is not None
@@ -464,60 +405,7 @@ class LMM(ABC):
         for prepared, ids, columns in zip(batch, answers, maps, strict=True):
             token_ids = ids.tolist()
             text, spans = decode_with_spans(self.tokenizer, token_ids)
-            grid, grid_view = _on_grid(columns.numpy(), prepared.grids, options.view)
+            grid, grid_view = on_grid(columns.numpy(), prepared.grids, options.view)
             answer = Answer(prepared.question, text, tuple(token_ids), tuple(spans))
             results.append((answer, AttentionMaps(grid, grid_view, options.alignment)))
         return results
-
-
-def _chosen(grids: Sequence[TokenGrid], view: str | None) -> Sequence[TokenGrid]:
-    if view == COMBINED:
-        return grids
-    named = {grid.view.name: grid for grid in grids}
-    if view is not None and view not in named:
-        raise ValueError(f"No view {view!r} of this image. There are: {', '.join(named)}, {COMBINED}.")
-    return [grids[0] if view is None else named[view]]
-
-
-def _positions(grids: Sequence[TokenGrid], view: str | None) -> Tensor:
-    return torch.cat([grid.positions for grid in _chosen(grids, view)])
-
-
-def _on_grid(maps: np.ndarray, grids: Sequence[TokenGrid], view: str | None) -> tuple[np.ndarray, View]:
-    """`maps` [..., n] over the chosen grids' tokens as one map [..., h, w] and its view."""
-    parts, start = [], 0
-    for grid in _chosen(grids, view):
-        height, width = grid.view.size_hw
-        part = maps[..., start : start + height * width]
-        parts.append((part.reshape(*part.shape[:-1], height, width), grid.view))
-        start += height * width
-    grid_maps, grid_view = parts[0] if len(parts) == 1 else combined_map(parts)
-    return np.ascontiguousarray(grid_maps), grid_view
-
-
-def sequence_keys(inputs: dict[str, Tensor]) -> list[str]:
-    """The inputs that run along the sequence: those with its length as their second dimension."""
-    length = inputs["input_ids"].shape[1]
-    along = ("mask", "token_type_ids", "input_ids")
-    return [k for k, v in inputs.items() if v.ndim >= 2 and v.shape[1] == length and k.endswith(along)]
-
-
-def collate(
-    samples: Sequence[dict[str, Tensor]], pad_values: dict[str, int], pads_left: bool = True
-) -> dict[str, Tensor]:
-    """One batch of several batches of one: sequences padded on the left (or right), images concatenated (padded at the
-    end where their sizes differ), all with zeros unless `pad_values` says otherwise."""
-    along = {key for sample in samples for key in sequence_keys(sample)}
-    batch = {}
-    for key in samples[0]:
-        values = [sample[key] for sample in samples]
-        sizes = [max(v.shape[d] for v in values) for d in range(1, values[0].ndim)]
-        padded = []
-        for value in values:
-            amounts: list[int] = []  # of the last dimension first, as F.pad wants them
-            for d in range(value.ndim - 1, 0, -1):
-                missing = sizes[d - 1] - value.shape[d]
-                amounts += [missing, 0] if d == 1 and key in along and pads_left else [0, missing]
-            padded.append(F.pad(value, amounts, value=pad_values.get(key, 0)))
-        batch[key] = torch.cat(padded)
-    return batch

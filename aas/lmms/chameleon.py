@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
 from aas.lmms.fitted import fitted_view
+from aas.lmms.grids import TokenGrid
 
 
 class Chameleon(LMM):

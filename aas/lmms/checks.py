@@ -11,16 +11,20 @@ from torch import Tensor, nn
 
 from aas.capture import Call, Watch
 from aas.geometry import cell_coverage
-from aas.lmms.base import LMM, AskOptions, Prepared, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
+from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import View
 
 GREY, SQUARE_RGB = 127, (250, 30, 60)
 SQUARES = ((0.08, 0.10), (0.60, 0.06), (0.12, 0.58), (0.52, 0.62))  # left, top; as parts of width and height
 SIDE = 0.32
 SMALL_SIDE = 0.1
-SMALL_CENTRES = tuple((x, y) for y in (0.2, 0.5, 0.8) for x in (0.2, 0.5, 0.8))  # as parts of width and height
+SMALL_CENTRES = tuple((x, y) for y in (0.16, 0.39, 0.61, 0.84) for x in (0.16, 0.39, 0.61, 0.84))  # parts of the sides
 SCALES = tuple(1.1**i for i in range(-4, 5))  # that a view's sides are tried at: 0.68 to 1.46
-CLEARLY = 0.1  # how much better another scale must fit: between the cells of a coarse grid many fit nearly as well
+CLEARLY = 0.18  # how much better another scale must fit: between the cells of a coarse grid many fit nearly as well
+NO_MATTER = 1.15  # a scale up to here is what a coarse grid leaves open
+FEWEST_CELLS = 6  # to a side, from which on a scale of 1.2 is seen
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is 
 
 
 def fitted_scales(lmm: LMM, image_hw: tuple[int, int], question: str = "What is it?") -> list[float]:
-    """Of each of the model's views: how much larger than it says its sides seem to be, 1 if all is well.
+    """Of each of the model's views: how much larger than it says its sides seem to be, 1 if all is well, or not to be
+    seen: on a grid of fewer than FEWEST_CELLS to a side a scale of 1.2 may be lost between the cells.
 
     Small squares are planted one at a time. The tokens that change are compared with the cells that each square would
     cover if the view were larger or smaller about its centre (`SCALES`, both sides apart): the best correlation wins,
@@ -93,9 +98,9 @@ def _best_scale(view: View, boxes: Sequence[tuple[int, int, int, int]], changes:
         return float(np.corrcoef(covered.ravel(), changes.ravel())[0, 1])
 
     best_x, best_y = max(product(SCALES, SCALES), key=lambda scales: likeness(*scales))
-    if likeness(best_x, best_y) <= likeness(1, 1) + CLEARLY:
-        return 1.0
-    return max(best_x, best_y, key=lambda scale: abs(np.log(scale)))
+    worst = max(best_x, best_y, key=lambda scale: abs(np.log(scale)))
+    is_clear = likeness(best_x, best_y) > likeness(1, 1) + CLEARLY and abs(np.log(worst)) > np.log(NO_MATTER)
+    return worst if is_clear else 1.0
 
 
 def _about_centre(view: View, scale_x: float, scale_y: float) -> View:

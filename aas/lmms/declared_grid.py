@@ -10,8 +10,9 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from aas import registry
 from aas.capture import CaptureError
 from aas.geometry import stretched_view, without_rest
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
 from aas.lmms.fitted import fitted_view
+from aas.lmms.grids import TokenGrid
 from aas.lmms.processors import load_images_only
 from aas.records import View
 

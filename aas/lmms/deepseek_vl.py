@@ -6,7 +6,8 @@ from torch import Tensor
 from transformers import GenerationMixin
 
 from aas.geometry import long_side_padded_view
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
 
 
 class DeepseekVL(LMM):

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from aas.choices import Alignment
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
 from aas.lmms.fitted import fitted_view
+from aas.lmms.grids import TokenGrid
 from aas.phrases.given import plain_ids
 
 

@@ -5,7 +5,8 @@ import math
 from torch import Tensor
 
 from aas.geometry import pan_and_scan_views, stretched_view
-from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid, runs_of_tokens
 
 
 class Gemma3(LMM):

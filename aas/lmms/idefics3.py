@@ -7,7 +7,8 @@ from transformers import Idefics3Processor
 
 from aas.capture import CaptureError
 from aas.geometry import stitched_tiles, stretched_view
-from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid, runs_of_tokens
 
 ROW_COLUMN = re.compile(r"<row_(\d+)_col_(\d+)>")
 

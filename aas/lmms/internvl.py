@@ -5,7 +5,8 @@ from transformers import ProcessorMixin
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from aas.geometry import stitched_tiles, stretched_view
-from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid, runs_of_tokens
 from aas.lmms.processors import load_images_only
 
 

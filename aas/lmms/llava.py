@@ -3,8 +3,9 @@
 from torch import Tensor
 
 from aas.geometry import without_rest
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
 from aas.lmms.fitted import fitted_view
+from aas.lmms.grids import TokenGrid
 
 
 class Llava(LMM):

@@ -9,7 +9,8 @@ from transformers.image_processing_utils import select_best_resolution
 
 from aas.capture import CaptureError
 from aas.geometry import letterboxed_view, stretched_view, unpadded_view, without_newlines, without_rest
-from aas.lmms.base import LMM, TokenGrid, runs_of_tokens
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid, runs_of_tokens
 from aas.lmms.processors import load_images_only
 from aas.records import View
 
@@ -38,7 +39,8 @@ class LlavaNext(LMM):
         fine = self.fine_view(unpadded_view(canvas, image_hw), cells)
         height, width = fine.size_hw
         base_tokens, fine_tokens = runs_of_tokens(self.image_positions(inputs), [cells**2, height * (width + 1)])
-        return [TokenGrid(fine, without_newlines(fine_tokens, fine.size_hw)), TokenGrid(base, base_tokens)]
+        grids = [TokenGrid(fine, without_newlines(fine_tokens, fine.size_hw)), TokenGrid(base, base_tokens)]
+        return grids if height * width else grids[1:]  # of a long and thin image the tiles may be padding alone
 
     def fine_view(self, unpadded: View, cells: int) -> View:
         """The fine view as the model keeps it; `cells` is a tile's side in tokens."""
@@ -56,4 +58,8 @@ class LlavaOnevision(LlavaNext):
         rows, columns = unpadded.size_hw
         max_tiles = int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
         ratio = math.sqrt(rows * columns / (max_tiles * cells**2))
+        if 0 in unpadded.size_hw:
+            raise CaptureError(
+                "The image is too long and thin for this model, whose tiles of it are padding alone: make it less long."
+            )
         return replace(unpadded, size_hw=(int(rows // ratio), int(columns // ratio))) if ratio > 1.1 else unpadded

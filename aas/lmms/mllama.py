@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from transformers.models.mllama.modeling_mllama import MllamaTextCrossAttention
 
 from aas.geometry import canvas_view, stitched_tiles
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
 
 
 class Mllama(LMM):

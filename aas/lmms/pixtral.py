@@ -6,8 +6,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
+from aas.capture import CaptureError
 from aas.geometry import stretched_view
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
 
 
 class PilPixtralProcessor(ProcessorMixin):
@@ -57,4 +59,9 @@ class Pixtral(LMM):
     def grids(self, inputs: dict[str, Tensor], image_hw: tuple[int, int]) -> list[TokenGrid]:
         height, width = inputs["image_sizes"][0].tolist()
         side = self.model.config.vision_config.patch_size * getattr(self.model.config, "spatial_merge_size", 1)
+        if height // side * (width // side) == 1 and self.model.config.model_type == "mistral3":
+            raise CaptureError(
+                f"An image of {image_hw[1]} x {image_hw[0]} pixels is one token, which this model cannot take: enlarge "
+                f"it to more than {side} pixels on a side."
+            )
         return [TokenGrid(stretched_view((height // side, width // side), image_hw), self.image_positions(inputs))]

@@ -6,7 +6,8 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from aas.geometry import stretched_view
-from aas.lmms.base import LMM, TokenGrid
+from aas.lmms.base import LMM
+from aas.lmms.grids import TokenGrid
 from aas.lmms.processors import load_images_only
 
 

@@ -34,6 +34,8 @@ _ITS_OWN: dict[str, Any] = {
     "force_words_ids": None,
     "token_healing": None,  # rewrites the end of the prompt
     "max_time": None,  # an answer would depend on its batch, and on the machine
+    # A static cache fails for some models; a quantised one needs packages and rounds keys; none changes the answer.
+    "cache_implementation": "dynamic",
     "disable_compile": True,  # a static cache would, on a GPU; compiled passes are not looked at
     "remove_invalid_values": False,  # would hide what `FiniteLogits` looks for
     "output_attentions": False,

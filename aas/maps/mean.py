@@ -1,9 +1,12 @@
 """The method's own map: attention averaged over layers and heads, minus its mean over the answer."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def without_token_mean(maps: np.ndarray) -> np.ndarray:
+def without_token_mean(maps: np.ndarray, of: Sequence[int] | None = None) -> np.ndarray:
     """What is specific to each token: `maps` [tokens, h, w] minus their mean over the answer's tokens (section 3.2 of
-    arXiv 2410.08209). Of a single token nothing would remain, so it stays as it is."""
-    return maps - maps.mean(axis=0, keepdims=True) if len(maps) > 1 else maps
+    arXiv 2410.08209): of all, or `of` these. Of a single token nothing would remain, so it stays as it is."""
+    answer = maps if of is None else maps[list(of)]
+    return maps - answer.mean(axis=0, keepdims=True) if len(answer) > 1 else maps

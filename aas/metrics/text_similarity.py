@@ -1,9 +1,12 @@
 """How alike two phrases are: cosines of a text encoder's mean-pooled last hidden states."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from aas.loading import in_short
+from aas.model_files import check_settings
 from aas.paths import model_source
 
 MAX_TOKENS = 512
@@ -19,13 +22,14 @@ class TextEncoder:
 
         logging.disable_progress_bar()  # of loading, which takes a second
         source, revision = model_source(model_id, "text-encoder")
+        check_settings(Path(source))
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
             self._model = AutoModel.from_pretrained(source, revision=revision, dtype="float32").eval()
-        except (OSError, ValueError) as error:
+        except Exception as error:  # OSError, ValueError, ImportError, …: by what the folder holds
             raise FileNotFoundError(
                 f"No text encoder {model_id!r} here: give a folder or a Hugging Face id that is in the cache or can be "
-                f"downloaded with --text-encoder. ({str(error).splitlines()[0] if str(error) else error!r})"
+                f"downloaded with --text-encoder. ({in_short(error)})"
             ) from error
         positions = getattr(self._model.config, "max_position_embeddings", MAX_TOKENS)
         self._max_tokens = min(MAX_TOKENS, positions)

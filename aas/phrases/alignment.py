@@ -6,6 +6,8 @@ from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
+from aas.phrases.reasoning import MARK
+
 Span = tuple[int, int]
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes part of a character to
 MAX_RUN = 256  # a longer run of tokens without a complete last character is no text; the bound keeps the time linear
@@ -15,7 +17,8 @@ def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
     """The text of the tokens, and the half-open character range that each one adds.
 
     Each token is decoded behind the few before it: byte-level tokenizers split characters, SentencePiece drops the
-    first space. Tokens that share a character share its range; special tokens add nothing. The ranges follow each other
+    first space. Tokens that share a character share its range; special tokens add nothing, but the
+    marks of a reasoning do. The ranges follow each other
     without a gap and spell the text, which is stripped; nothing else is cleaned up.
     """
     special = _special_ids(tokenizer)
@@ -30,9 +33,11 @@ def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Those with a name (end of sequence, …) and those that are only marked as special, like a chat's turn ends."""
+    """Those with a name (end of sequence, …) and those that are only marked as special, like a chat's turn ends; but
+    not the marks of a reasoning: without them it would be taken for the answer."""
     added = tokenizer.added_tokens_decoder.items()
-    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)}
+    marks = {token_id for token_id, token in added if MARK.fullmatch(token.content)}
+    return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)} - marks
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> tuple[str, list[Span]]:

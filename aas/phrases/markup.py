@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Iterator
 
+from aas.phrases.formulas import FORMULAS
 from aas.phrases.reading import Instead, Reading
+from aas.phrases.reasoning import reasoning_spans
 from aas.records import Answer
 
 NAME = r"[A-Za-z_][\w:.-]*"
@@ -45,6 +47,7 @@ def _lines(pattern: str) -> re.Pattern[str]:
 
 # What is taken out, in this order. Of a pattern with a group that group stays, else what stands beside it.
 EDITS: list[tuple[re.Pattern[str], Instead]] = [
+    *FORMULAS,
     (re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*(?:\s+\"[^\"\n]*\")?\s*\)"), ""),  # a link keeps its words
     (re.compile(r"</(?:li|t[dhr]|h\d|div)>|<(?:li|t[dhr]|h\d|div|hr)>", re.IGNORECASE), BREAK),
     (re.compile(r"<br\s*/?>", re.IGNORECASE), "\n"),
@@ -68,7 +71,6 @@ TIDYING: list[tuple[re.Pattern[str], Instead]] = [
     (re.compile(r"(?<=\w)[ \t]+(?=[,.;:!?](?:\s|\Z))"), ""),
 ]
 TABLE_ROW = _lines(r"^[ \t]*\|.*\|[ \t]*$")
-REASONING = re.compile(r"[<◁](/?)(?:think|thinking|thought|reasoning)[>▷]", re.IGNORECASE)
 JSON_START = re.compile(r"(?:\[\s*)?\{\s*\"[^\"\n]*\"\s*:|^\[\s*\"", re.MULTILINE)
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?', re.DOTALL)
 JSON_ESCAPES: list[tuple[re.Pattern[str], Instead]] = [
@@ -99,18 +101,14 @@ def _is_inside(text: str, i: int) -> bool:
 
 
 def _said(whole: Reading, reasoning: bool) -> Iterator[Reading]:
-    """The answer without its reasoning, or both. A reasoning's beginning can stand in the prompt, its end be cut."""
-    marks = list(REASONING.finditer(whole.text))
-    if not marks:
-        yield whole
-        return
-    start, thinks = 0, bool(marks[0].group(1))
-    for mark in marks:
-        if reasoning or not thinks:
-            yield whole.part(start, mark.start())
-        start, thinks = mark.end(), not mark.group(1)
-    if reasoning or not thinks:
-        yield whole.part(start, len(whole.text))
+    """The answer without its reasoning, or both, without the marks."""
+    start = 0
+    for (thought_start, thought_end), inner in reasoning_spans(whole.text):
+        yield whole.part(start, thought_start)
+        if reasoning:
+            yield whole.part(*inner)
+        start = thought_end
+    yield whole.part(start, len(whole.text)) if start else whole
 
 
 def _parts(said: Reading) -> Iterator[Reading]:

@@ -1,13 +1,17 @@
 """Noun phrases of a text, by any spaCy pipeline with a parser."""
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, Span, Token
+from spacy.util import is_package
 
 from aas.choices import Kind, Words
+from aas.loading import loading
+from aas.model_files import check_pointers
 from aas.paths import embedded_dir
 from aas.phrases import universal
 from aas.phrases.alignment import overlapping
@@ -20,20 +24,29 @@ from aas.records import Answer, Phrase
 def load_pipeline(name: str | Path | Language) -> Language:
     """`embedded`, the name of an installed spaCy package, a folder, or a pipeline that is loaded already.
 
-    Raises FileNotFoundError when there is none, ValueError when it has no parser or no tagger.
+    Raises FileNotFoundError when there is none, ValueError when it is damaged or has no parser or no tagger.
     """
     if isinstance(name, Language):
         return _checked(name, f"{name.lang}_{name.meta['name']}")
     if name == "embedded":
         return spacy.load(embedded_dir("phrases"))
-    try:
-        pipeline = spacy.load(Path(name) if Path(name).is_dir() else name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"No spaCy pipeline {str(name)!r}: give `embedded`, a folder, or install it "
-            f"(python -m spacy download {name})."
-        ) from error
-    return _checked(pipeline, str(name))
+    with loading("spaCy pipeline", name):
+        if Path(name).is_dir():
+            check_pointers(Path(name))
+        elif not is_package(str(name)):
+            raise FileNotFoundError(
+                f"No spaCy pipeline {str(name)!r}: give `embedded`, a folder, or install it "
+                f"(python -m spacy download {name})."
+            )
+        elif not _is_pipeline(str(name)):
+            raise ValueError(f"{str(name)!r} is a package, but no spaCy pipeline: give one, as en_core_web_lg.")
+        return _checked(spacy.load(Path(name) if Path(name).is_dir() else name), str(name))
+
+
+def _is_pipeline(package: str) -> bool:
+    """Of a package that is installed: whether it is a pipeline's, which says what it is beside its code."""
+    spec = find_spec(package.replace("-", "_"))
+    return any((Path(place) / "meta.json").is_file() for place in (spec and spec.submodule_search_locations) or ())
 
 
 def _checked(pipeline: Language, name: str) -> Language:

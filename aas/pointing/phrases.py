@@ -10,6 +10,7 @@ from aas.choices import Kind, Merge, PromptKind, Words, check
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import phrase_map
 from aas.phrases.parser import chosen_phrases
+from aas.phrases.reasoning import tokens_of_answer
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
 
@@ -64,22 +65,29 @@ def point_phrases(
     phrases, left_out = chosen_phrases(
         pipeline, answer, words=options.words, drop=options.drop, reasoning=options.reasoning
     )
-    return prompted(phrases, attention, options, image_hw), left_out
+    return prompted(phrases, answer, attention, options, image_hw), left_out
 
 
 def prompted(
-    phrases: Sequence[Phrase], attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
+    phrases: Sequence[Phrase],
+    answer: Answer,
+    attention: AttentionMaps,
+    options: PointingOptions,
+    image_hw: tuple[int, int],
 ) -> list[Pointed]:
     """Each phrase with its map and its prompt.
 
-    `attention`: maps float32 [tokens, h, w] of the whole answer, whose mean over its tokens is taken away before
-    a phrase's tokens are merged; `image_hw`: of the upright photograph, in pixels.
+    `attention`: maps float32 [tokens, h, w] of the whole answer, whose mean over its tokens (without those of a
+    reasoning that does not count as the answer) is taken away before a phrase's tokens are merged; `image_hw`: of the
+    upright photograph, in pixels.
     """
-    residual = without_token_mean(attention.maps)
+    counted = None if options.reasoning else tokens_of_answer(answer)
+    residual = without_token_mean(attention.maps, counted)
+    n_counted = len(residual) if counted is None else len(counted)
     pointed = []
     for phrase in phrases:
         # Of a phrase that is the whole answer nothing specific would remain, as of a single token.
-        maps = attention.maps if len(phrase.token_indices) == len(residual) else residual
+        maps = attention.maps if len(phrase.token_indices) == n_counted else residual
         grid_map = phrase_map(maps, phrase.token_indices, options.merge)
         point_xy = point_prompt(grid_map, attention.view, image_hw)
         prompt = _prompt(grid_map, attention.view, point_xy, options, image_hw)

@@ -9,6 +9,7 @@ import torch
 
 from aas import registry
 from aas.devices import torch_device, torch_dtype
+from aas.loading import loading
 from aas.paths import model_config, model_source, not_found
 from aas.segmenters.base import CONTRACT, Segmenter
 
@@ -30,9 +31,10 @@ def load_segmenter(
     name = str(segmenter)
     where = torch_device(device)
     chosen = torch_dtype("float32" if (name, dtype) == ("embedded", "auto") else dtype, where)
-    if registry.names_segmenter_class(name):
-        return _checked(_class(name)(where, chosen), name)
-    return _from_checkpoint(name, where, chosen)
+    with loading("segmenter", name):
+        if registry.names_segmenter_class(name):
+            return _checked(_class(name)(where, chosen), name)
+        return _from_checkpoint(name, where, chosen)
 
 
 def _from_checkpoint(name: str, device: torch.device, dtype: torch.dtype) -> Segmenter:

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
 from aas import devices
+from aas.model_files import check_processor, weight_files
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.pixel_settings import pixel_statistics
 from aas.segmenters.sam_records import SamCandidates, SamEmbedding
@@ -50,19 +52,20 @@ class SamFamily(Segmenter):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Load a Hugging Face id or a local folder. Raises ValueError where weights are missing or damaged."""
+        """Load a Hugging Face id or a local folder. Raises ValueError or FileNotFoundError where files or
+        weights are missing or damaged."""
         from aas.segmenters import embedded  # noqa: F401  tells transformers' Auto classes the embedded architecture
 
         revision = revision or "main"
+        if Path(source).is_dir():
+            check_processor(Path(source), words=False)
+            weight_files(Path(source))
         # The same settings for all families; the processor classes themselves need torchvision for some.
         settings, _ = SamImageProcessorPil.get_image_processor_dict(source, revision=revision)
         mean, std = pixel_statistics(settings, source)
-        try:
-            model, info = AutoModelForMaskGeneration.from_pretrained(
-                source, revision=revision, dtype=torch.float32, output_loading_info=True
-            )
-        except Exception as error:  # OSError, RuntimeError, safetensors' own, …: by what is missing or damaged
-            raise ValueError(f"{source} cannot be loaded: {error}") from error
+        model, info = AutoModelForMaskGeneration.from_pretrained(
+            source, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the segmenter's weights, the first is {names[0]}.")

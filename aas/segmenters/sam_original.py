@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
+from aas.model_files import check_no_pointer
 from aas.segmenters.sam import SamSegmenter
 
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,6 +52,7 @@ def load_sam_checkpoint(
 ) -> SamSegmenter:
     """The segmenter of a checkpoint file. Raises ValueError for a damaged file and for any other kind of checkpoint;
     every weight of the file is used, or the error lists those that are not."""
+    check_no_pointer(path)
     weights = _read(path)
     try:
         config = _config(weights, path)

@@ -11,7 +11,7 @@ from aas.choices import Fit
 from aas.images import read_image
 from aas.progress import bar_for
 from aas.store import reference
-from aas.store.atomic import written
+from aas.store.atomic import check_writable, written
 from aas.store.attention import SUFFIX, read_item
 from aas.store.photographs import folder_of
 from aas.store.runs import RunFolder
@@ -34,6 +34,7 @@ def show_attn(
     """
     if fit not in reference.VIEWS:
         raise ValueError(f"--fit {fit!r}: give {', '.join(reference.VIEWS)}.")
+    check_writable(out)
     words = None if tokenizer is None else reference.load_tokenizer(tokenizer)
     found = [item for path in paths for item in _items(path)]
     n_failed = 0

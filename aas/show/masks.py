@@ -19,7 +19,7 @@ from aas.metrics.pairing import greedy_pairs, iou_matrix
 from aas.progress import bar_for
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
-from aas.store.atomic import written
+from aas.store.atomic import check_writable, written
 from aas.store.instances import InstanceResult
 from aas.store.keys import is_cut, quoted
 from aas.store.photographs import folder_of, image_file
@@ -45,6 +45,7 @@ def show_masks(
     `images`: where the photographs are, from run.json if None. `truth`: a COCO or GranD-f mask annotation, by default
     the run's --ref-anno where that has masks. `only`: ids of the images to show.
     """
+    check_writable(out)
     run, description = open_run(folder)
     if not description["command"].startswith("segment"):
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which has no masks.")

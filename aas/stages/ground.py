@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aas.datasets.answers import GivenAnswer
 from aas.engine.local import fill
 from aas.engine.stage import Plan, Stage, Work, chunk_of
 from aas.engine.workers import plan_for
@@ -51,7 +52,12 @@ def ground(options: Ground) -> int:
 def _work(inputs: Inputs, requests: Sequence[Request], options: Ground) -> Work[Request]:
     chunk = chunk_of(requests, options.num_chunks, options.chunk_idx)
     missing = inputs.missing if options.chunk_idx == 0 else []
-    return Work(chunk, missing, len(requests) + len(inputs.missing), options.num_chunks == 1)
+    asked = {request.key: _asked(request) for request in requests} if options.answers else {}
+    return Work(chunk, missing, len(requests) + len(inputs.missing), options.num_chunks == 1, asked=asked)
+
+
+def _asked(request: Request) -> str:
+    return GivenAnswer("", request.answer or "", request.token_ids, request.question).fingerprint
 
 
 def _outputs_are_not_inputs(requests: Sequence[Request], run: RunFolder) -> None:

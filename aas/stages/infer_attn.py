@@ -16,7 +16,8 @@ from aas.engine.stage import Plan, Stage, Work, chunk_of
 from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.lmms import load_lmm
-from aas.lmms.base import LMM, AskOptions, Prepared
+from aas.lmms.base import LMM
+from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import Answer, AttentionMaps
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import indices
@@ -114,6 +115,7 @@ def find_requests(options: InferAttn) -> Work[Request]:
         missing if options.chunk_idx == 0 else [],
         len(requests) + len(missing),
         options.num_chunks == 1,
+        asked={request.key: request.given.fingerprint for request in requests if request.given},
     )
 
 

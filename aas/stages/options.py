@@ -12,7 +12,7 @@ from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, P
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
-OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn")
+OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories")
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")

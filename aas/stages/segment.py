@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from aas.available import all_here
@@ -18,7 +19,7 @@ from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
 from aas.stages.segment_items import Attention
-from aas.stages.segment_jobs import Annotation, SegmentJob, find_jobs, read_annotation
+from aas.stages.segment_jobs import Annotation, SegmentJob, asked_of, files_of, find_jobs, read_annotation
 from aas.stages.segment_options import Segment
 from aas.stages.segmenting import Segmenting
 from aas.store.merge import merge_instances
@@ -41,7 +42,7 @@ def segment(options: Segment) -> int:
     run = RunFolder(options.out, ".json")
     annotation = read_annotation(options.ref_anno) if options.ref_anno else None
     work, jobs = _work(options, annotation)
-    attention = Attention(preset_named(options.preset).heads, options.tokenizer, options.fit)
+    attention = Attention(options.attn, preset_named(options.preset).heads, options.tokenizer, options.fit)
     attention.check([job.item for job in jobs])
 
     def load() -> tuple[Stage, Plan, dict[str, Any]]:
@@ -70,7 +71,10 @@ def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[Segment
         jobs, missing = find_rows(options.attn, options.images, read_answers(options.answers))
     chunk = chunk_of(jobs, options.num_chunks, options.chunk_idx)
     missing_here = missing if options.chunk_idx == 0 else []
-    return Work(chunk, missing_here, len(jobs) + len(missing), options.num_chunks == 1), jobs
+    if annotation and options.categories != "present":
+        annotation = replace(annotation, present={})
+    asked = asked_of(jobs, annotation if options.task == "instance" else None)
+    return Work(chunk, missing_here, len(jobs) + len(missing), options.num_chunks == 1, files_of, asked), jobs
 
 
 def _facts(options: Segment) -> dict[str, Any]:

@@ -8,16 +8,19 @@ from aas.choices import Fit
 from aas.records import Answer, AttentionMaps
 from aas.store import reference
 from aas.store.attention import AttentionItem, read_item
+from aas.store.made_of import MadeOf, digest_of
 
 
 class Attention:
-    """Reads items. `heads`: those that the preset averages, None for all; `tokenizer` and `fit`: of the authors' items.
+    """Reads items of the folder `attn`. `heads`: those that the preset averages, None for all; `tokenizer`, `fit`: of
+    the authors' items.
 
     Raises FileNotFoundError where there is no such tokenizer.
     """
 
-    def __init__(self, heads: tuple[int, ...] | None, tokenizer: str | None, fit: Fit):
+    def __init__(self, attn: Path, heads: tuple[int, ...] | None, tokenizer: str | None, fit: Fit):
         self.heads, self.fit = heads, fit
+        self.photographs = MadeOf(attn).digests("photograph")
         self.tokenizer: Any = None if tokenizer is None else reference.load_tokenizer(tokenizer)
 
     def check(self, items: Sequence[Path]) -> None:
@@ -42,6 +45,13 @@ class Attention:
         if item.attention.maps.ndim != 3:
             raise ValueError(f"{path} keeps layers or heads apart: segmenting needs one map per token (--keep mean).")
         return item.answer, item.attention
+
+    def check_photograph(self, path: Path, photograph: Path) -> None:
+        """ValueError where the attention was captured of another photograph of that name, as far as is known."""
+        if self.photographs.get(path.name) not in (None, digest_of(photograph)):
+            raise ValueError(
+                f"{path} was captured of another photograph of that name: run `aas infer-attn` anew for this one."
+            )
 
     def _check_heads(self, path: Path, item: AttentionItem) -> None:
         captured = item.reduction.get("heads")

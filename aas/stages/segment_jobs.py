@@ -1,8 +1,10 @@
 """Which attention items `aas segment` turns into masks, of which images, and under which ids."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,8 +46,7 @@ class Annotation:
 def read_annotation(path: Path) -> Annotation:
     """Raises ValueError or OSError for a file that is none; what of it cannot be used is passed over and said."""
     content = read_lists(path, "images")
-    for entry in content["images"]:
-        name_of(entry, path)  # raises for one without an id
+    images = _of_own_ids(content["images"], path)
     present: dict[str, set[str]] = {}
     unused: Findings = {}
     for i, annotation in enumerate(_objects(content, "annotations", path), start=1):
@@ -58,7 +59,18 @@ def read_annotation(path: Path) -> Annotation:
     categories = _categories(_objects(content, "categories", path), unused)
     for what, where in unused.items():
         log.warning("%s: %d %s are passed over (%s)", path, len(where), what, where[0])
-    return Annotation(path, content["images"], categories, {key: frozenset(ids) for key, ids in present.items()})
+    return Annotation(path, images, categories, {key: frozenset(ids) for key, ids in present.items()})
+
+
+def _of_own_ids(images: Sequence[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Each image once; ValueError for one without an id, and for two of one id, whose results would share a file."""
+    found: dict[str | None, dict[str, Any]] = {}
+    for entry in images:
+        other = found.setdefault(id_text(entry.get("id")), entry)
+        if name_of(entry, path) != name_of(other, path):
+            names = f"{name_of(other, path)} and {name_of(entry, path)}"
+            raise ValueError(f"{path}: two images have the id {entry['id']!r}, {names}; give each its own.")
+    return list(found.values())
 
 
 def _objects(content: Mapping[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
@@ -131,3 +143,20 @@ def _with_extension(image: str, item: Path) -> str:
 def image_of(job: SegmentJob) -> Path:
     """The image's file; of the reference's items the one that has their stem."""
     return image_file(job.image.parent, job.image.name)
+
+
+def files_of(job: SegmentJob) -> dict[str, Path]:
+    """What its result is made of."""
+    return {"photograph": image_of(job), "attention": job.item}
+
+
+def asked_of(jobs: Sequence[SegmentJob], annotation: Annotation | None) -> dict[str, str]:
+    """Key -> fingerprint of what decides one result alone: its line of --answers, or, with an annotation, the
+    categories that its image may have."""
+    if annotation is None:
+        return {job.key: job.row.fingerprint for job in jobs if job.row}
+    known = json.dumps(annotation.categories)
+    present = (sorted(annotation.present.get(job.key, ())) for job in jobs)
+    return {
+        job.key: sha256(f"{known} {those}".encode()).hexdigest()[:16] for job, those in zip(jobs, present, strict=True)
+    }

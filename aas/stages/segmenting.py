@@ -49,7 +49,9 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     encoded: EncodedOnce
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
-        image = read_image(image_of(item))
+        photograph = image_of(item)
+        image = read_image(photograph)
+        self.attention.check_photograph(item.item, photograph)
         answer, maps = self.attention.read(item.item, image.shape[:2])
         pointed = self._pointed(item, answer, maps, image.shape[:2])
         if self.categories is None:
@@ -63,7 +65,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         if item.row is None:
             return point_phrases(self.pipeline, answer, maps, self.pointing, image_hw)[0]
         phrases = phrases_of(item.row, self.pipeline, answer, self.pointing.words)
-        return prompted(phrases, maps, self.pointing, image_hw)
+        return prompted(phrases, answer, maps, self.pointing, image_hw)
 
     def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
         embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})

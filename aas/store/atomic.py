@@ -7,7 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def check_writable(folder: Path) -> None:
+    """The OSError, with the name of `folder`, that writing into it would raise: told before the work, not after it.
+
+    Nothing is left there, and the folder is not made.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def check_target(file: Path | None) -> None:
+    """As `check_writable`, of a file that will be written; None is none."""
+    if file is not None:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        check_writable(file.parent)
 
 
 @contextmanager
@@ -54,10 +77,21 @@ def write_first(path: Path, text: str) -> bool:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        whole.replace(path)  # a file system without links; two at once are not told apart there
+        with locked(path.parent):  # a file system without links
+            if path.exists():
+                return False
+            whole.replace(path)
     finally:
         whole.unlink(missing_ok=True)
     return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Of all processes that ask for a folder's lock, one has it at a time. It ends with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock", poll_interval=0.01):  # where locks are missing, a file that is there
+        yield
 
 
 def _umask() -> int:

@@ -3,20 +3,25 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import gt
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote, unquote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from aas.choices import Alignment
 from aas.records import Answer, AttentionMaps, View
+from aas.rle import MAX_SIDE
+from aas.spellings import number_of
 from aas.store.atomic import write_bytes
 from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
 
 SCHEMA = "1"
 SUFFIX = ATTENTION_SUFFIX
+MAX_TOKEN = 2**31 - 1  # what tokenizers take
 
 
 class ItemError(ValueError):
@@ -91,39 +96,62 @@ def read_item(path: Path) -> AttentionItem:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        (view,) = json.loads(metadata["views"])
-        answer = Answer(
-            metadata["question"],
-            metadata["answer"],
-            tuple(tensors["token_ids"].tolist()),
-            tuple(map(tuple, tensors["token_spans"].tolist())),
-        )
-        attention = AttentionMaps(
-            tensors["maps"],
-            View(tuple(view["size_hw"]), tuple(view["box_xyxy"]), view["name"]),
-            metadata["alignment"],
-        )
-        _check_maps(attention.maps, len(answer.token_ids))
-        height, width = json.loads(metadata["image_size_hw"])
-        return AttentionItem(
-            _image_of(metadata),
-            (height, width),
-            answer,
-            attention,
-            metadata["model"],
-            metadata["tokenizer"],
-            json.loads(metadata["reduction"]),
-            tensors.get("phrase_maps"),
-        )
+        return _item(metadata, tensors)
     except FileNotFoundError:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError, AssertionError, OSError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, AssertionError, OSError, RecursionError) as error:
         raise ItemError(f"{path}: not an attention item, or damaged ({error})") from error
 
 
-def _check_maps(maps: np.ndarray, n_tokens: int) -> None:
-    if maps.ndim < 3 or maps.shape[-3] != n_tokens:
-        raise ValueError(f"{n_tokens} tokens have maps of shape {list(maps.shape)}")
+def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> AttentionItem:
+    if metadata.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"schema {metadata['schema']}, of another version of aas")
+    (view,) = json.loads(metadata["views"])
+    (height, width), reduction = json.loads(metadata["image_size_hw"]), json.loads(metadata["reduction"])
+    ids, spans, maps = tensors["token_ids"].tolist(), tensors["token_spans"].tolist(), tensors["maps"]
+    view = View(tuple(view["size_hw"]), tuple(view["box_xyxy"]), view["name"])
+    _check_view(view, (height, width))
+    _check_tokens(ids, spans, metadata["answer"])
+    _check_maps(maps, len(ids), view.size_hw)
+    if (phrase_maps := tensors.get("phrase_maps")) is not None:
+        _check_maps(phrase_maps, len(phrase_maps), view.size_hw)
+    if not isinstance(reduction, dict) or metadata["alignment"] not in get_args(Alignment) or not metadata["image"]:
+        raise ValueError("no reduction, no alignment that is known, or no image")
+    return AttentionItem(
+        _image_of(metadata),
+        (height, width),
+        Answer(metadata["question"], metadata["answer"], tuple(ids), tuple(map(tuple, spans))),
+        AttentionMaps(maps, view, metadata["alignment"]),
+        metadata["model"],
+        metadata["tokenizer"],
+        reduction,
+        phrase_maps,
+    )
+
+
+def _check_view(view: View, image_hw: tuple[Any, Any]) -> None:
+    """ValueError for a grid without cells, or over nothing."""
+    if not all(type(side) is int and 0 < side <= MAX_SIDE for side in (*image_hw, *view.size_hw)):
+        raise ValueError(f"{view.size_hw} cells over {image_hw} pixels")
+    x0, y0, x1, y1 = view.box_xyxy
+    if not all(number_of(edge) == edge for edge in view.box_xyxy) or x0 >= x1 or y0 >= y1:
+        raise ValueError(f"a view over {view.box_xyxy}")
+    if not isinstance(view.name, str):
+        raise ValueError(f"a view that is called {view.name!r}")
+
+
+def _check_tokens(ids: list[Any], spans: list[Any], text: str) -> None:
+    if len(ids) != len(spans) or not all(type(number) is int and 0 <= number <= MAX_TOKEN for number in ids):
+        raise ValueError("token ids that are none, or not as many as their spans")
+    starts, ends = ([span[i] for span in spans] for i in (0, 1))
+    are_whole = all(type(place) is int and 0 <= place <= len(text) for place in starts + ends)
+    if not are_whole or starts != sorted(starts) or ends != sorted(ends) or any(map(gt, starts, ends)):
+        raise ValueError("token spans that do not follow each other through the answer")
+
+
+def _check_maps(maps: np.ndarray, n_maps: int, size_hw: tuple[int, int]) -> None:
+    if maps.dtype != np.float32 or maps.ndim < 3 or maps.shape[-3] != n_maps or maps.shape[-2:] != size_hw:
+        raise ValueError(f"{n_maps} maps of {size_hw} cells are {maps.dtype} of shape {list(maps.shape)}")
     if not np.isfinite(maps).all():
         raise ValueError("maps that are not finite numbers")
 

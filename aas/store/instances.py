@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aas import rle
 from aas.rle import Rle
 from aas.spellings import id_text
 from aas.store import values
@@ -74,7 +75,7 @@ _DETECTION: dict[str, tuple[str, Check]] = {  # key -> field of Detection and wh
     "noun_phrase": ("noun_phrase", values.text),
     "segmentation": ("segmentation", values.mask),
     "score": ("score", values.number),
-    "iscrowd": ("iscrowd", values.whole),
+    "iscrowd": ("iscrowd", values.flag_number),
     "area": ("area", values.index),
     "point": ("point_xy", values.point_xy),
 }
@@ -90,6 +91,9 @@ def _instances(content: Any) -> InstanceResult:
     if any(id_text(detection.image_id) != id_text(result.image_id) for detection in result.detections):
         raise ValueError("a detection is about another image")
     check_one_size([detection.segmentation for detection in result.detections])
+    for i, detection in enumerate(result.detections, start=1):
+        if detection.area != (pixels := rle.area(detection.segmentation)):
+            raise ValueError(f"detection {i}: its area is {detection.area}, and its mask has {pixels} pixels")
     return result
 
 

@@ -3,7 +3,7 @@
 from glob import escape
 from pathlib import Path
 
-from aas.images import SUFFIXES
+from aas.images import known_suffixes
 
 
 def folder_of(images: Path) -> Path:
@@ -21,4 +21,4 @@ def image_file(folder: Path, key: str, file_name: str | None = None) -> Path:
         return path
     found = [other for other in path.parent.glob(f"{escape(path.name)}.*") if other.stem == path.name]
     # A photograph may lie beside its description.
-    return min(found, key=lambda other: (other.suffix.lower() not in SUFFIXES, other.name), default=path)
+    return min(found, key=lambda other: (other.suffix.lower() not in known_suffixes(), other.name), default=path)

@@ -13,6 +13,7 @@ import torch
 
 from aas.choices import Fit
 from aas.geometry import padded_view, stretched_view
+from aas.model_files import check_settings
 from aas.paths import not_found
 from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps, View
@@ -42,9 +43,10 @@ def load_tokenizer(name: str) -> Any:
     """That of a model's folder or Hugging Face id; FileNotFoundError, in one line, where there is none."""
     from transformers import AutoTokenizer
 
+    check_settings(Path(name))
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # OSError, ValueError, KeyError, …: by what the folder holds
         raise not_found("tokenizer", name, error) from error
 
 

@@ -18,7 +18,7 @@ from aas.rle import Rle
 from aas.store import values
 from aas.store.atomic import write_text
 from aas.store.values import Check
-from aas.text import read_text
+from aas.text import of_json, read_text
 
 ImageId = str | int
 PointXY = tuple[int, int]  # pixels of the upright image; files of others may hold floats
@@ -150,10 +150,7 @@ def raw_result(path: Path) -> dict[str, Any]:
 
 def loaded(path: Path) -> Any:
     """The JSON of a file; ValueError, without the file's name, where it is none."""
-    try:
-        return json.loads(read_text(path))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    return of_json(read_text(path))
 
 
 @contextmanager

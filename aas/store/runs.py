@@ -1,23 +1,22 @@
 """Run folders: what was asked (run.json), what is done (the items), what failed (failed.jsonl)."""
 
-import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from aas.store.atomic import write_first, write_text
+from aas.store.atomic import locked, write_first, write_text
+from aas.store.description import as_text, changes, described, read_description
 from aas.store.keys import quoted, unquoted
+from aas.store.lines import add_lines, lines_text, whole_lines
+from aas.store.made_of import Files, MadeOf
 from aas.text import harmless
 
-SCHEMA = 1
 log = logging.getLogger(__name__)
 MERGED = "results.json"
 OWN_FILES = {"run.json", MERGED}
+FEW = 3  # are named in a message
 
 
 class RunFolder:
@@ -30,6 +29,7 @@ class RunFolder:
         self.path, self.suffix = path, suffix
         self.description_path = path / "run.json"
         self.failed_path = path / "failed.jsonl"
+        self.made_of = MadeOf(path)
 
     def item_path(self, key: str) -> Path:
         """The file of an item, whether it is there or not."""
@@ -50,101 +50,101 @@ class RunFolder:
         """Whether its file is there."""
         return self.item_path(key).is_file()
 
-    def begin(self, command: str, arguments: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def begin(
+        self,
+        command: str,
+        arguments: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        asked: Mapping[str, str] | None = None,
+    ) -> None:
         """Write run.json, or check that this folder's run was asked the same.
 
-        `arguments` decide what the items are; `facts` (versions and the like) are noted only. Raises ValueError when
-        the folder holds another run.
+        `arguments` decide what the items are; `facts` (versions and the like) are noted only. `asked`: key ->
+        fingerprint of what is asked of that item alone, as by a line of --answers: lines may be added, and those that
+        failed may change. Raises ValueError when the folder holds another run.
         """
-        asked = {"schema": SCHEMA, "command": command, "arguments": dict(arguments)}
-        text = _description_text(asked | dict(facts))
+        text = as_text(described(command, arguments, facts))
         if self.description_path.exists() or not write_first(self.description_path, text):
             there = self.description()
-            self._check_same(there, command, arguments)
+            by_line = {"answers"} if self.made_of.knows_what_was_asked() else ()
+            self._check_same(there, command, arguments, by_line)
             if "n_images" in facts and there.get("n_images") != facts["n_images"]:  # photographs were added
-                write_text(self.description_path, _description_text(there | {"n_images": facts["n_images"]}))
+                write_text(self.description_path, as_text(there | {"n_images": facts["n_images"]}))
+        self._check_asked(asked or {})
 
-    def _check_same(self, there: Mapping[str, Any], command: str, arguments: Mapping[str, Any]) -> None:
-        if there.get("command") != command:
-            raise ValueError(
-                f"{self.path} holds a run of `aas {there.get('command')}`; name another folder with --out."
-            )
-        if changed := list(_changes(there.get("arguments", {}), json.loads(json.dumps(arguments)))):
+    def _check_same(
+        self, there: Mapping[str, Any], command: str, arguments: Mapping[str, Any], free: Collection[str]
+    ) -> None:
+        if there["command"] != command:
+            raise ValueError(f"{self.path} holds a run of `aas {there['command']}`; name another folder with --out.")
+        if changed := list(changes(there["arguments"], arguments, free)):
             raise ValueError(
                 f"{self.path} holds a run with other arguments ({'; '.join(changed)}); repeat them to resume it, or "
                 "name another folder with --out."
             )
 
+    def _check_asked(self, asked: Mapping[str, str]) -> None:
+        names = {self.item_path(key).name: key for key in asked}
+        failed = {self.item_path(_key(line)).name for line in self._failed()}
+        others = self.made_of.others_asked({name: asked[key] for name, key in names.items()}, failed)
+        if others:
+            raise ValueError(
+                f"{self.path} holds a run in which something else was asked of {_few([names[one] for one in others])} "
+                "(--answers or --ref-anno was changed). Lines may be added; for changed ones name another folder with "
+                "--out."
+            )
+
+    def check_files(self, files: Mapping[str, Files]) -> None:
+        """ValueError where items that are done, by their keys, are of files that are others now."""
+        changed = self.made_of.others({self.item_path(key).name: of for key, of in files.items() if self.is_done(key)})
+        if changed:
+            raise ValueError(
+                f"{self.path} holds results of other files: changed since is the {_few(changed)}. Delete these items "
+                "to have them made anew, or name another folder with --out."
+            )
+
+    def note_files(self, key: str, files: Files) -> None:
+        """What the item is made of, for later starts."""
+        self.made_of.note(self.item_path(key).name, files)
+
     def description(self) -> dict[str, Any]:
         """run.json; ValueError where it is damaged."""
-        try:
-            return json.loads(self.description_path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{self.description_path} is damaged ({error}); delete it to begin anew.") from error
+        return read_description(self.description_path)
 
     def fail(self, key: str, error: str, image: str | None = None) -> None:
         """Add a line to failed.jsonl, and say so. `image`: what people call it, where that is not its key."""
         error = harmless(error)
         log.error("failed: %s", error)
         line = {"image": key, "error": error} if image is None else {"image": image, "error": error, "key": key}
-        with self._locked(), self.failed_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            # Behind a line that was cut off, a new one.
-            start = "" if file.tell() == 0 or self.failed_path.read_bytes().endswith(b"\n") else "\n"
-            file.write(start + json.dumps(line, ensure_ascii=False) + "\n")
+        with locked(self.path):
+            add_lines(self.failed_path, [line])
 
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
-        if not self.failed_path.exists():
-            return {}
-        lines = (json.loads(line) for line in self._failure_lines())
-        return {line["image"]: line["error"] for line in lines if not self.is_done(_key(line))}
+        return {line["image"]: line["error"] for line in self._failed() if not self.is_done(_key(line))}
 
     def forget_failures(self, keys: Collection[str] | None = None) -> None:
         """Take the lines of `keys`, or all, out of failed.jsonl: they are tried again, or done."""
         if not self.failed_path.exists():
             return
-        with self._locked():
-            lines = [] if keys is None else list(self._failure_lines())
-            kept = [line for line in lines if _key(json.loads(line)) not in (keys or ())]
+        with locked(self.path):
+            kept = [line for line in self._failed() if keys is not None and _key(line) not in keys]
             if kept:
-                write_text(self.failed_path, "".join(kept))
+                write_text(self.failed_path, lines_text(kept))
             else:
                 self.failed_path.unlink(missing_ok=True)
 
-    def _failure_lines(self) -> Iterator[str]:
-        # Lines as a file has them; `splitlines` would break a name at U+2028.
-        with self.failed_path.open(encoding="utf-8", newline="\n") as file:
-            yield from filter(_is_whole, file)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path / ".lock", poll_interval=0.01):
-            yield
+    def _failed(self) -> Iterator[dict[str, Any]]:
+        return whole_lines(self.failed_path, lambda line: all(isinstance(value, str) for value in _named(line)))
 
 
-def _is_whole(line: str) -> bool:
-    """A line of failed.jsonl that was cut off says nothing."""
-    try:
-        content = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(content, dict) and {"image", "error"} <= content.keys()
+def _named(line: Mapping[str, Any]) -> list[Any]:
+    return [line.get("image"), line.get("error"), line.get("key", "")]
 
 
-def _description_text(description: Mapping[str, Any]) -> str:
-    return json.dumps(description, indent=1, ensure_ascii=False) + "\n"
-
-
-def _changes(former: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What is told of each argument that is another now. Of older runs no fingerprints are known, and options that they
-    did not have count as off."""
-    for name, value in now.items():
-        if name == "files":
-            changed = [one for one, new in value.items() if former.get(name, {}).get(one, new) != new]
-            yield from (f"the content of --{one} is another" for one in changed)
-        elif former.get(name) != value and (name in former or value):
-            yield f"{name} was {former.get(name)!r} and is now {value!r}"
+def _few(names: Collection[str]) -> str:
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(list(names)[:FEW]) + more
 
 
 def _key(line: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from aas.progress import bar_for
 from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
 from aas.store.runs import RunFolder
 
@@ -14,7 +15,7 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder} is no run folder: it has no run.json.")
     description = RunFolder(folder, "").description()
-    if not isinstance(description, dict) or not isinstance(description.get("command"), str):
+    if not description["command"]:
         raise ValueError(f"{folder / 'run.json'} is damaged: it names no command.")
     suffix = ATTENTION_SUFFIX if description["command"] == "infer-attn" else RESULT_SUFFIX
     return RunFolder(folder, suffix), description
@@ -23,7 +24,7 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
 def status(folder: Path) -> dict[str, Any]:
     """Counts of a run's images: `total`, `done`, `failed` (with reasons), `waiting`."""
     run, description = open_run(folder)
-    done, failures, total = len(run.items()), run.failures(), description.get("n_images")
+    done, failures, total = len(run.items()), run.failures(), description["n_images"]
     waiting = None if total is None else max(0, total - done - len(failures))
     return {"command": description["command"], "total": total, "done": done, "waiting": waiting, "failed": failures}
 
@@ -49,7 +50,8 @@ def verify(folder: Path) -> list[str]:
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which is not known here.")
     read = READERS[description["command"]]
     wrong = []
-    for path in tqdm(run.items().values(), unit="item"):
+    items = run.items()
+    for path in tqdm(items.values(), unit="item", **bar_for(len(items))):
         try:
             read(path)
         except (ValueError, OSError) as error:

@@ -44,14 +44,24 @@ def flag(value: Any) -> bool:
     return _must(isinstance(value, bool), value, "true or false")
 
 
+def flag_number(value: Any) -> int:
+    """0 or 1."""
+    found = _whole(value, "0 or 1")
+    return _must(found in (0, 1), found, "0 or 1")
+
+
 def mask(value: Any) -> Rle:
     """COCO run lengths that fill their size, compressed. Polygons, whose image has no size here, are none."""
     return rle.compressed(value, (0, 0))
 
 
 def point_xy(value: Any) -> tuple[Any, ...]:
-    """Two finite numbers."""
-    return _must(len(listed(value, number)) == 2, tuple(value), "two numbers, x and y")
+    """Two numbers, not far outside of every picture."""
+    return _must(len(listed(value, _place)) == 2, tuple(value), "two numbers, x and y")
+
+
+def _place(value: Any) -> float:
+    return _must(abs(number(value)) <= rle.MAX_SIDE, value, "a place in a picture")
 
 
 def labelled_points(value: Any) -> tuple[Any, ...]:
@@ -60,7 +70,7 @@ def labelled_points(value: Any) -> tuple[Any, ...]:
 
 
 def _labelled_point(value: Any) -> tuple[Any, ...]:
-    three = listed(value, number)
+    three = listed(value, _place)
     return _must(len(three) == 3 and three[2] in (0, 1), three, "x, y and a label, 1 or 0")
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from aas.geometry import map_on_image, peak_xy, scaled_view
 from aas.maps.mean import without_token_mean
+from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps
 from aas.view import shapes
 from aas.view.colours import BLACK, WHITE
@@ -24,7 +25,7 @@ PEAK_RGB, GREY = (0x00, 0xC8, 0xFF), (0x6E, 0x6E, 0x6E)
 
 
 def draw(image: np.ndarray, answer: Answer, attention: AttentionMaps, title: str = "") -> Image.Image:
-    """RGB: for each token the photograph twice, under its raw map and under the map minus the mean of all tokens.
+    """RGB: for each token the photograph twice, under its raw map and under the map minus the answer's mean.
 
     `image` uint8 [H, W, 3] RGB. Every map has its own scale: the colour bar runs from the first to the last number
     under the picture. The number beside the word is the share of the token's attention that went to the image. The blue
@@ -35,7 +36,7 @@ def draw(image: np.ndarray, answer: Answer, attention: AttentionMaps, title: str
     photo = np.asarray(shown_image(image, size_hw).convert("L").convert("RGB"), np.float32) * GREY_SHARE
     scale_xy = size_hw[1] / image.shape[1], size_hw[0] / image.shape[0]
     view = scaled_view(attention.view, scale_xy)
-    both = np.stack([maps, without_token_mean(maps)], axis=1)[:MAX_TOKENS]
+    both = np.stack([maps, without_token_mean(maps, tokens_of_answer(answer))], axis=1)[:MAX_TOKENS]
     tiles = [
         _tile(photo, [map_on_image(grid_map, view, size_hw) for grid_map in pair], label, float(pair[0].sum()))
         for pair, label in zip(both, token_labels(answer), strict=False)

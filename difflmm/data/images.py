@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import gather_object
 from PIL import Image
 from tqdm import tqdm
 
-from difflmm.data.pixels import FORMATS, upright_rgb
+from difflmm.data.pixels import deep_colour, opened, upright_rgb
 from difflmm.data.rows import Row, Skipped
+
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class ImageError(ValueError):
@@ -21,19 +22,34 @@ class ImageError(ValueError):
 
 def read_image(path: Path) -> Image.Image:
     """Upright, RGB, white behind what is transparent. Raises ImageError for what is missing, broken or cut off."""
+    _must_be_file(path)
     return _read(path, path)
 
 
-def _read(path: Path, source: Any) -> Image.Image:
+def _must_be_file(path: Path) -> None:
+    """To read from a named pipe would wait for ever."""
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+
+
+def _read(path: Path, source: Path | BytesIO) -> Image.Image:
     """`source`: the file, or where its bytes are."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with opened(source, path.name) as image:
             image.seek(0)
-            image.load()
-            return Image.fromarray(upright_rgb(image))
+            return Image.fromarray(upright_rgb(deep_colour(image, source) or image))
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except ImportError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise ImageError(f"{path}: not an image, broken or cut off ({error})") from error
 
 
@@ -57,12 +73,15 @@ def check_images(
 
 def _digest_or_error(path: Path) -> tuple[str, str]:
     try:
+        _must_be_file(path)
         content = path.read_bytes()
         _read(path, BytesIO(content))
     except OSError as error:
         return "", f"{path}: {(error.strerror or str(error)).lower()}"
     except ImageError as error:
         return "", str(error)
+    except ValueError:  # a zero byte, half a character
+        return "", f"{str(path)!a}: not a file's name"
     return hashlib.sha256(content).hexdigest(), ""
 
 

@@ -1,16 +1,86 @@
-"""Which image files are opened, and how their pixels become RGB: the rules of `aas.images.files`, word for word.
+"""Which image files are opened, and how their pixels become RGB: the rules of `aas.images.pixels`, word for word.
 
 This package never imports aas; a test holds both to the same words, so that a model is trained on what it is shown
 later.
 """
 
+import io
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 # Pixels only: of what Pillow opens, some run another program (EPS) or go on to another library's parser.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "DIB")
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm",
+            ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpc", ".j2c", ".jpf", ".jpx", ".tga"}  # fmt: skip
+# ISO's media files, by the brands that they name: the package that reads them, and what they are called.
+AVIF, HEIF = ("pillow_avif", {".avif", ".avifs"}), ("pillow_heif", {".heic", ".heif", ".hif"})
+AVIF_BRANDS, HEIF_BRANDS = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 DEEP_TOPS = (1, 255, 1023, 4095, 16383, 65535)  # white in float, and in 8 to 16 bits
+ORIENTATION = 0x0112  # of EXIF
 NARROW = 8  # values that use a smaller part of their range than one in so many are stretched
+
+
+def known_suffixes() -> set[str]:
+    """Of the files that are looked at in folders: those of the formats that can be read here."""
+    avif = AVIF[1] if features.check("avif") or find_spec(AVIF[0]) else set()
+    return SUFFIXES | avif | (HEIF[1] if find_spec(HEIF[0]) else set())
+
+
+def opened(source: Path | io.BytesIO, name: str) -> Image.Image:
+    """A picture of the formats above, told by its bytes; no pixel is decoded yet. Raises what Pillow does, and
+    ImportError, with what to install, where a package is missing."""
+    start, end = _ends(source)
+    formats: tuple[str, ...] = FORMATS
+    if start[4:8] == b"ftyp":
+        brands = {start[i : i + 4] for i in range(8, min(len(start), int.from_bytes(start[:4])), 4)}
+        if brands & AVIF_BRANDS and not features.check("avif"):
+            _load(AVIF[0], "AVIF")
+        elif brands & HEIF_BRANDS and not brands & AVIF_BRANDS:
+            _load(HEIF[0], "HEIC").register_heif_opener()
+            formats = ("HEIF",)
+    elif end.endswith(TGA_FOOTER) or name.lower().endswith(".tga"):  # which has no mark at its beginning
+        formats = (*FORMATS, "TGA")
+    return Image.open(source, formats=formats)
+
+
+def _ends(source: Path | io.BytesIO) -> tuple[bytes, bytes]:
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.getbuffer()) as file:
+        start = file.read(512)
+        file.seek(-min(len(TGA_FOOTER), file.seek(0, 2)), 2)
+        return start, file.read()
+
+
+def _load(package: str, kind: str) -> ModuleType:
+    try:
+        return import_module(package)
+    except ImportError as error:
+        name = package.replace("_", "-")
+        raise ImportError(f"{kind} needs the package {name}: pip install {name}") from error
+
+
+def deep_colour(image: Image.Image, source: Path | io.BytesIO) -> Image.Image | None:
+    """A picture of more than 8 bits a colour that uses a part of their range only, in 8 bits; None of any other. Pillow
+    keeps the upper 8 bits, which makes 12 in 16 dark. `image`: not decoded yet."""
+    if image.mode not in ("RGB", "RGBA", "LA") or ";16" not in repr(getattr(image, "tile", ())):
+        return None
+    content = source.read_bytes() if isinstance(source, Path) else source.getbuffer()
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels[..., :3].max() > DEEP_TOPS[-2]:
+        return None
+    colours = _grey_to_uint8(pixels[..., 2::-1])
+    if pixels.shape[2] == 4:
+        colours = np.dstack([colours, (pixels[..., 3] // 257).astype(np.uint8)])
+    found, exif = Image.fromarray(colours), Image.Exif()
+    exif[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    found.info["exif"] = exif.tobytes()
+    return found
 
 
 def upright_rgb(image: Image.Image) -> np.ndarray:

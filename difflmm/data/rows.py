@@ -5,6 +5,7 @@ text only.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from difflmm.processor import IMAGE_TOKEN
+
+HALF = re.compile("[\ud800-\udfff]")  # what is left where a text was cut in the middle of an emoji
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def _read_list(path: Path) -> list[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. data is a JSON list of conversations in LLaVA's format.")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # programs on Windows begin with a mark
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}).") from error
     if not isinstance(found, list):
@@ -79,16 +82,21 @@ def _row(index: int, name: str, content: Any, images: Path | None, plain: bool) 
 
 def _texts(turns: list[Any]) -> list[str]:
     """What is said, in turns; an answer before the first question is left out, as LLaVA does."""
-    if not all(
-        isinstance(t, dict) and t.get("from") in ("human", "gpt") and isinstance(t.get("value"), str) for t in turns
-    ):
-        raise ValueError('a turn is not {"from": "human" or "gpt", "value": text}')
+    for turn in turns:
+        if not isinstance(turn, dict) or "from" not in turn:
+            raise ValueError("a turn does not say who it is from")
+        if turn["from"] not in ("human", "gpt"):
+            raise ValueError(f"a turn is from {str(turn['from'])[:20]!r}, not from human or gpt")
+        if not isinstance(turn.get("value"), str):
+            raise ValueError("a turn's value is no text")
     if turns and turns[0]["from"] == "gpt":
         turns = turns[1:]
     if not turns or [turn["from"] for turn in turns] != ["human", "gpt"] * (len(turns) // 2):
         raise ValueError("human and gpt do not take turns")
     if not all(turn["value"].strip() for turn in turns):
         raise ValueError("a turn is empty")
+    if any(HALF.search(turn["value"]) for turn in turns):
+        raise ValueError("a turn holds half a character, a lone surrogate")
     return [turn["value"] for turn in turns]
 
 

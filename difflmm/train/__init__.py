@@ -1,7 +1,8 @@
 """Training in two stages, on transformers' Trainer and peft: the projector first, then a LoRA on the LLM with it.
 
 folder.py is the folder of a run, arguments.py the recipe as the Trainer's arguments, inputs.py what is trained on,
-adapter.py the model and what of it is trained, trainer.py the steps.
+adapter.py the model and what of it is trained, sources.py whether a run goes on with what it began with, trainer.py the
+steps.
 """
 
 from pathlib import Path
@@ -11,11 +12,13 @@ from transformers import set_seed
 
 from difflmm.data.batches import Collator
 from difflmm.data.rows import summary
+from difflmm.files import check_writable
 from difflmm.recipe import Recipe
 from difflmm.train.adapter import save, starting_model, with_adapter
 from difflmm.train.arguments import training_arguments
 from difflmm.train.folder import checked_checkpoint, note
 from difflmm.train.inputs import conversations, usable_rows, with_synthetic
+from difflmm.train.sources import check_sources, note_sources, sources_of
 from difflmm.train.trainer import StageTrainer
 
 
@@ -27,6 +30,7 @@ def train(recipe: Recipe) -> Path:
     data or a checkpoint that cannot be used.
     """
     last = checked_checkpoint(recipe)
+    check_writable(recipe.out)
     arguments = training_arguments(recipe)
     set_seed(recipe.seed)
     plan = with_synthetic(recipe, arguments) if recipe.synthetic else recipe
@@ -37,8 +41,11 @@ def train(recipe: Recipe) -> Path:
     skipped += data.skipped
     if not len(data):
         raise ValueError(f"{plan.data}: no row can be used. {summary(skipped)}")
+    sources = sources_of(plan, model, processor, data)
+    check_sources(recipe.out, last, sources)
     if arguments.should_save:
         note(recipe, skipped, len(data))
+        note_sources(recipe.out, sources)
     set_seed(recipe.seed)  # the LoRA begins the same, whatever was done before
     adapted = with_adapter(model, plan)
     arguments.ddp_find_unused_parameters = any(row.image is None for row in data.rows)

@@ -16,6 +16,7 @@ from difflmm.data.tokens import RowTokenizer
 from difflmm.recipe import Recipe
 
 LEAST_TEXT = 32  # tokens that a conversation needs beside its image
+NO_IMAGE = "no image, and stage 1 trains nothing but what reads images"
 
 
 def with_synthetic(recipe: Recipe, arguments: TrainingArguments) -> Recipe:
@@ -37,14 +38,21 @@ def with_synthetic(recipe: Recipe, arguments: TrainingArguments) -> Recipe:
 
 def usable_rows(recipe: Recipe, arguments: TrainingArguments) -> tuple[list[Row], list[Skipped], dict[Path, str]]:
     """Rows of `recipe.data` whose image can be read, the others, and each image's SHA-256. Raises ValueError or
-    FileNotFoundError where there is no row to train on."""
+    FileNotFoundError where there is no row to train on.
+
+    In stage 1 rows without an image are left out: a batch of them alone has no gradient.
+    """
     assert recipe.data is not None  # a Recipe has it, or is synthetic
-    rows, malformed = read_rows(recipe.data, recipe.images, recipe.template == "plain")
+    rows, skipped = read_rows(recipe.data, recipe.images, recipe.template == "plain")
+    if recipe.stage == 1:
+        skipped += [Skipped(row.index, row.id, NO_IMAGE) for row in rows if row.image is None]
+        rows = [row for row in rows if row.image is not None]
     n_threads = max(1, recipe.workers)
     rows, broken, digests = check_images(rows, n_threads, arguments.process_index, arguments.world_size)
+    skipped = sorted(skipped + broken, key=lambda each: each.index)
     if not rows:
-        raise ValueError(f"{recipe.data}: no row can be used. {summary(malformed + broken)}")
-    return rows, malformed + broken, digests
+        raise ValueError(f"{recipe.data}: no row can be used. {summary(skipped)}")
+    return rows, skipped, digests
 
 
 def conversations(

@@ -40,6 +40,16 @@ class StageTrainer(Trainer):
         self.add_callback(Progress)
         self.add_callback(LogFile(recipe.out / LOG))
 
+    def training_step(self, *of_trainer: Any, **kwargs: Any) -> Tensor:
+        """ValueError where the loss is no number: nothing that comes after it, or is saved, would be of use."""
+        loss = super().training_step(*of_trainer, **kwargs)
+        if not loss.isfinite():
+            raise ValueError(
+                f"The loss of step {self.state.global_step + 1} is {loss.item()}: try precision: float32, a lower "
+                f"learning rate, or max_grad_norm. Checkpoints in {self.args.output_dir} are of steps before it."
+            )
+        return loss
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW: of projector and captioner, which are always trained, and of the LoRA, if there is one."""
         if self.optimizer is None:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         self.n += 1
-        torch._foreach_lerp_(self.weights, self.parameters, 1 - min(self.decay, self.n / (self.n + 10)))
+        torch._foreach_lerp_(self.weights, list[Tensor](self.parameters), 1 - min(self.decay, self.n / (self.n + 10)))
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -75,7 +76,7 @@ def run_phase(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     average = Average(parameters, decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: cosine(s, n_steps, min(100, n_steps // 10)))
-    state = {"optimizer": optimizer, "average": average, "scheduler": scheduler}
+    state: dict[str, Any] = {"optimizer": optimizer, "average": average, "scheduler": scheduler}
     path, log, first = work / f"{name}.pt", [], 0
     if path.exists():
         saved = torch.load(path, weights_only=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
+from aas.images.pixels import opened
 
 SIZE = 512
 MASK_STRIDE, SEMANTIC_STRIDE = 2, 8
@@ -65,7 +66,8 @@ class Example:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"))
+    with opened(path, path.name) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def read_other_masks(data_dir: Path) -> list[Photograph]:

@@ -40,6 +40,9 @@ from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
 from split import default_data_dir
 from torch import Tensor, nn
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from aas.lmms.embedded import MobileTower
 
 N_FROZEN_BLOCKS = 7  # of EfficientNet-Lite2: what sees edges and colours, and the dearest to train
 
@@ -71,11 +74,11 @@ class Run:
         )
 
     @property
-    def tower(self) -> nn.Module:
+    def tower(self) -> MobileTower:
         return self.model.model.vision_tower
 
     @property
-    def projector(self) -> nn.Module:
+    def projector(self) -> LlavaMultiModalProjector:
         return self.model.model.multi_modal_projector
 
     @property
@@ -177,6 +180,7 @@ class Run:
                 seen = self.tower(batch.pixels).last_hidden_state
             cells = self.projector(seen)
             hidden, maps = text_forward(self.model, batch, cells)
+            assert maps is not None
             return {
                 "token": token_loss(self.model, hidden, batch, 0.05),
                 "word": args.word_weight

@@ -282,6 +282,7 @@ class Trainee(nn.Module):
         """The first and last masks of some prompts, redrawn; where a mask is not of the instance its edges are not
         its business."""
         k = PROMPTS_REDRAWN
+        assert self.model.edges is not None
         features = self.model.edge_features(batch.pixels, embeddings)
         redrawn = self.model.edges(logits[:, :k, ::LAST], features)
         target = batch.fine[:, :k, None].expand_as(redrawn)

@@ -1,0 +1,57 @@
+"""What a model is asked, and how."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from aas.capture import MEAN_OF_ALL, Selection
+from aas.choices import Alignment
+from aas.lmms.grids import TokenGrid
+from aas.lmms.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image and question, ready for the model: tensors of a batch of one, on the CPU, not yet padded."""
+
+    question: str
+    inputs: dict[str, Tensor]
+    grids: tuple[TokenGrid, ...]
+    answer_ids: Tensor | None = None  # int64 [T]: given, not to be generated
+
+    @property
+    def n_answer(self) -> int:
+        """Tokens of the given answer."""
+        return 0 if self.answer_ids is None else len(self.answer_ids)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and the given answer."""
+        return self.inputs["input_ids"].shape[1] + self.n_answer
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How to ask, and what to keep of the attention.
+
+    `max_new_tokens`: the model's own limit if None. Greedy without `sampling`. `view`: name of the grid whose maps are
+    wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture. `seed`: of every
+    image's own generators, for the tokens that are drawn and for the noise of an encoder that needs some.
+    """
+
+    max_new_tokens: int | None = None
+    sampling: Sampling | None = None
+    selection: Selection = MEAN_OF_ALL
+    alignment: Alignment = "predict"
+    view: str | None = None
+    seed: int = 0
+
+
+DEFAULT_OPTIONS = AskOptions()
+
+
+def messages(question: str, **image: Image.Image) -> list[dict[str, Any]]:
+    """A question about an image, as chat templates take it."""
+    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": question}]}]
