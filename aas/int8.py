@@ -1,8 +1,9 @@
 """Matrices in 8 bits on the disk, a quarter of float32: whole numbers and a scale for each output channel. In use they
 are what they were, rounded.
 
-Of the embedded LMM that changes no map by more than 0.6 % of its peak (six photographs). Kernels stay in 16 bits: convolutions whose norms
-are folded into them differ so much inside a channel that 8 bits turn the tower's features (cosine 0.92).
+Of the embedded LMM that changes no map by more than 0.6 % of its peak (six photographs). Kernels stay in 16 bits:
+convolutions whose norms are folded into them differ so much inside a channel that 8 bits turn the tower's features
+(cosine 0.92).
 """
 
 from collections.abc import Mapping
