@@ -8,7 +8,14 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 INDEX = ".index.json"  # lists the shards of the file that it is named after
-MODEL_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+INT8_FILE = "model_int8.safetensors"  # see aas.int8
+MODEL_FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    INT8_FILE,
+)
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 SETTINGS = ("config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
            "video_preprocessor_config.json", "tokenizer_config.json", "adapter_config.json", "special_tokens_map.json",

@@ -73,7 +73,7 @@ def unknown_lmm(model_type: str, reason: str) -> ValueError:
 
 # model_type of config.json -> class of the segmenter; the hub's SAM 2 and SAM 3 folders are those of the video models
 SEGMENTERS = {
-    "embedded_sam": "aas.segmenters.sam:SamSegmenter",
+    "embedded_sam": "aas.segmenters.embedded:EmbeddedSegmenter",
     "sam": "aas.segmenters.sam:SamSegmenter",
     "sam_hq": "aas.segmenters.sam_hq:SamHQSegmenter",
     "sam2": "aas.segmenters.sam2:Sam2Segmenter",

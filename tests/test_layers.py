@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"choices", "spellings", "text"},
     {"loading", "model_files"},
-    {"records", "registry", "paths", "devices", "mobilenet", "images", "rle", "version", "progress"},
+    {"records", "registry", "paths", "devices", "backbones", "int8", "images", "rle", "version", "progress"},
     {"geometry", "capture", "maps", "phrases"},
     {"store"},
     {"presets", "view", "segmenters", "datasets", "metrics"},

@@ -19,7 +19,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from aas import capture
+from aas import capture, int8
 from aas.capture import AttentionCapture, CaptureError, FirstKeys, Selection, Watch
 from aas.choices import Alignment
 from aas.lmms.collation import collate, sequence_keys
@@ -80,9 +80,8 @@ class LMM(ABC):
         cls.check_template(processor, source)
         if Path(source).is_dir():
             weight_files(Path(source))
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
+        options["ignore_mismatched_sizes"] = True
+        model, info = int8.from_pretrained(AutoModelForImageTextToText, source, revision, **options)
         if info["mismatched_keys"]:
             name, there, wanted = sorted(info["mismatched_keys"])[0]
             raise ValueError(

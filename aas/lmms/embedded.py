@@ -1,4 +1,4 @@
-"""The embedded LMM: transformers' own LLaVA whose vision encoder is a MobileNetV2.
+"""The embedded LMM: transformers' own LLaVA whose vision encoder is a small convolutional one.
 
 Importing this file registers the tower with AutoConfig and AutoModel, so that
 `LlavaForConditionalGeneration.from_pretrained` finds it.
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from aas.mobilenet import CHANNELS, MobileNetV2
+from aas.backbones import ARCHITECTURES, Backbone, BackboneName
 
 STRIDE = 32
 
@@ -19,6 +19,7 @@ class MobileTowerConfig(PreTrainedConfig):
     """`image_size` in pixels, a multiple of 32: the grid is image_size / 32 on both sides."""
 
     model_type = "aas_mobile_tower"
+    backbone: BackboneName = "mobilenet_v2"
     image_size: int = 384
     position_dim: int = 64
 
@@ -27,9 +28,15 @@ class MobileTowerConfig(PreTrainedConfig):
         return STRIDE
 
     @property
+    def n_channels(self) -> int:
+        """Channels of a cell that come from the photograph: the last layer, the 2 x 2 stride-16 cells under it."""
+        channels = ARCHITECTURES[self.backbone].channels
+        return channels[32] + 4 * channels[16]
+
+    @property
     def hidden_size(self) -> int:
-        """Channels of a cell: the last layer, the 2 x 2 stride-16 cells under it, and its learned position."""
-        return CHANNELS[32] + 4 * CHANNELS[16] + self.position_dim
+        """Channels of a cell with its learned position."""
+        return self.n_channels + self.position_dim
 
 
 class MobileTower(PreTrainedModel):
@@ -41,15 +48,14 @@ class MobileTower(PreTrainedModel):
     config: MobileTowerConfig
     config_class = MobileTowerConfig
     main_input_name = "pixel_values"
-    _no_split_modules = ["MobileNetV2"]
+    _no_split_modules = ["Backbone"]
 
     def __init__(self, config: MobileTowerConfig):
         super().__init__(config)
-        self.backbone = MobileNetV2()
-        n_channels = CHANNELS[32] + 4 * CHANNELS[16]
+        self.backbone = Backbone(config.backbone)
         # Brings every channel to zero mean and unit variance; set from the training photographs.
-        self.scale = nn.Parameter(torch.ones(n_channels))
-        self.shift = nn.Parameter(torch.zeros(n_channels))
+        self.scale = nn.Parameter(torch.ones(config.n_channels))
+        self.shift = nn.Parameter(torch.zeros(config.n_channels))
         self.position = nn.Parameter(torch.zeros((config.image_size // STRIDE) ** 2, config.position_dim))
         self.post_init()
 

@@ -1,10 +1,16 @@
 """The embedded segmenter: SAM's prompt encoder and mask decoder on a small image encoder.
 
 `EmbeddedSamModel` is transformers' SamModel (Kirillov et al. 2023, arXiv 2304.02643) with its ViT replaced
-by MobileNetV2 and a neck; prompts, masks and scores go through the very same classes.
+by a convolutional one and a neck; prompts, masks and scores go through the very same classes. With `edge_width` the
+masks are then redrawn twice as fine, beside what the photograph shows at that size.
 `scripts/embedded/train_segmenter.py` made the weights.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
@@ -17,6 +23,7 @@ from transformers import (
     SamPromptEncoderConfig,
 )
 from transformers.models.sam.modeling_sam import (
+    SamImageSegmentationOutput,
     SamLayerNorm,
     SamMaskDecoder,
     SamPositionalEmbedding,
@@ -25,7 +32,10 @@ from transformers.models.sam.modeling_sam import (
     SamVisionEncoderOutput,
 )
 
-from aas.mobilenet import CHANNELS, MobileNetV2
+from aas.backbones import Backbone, BackboneName
+from aas.segmenters.sam import SamSegmenter
+from aas.segmenters.sam_records import SamEmbedding
+from aas.segmenters.specks import without_specks
 
 
 class EmbeddedSamVisionConfig(PreTrainedConfig):
@@ -34,10 +44,12 @@ class EmbeddedSamVisionConfig(PreTrainedConfig):
     model_type = "embedded_sam_vision"
     base_config_key = "vision_config"
 
+    backbone: BackboneName = "mobilenet_v2"
     image_size: int = 512
     patch_size: int = 16
     output_channels: int = 128
     num_neck_blocks: int = 3
+    edge_width: int = 0  # channels of the branch that redraws edges; 0: none
     num_pos_feats: int = 64
     scale: float = 1.0
 
@@ -68,7 +80,7 @@ class NeckBlock(nn.Module):
 
 
 class EmbeddedSamVisionEncoder(nn.Module):
-    """Photograph to image embedding: MobileNetV2, and a neck that gathers its strides at stride 16.
+    """Photograph to image embedding: a backbone, and a neck that gathers its strides at stride 16.
 
     Strides 4 and 8 are folded into the cells (a strided convolution keeps where inside a cell an edge is,
     which the decoder needs to draw it); stride 32 and the mean of the image say what the thing is.
@@ -77,12 +89,13 @@ class EmbeddedSamVisionEncoder(nn.Module):
     def __init__(self, config: EmbeddedSamVisionConfig):
         super().__init__()
         width = config.output_channels
-        self.backbone = MobileNetV2()
-        self.from_stride_4 = nn.Conv2d(CHANNELS[4], width, 4, stride=4)
-        self.from_stride_8 = nn.Conv2d(CHANNELS[8], width, 2, stride=2)
-        self.from_stride_16 = nn.Conv2d(CHANNELS[16], width, 1)
-        self.from_stride_32 = nn.Conv2d(CHANNELS[32], width, 1)
-        self.from_image = nn.Conv2d(CHANNELS[32], width, 1)
+        self.backbone = Backbone(config.backbone)
+        channels = self.backbone.channels
+        self.from_stride_4 = nn.Conv2d(channels[4], width, 4, stride=4)
+        self.from_stride_8 = nn.Conv2d(channels[8], width, 2, stride=2)
+        self.from_stride_16 = nn.Conv2d(channels[16], width, 1)
+        self.from_stride_32 = nn.Conv2d(channels[32], width, 1)
+        self.from_image = nn.Conv2d(channels[32], width, 1)
         self.norm = SamLayerNorm(width, data_format="channels_first")
         self.blocks = nn.Sequential(*(NeckBlock(width) for _ in range(config.num_neck_blocks)))
         self.norm_out = SamLayerNorm(width, data_format="channels_first")
@@ -101,8 +114,36 @@ class EmbeddedSamVisionEncoder(nn.Module):
         return SamVisionEncoderOutput(last_hidden_state=self.norm_out(self.blocks(self.norm(x))))
 
 
+class EdgeBranch(nn.Module):
+    """Redraws masks at stride 2, where the decoder's are at stride 4: a correction of their logits, at first zero."""
+
+    def __init__(self, embedding_width: int, width: int):
+        super().__init__()
+        self.from_pixels = nn.Sequential(nn.Conv2d(3, width, 4, stride=2, padding=1), nn.GELU())
+        self.from_embedding = nn.Conv2d(embedding_width, width, 1)
+        self.from_logits = nn.Conv2d(1, width, 5, padding=2)
+        self.filters = nn.ModuleList(nn.Conv2d(width, width, 5, padding=2, groups=width) for _ in range(2))
+        self.mixes = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(2))
+        self.to_logits = nn.Conv2d(width, 1, 3, padding=1)
+
+    def features(self, pixel_values: Tensor, embeddings: Tensor) -> Tensor:
+        """Once a photograph: pixels [B, 3, S, S] and the embedding [B, C, S/16, S/16] -> [B, width, S/2, S/2]."""
+        fine = self.from_pixels(pixel_values)
+        return fine + F.interpolate(self.from_embedding(embeddings), fine.shape[-2:], mode="bilinear")
+
+    def forward(self, logits: Tensor, features: Tensor) -> Tensor:
+        """`logits` [B, P, K, S/4, S/4] of P prompts, `features` [B, width, S/2, S/2] -> [B, P, K, S/2, S/2]."""
+        n_masks = logits.shape[1] * logits.shape[2]
+        coarse = F.interpolate(logits.flatten(0, 2)[:, None], scale_factor=2, mode="bilinear")
+        # Far from the edge a logit's size says nothing of where the edge is.
+        x = self.from_logits(torch.tanh(coarse / 4)) + features.repeat_interleave(n_masks, 0)
+        for depthwise, mix in zip(self.filters, self.mixes, strict=True):
+            x = x + mix(F.gelu(depthwise(x)))
+        return (coarse + self.to_logits(F.gelu(x)))[:, 0].unflatten(0, logits.shape[:3])
+
+
 class EmbeddedSamModel(SamModel):
-    """SamModel with `EmbeddedSamVisionEncoder`; `forward`, `from_pretrained` and the rest are SamModel's."""
+    """SamModel with `EmbeddedSamVisionEncoder` and, where the configuration has one, an `EdgeBranch`."""
 
     config_class = EmbeddedSamConfig
 
@@ -114,7 +155,51 @@ class EmbeddedSamModel(SamModel):
         self.prompt_encoder = SamPromptEncoder(config)
         config.mask_decoder_config._attn_implementation = config._attn_implementation
         self.mask_decoder = SamMaskDecoder(config.mask_decoder_config)
+        vision = config.vision_config
+        self.edges = EdgeBranch(vision.output_channels, vision.edge_width) if vision.edge_width else None
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if self.edges is not None and module is self.edges.to_logits:
+            nn.init.zeros_(module.weight)
+
+    def edge_features(self, pixel_values: Tensor, image_embeddings: Tensor) -> Tensor | None:
+        """What `forward` needs beside the embeddings to redraw edges; None without an edge branch."""
+        return self.edges.features(pixel_values, image_embeddings) if self.edges is not None else None
+
+    def forward(
+        self, pixel_values: Tensor | None = None, *, edge_features: Tensor | None = None, **kwargs: Any
+    ) -> SamImageSegmentationOutput:
+        """SamModel's, with masks at stride 2 where there is an edge branch; with `image_embeddings` it needs their
+        `edge_features`."""
+        if self.edges is None:
+            return super().forward(pixel_values, **kwargs)
+        if pixel_values is not None:
+            kwargs["image_embeddings"] = self.get_image_embeddings(pixel_values)
+            edge_features = self.edge_features(pixel_values, kwargs["image_embeddings"])
+        if edge_features is None:
+            raise ValueError("image_embeddings come with edge_features, of the model's own method.")
+        output = super().forward(**kwargs)
+        output.pred_masks = self.edges(output.pred_masks, edge_features)
+        return output
+
+
+class EmbeddedSegmenter(SamSegmenter):
+    """`SamSegmenter` around an `EmbeddedSamModel`; its masks are drawn without specks."""
+
+    def image_features(self, pixels: Tensor) -> Sequence[Tensor]:
+        embeddings = self.model.get_image_embeddings(pixels)
+        edges = self.model.edge_features(pixels, embeddings)
+        return [embeddings] if edges is None else [embeddings, edges]
+
+    def decoder_features(self, features: Sequence[Tensor]) -> dict[str, Any]:
+        embeddings, *edges = features
+        return {"image_embeddings": embeddings} | ({"edge_features": edges[0]} if edges else {})
+
+    def _upscaled(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
+        masks = super()._upscaled(logits, embedding)
+        return np.stack([without_specks(mask) for mask in masks]) if len(masks) else masks
 
 
 AutoConfig.register(EmbeddedSamConfig.model_type, EmbeddedSamConfig)

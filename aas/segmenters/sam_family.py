@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForMaskGeneration, PreTrainedModel, SamImageProcessorPil
 
-from aas import devices
+from aas import devices, int8
 from aas.model_files import check_processor, weight_files
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.pixel_settings import pixel_statistics
@@ -63,9 +63,7 @@ class SamFamily(Segmenter):
         # The same settings for all families; the processor classes themselves need torchvision for some.
         settings, _ = SamImageProcessorPil.get_image_processor_dict(source, revision=revision)
         mean, std = pixel_statistics(settings, source)
-        model, info = AutoModelForMaskGeneration.from_pretrained(
-            source, revision=revision, dtype=torch.float32, output_loading_info=True
-        )
+        model, info = int8.from_pretrained(AutoModelForMaskGeneration, source, revision, dtype=torch.float32)
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             names = sorted(info["missing_keys"])
             raise ValueError(f"{source} lacks {len(names)} of the segmenter's weights, the first is {names[0]}.")

@@ -4,12 +4,14 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from caption_questions import questions_of
+from spacy.language import Language
 from split import kept_out
 
 SIDE = 448  # photographs are held in memory stretched to a square of this side, in pixels
@@ -39,6 +41,7 @@ class Photo:
     pixels: np.ndarray
     captions: tuple[str, ...]
     categories: tuple[str, ...]
+    questions: tuple[tuple[str, str], ...] = ()  # with their answers
 
 
 def clean_caption(text: str) -> str:
@@ -92,12 +95,18 @@ def read_square(path: Path, side: int = SIDE) -> np.ndarray:
     return cv2.resize(pixels, (side, side), interpolation=interpolation)
 
 
+def load_captions(data_dir: Path) -> dict[int, list[str]]:
+    """COCO image id -> captions, of the photographs that are here."""
+    annotations = data_dir / "coco/annotations"
+    return _captions(annotations, "captions_subset_val2017.json") | _captions(
+        annotations, "captions_subset_train2017.json"
+    )
+
+
 def load_photos(data_dir: Path) -> tuple[list[Photo], list[Photo]]:
     """(for training, for choosing). The photographs for the figures are not read at all."""
     annotations = data_dir / "coco/annotations"
-    captions = _captions(annotations, "captions_subset_val2017.json") | _captions(
-        annotations, "captions_subset_train2017.json"
-    )
+    captions = load_captions(data_dir)
     categories = _category_names(annotations, "instances_subset_train2017.json")
     choose, figures = kept_out(data_dir)
     train: list[Photo] = []
@@ -117,10 +126,55 @@ def load_photos(data_dir: Path) -> tuple[list[Photo], list[Photo]]:
     return train, chosen
 
 
-def load_caption_text(data_dir: Path) -> list[str]:
-    """Captions of photographs that are not here, for language pre-training."""
-    texts = _captions(data_dir / "coco/annotations", "captions_val2017_text_only.json")
-    return [caption for captions in texts.values() for caption in captions]
+def caption_texts(data_dir: Path) -> list[str]:
+    """Every caption, of photographs that are here and of others; none of one that is kept out."""
+    here, others = load_captions(data_dir), _captions(data_dir / "coco/annotations", "captions_val2017_text_only.json")
+    left_out = {image_id for ids in kept_out(data_dir) for image_id in ids}
+    found = {image_id: texts for image_id, texts in (here | others).items() if image_id not in left_out}
+    return [text for texts in found.values() for text in texts]
+
+
+def _aokvqa(data_dir: Path) -> list[dict]:
+    with (data_dir / "coco_text/aokvqa_val.jsonl").open() as lines:
+        return [json.loads(line) for line in lines]
+
+
+def answered_questions(data_dir: Path, free: Collection[int]) -> dict[int, list[tuple[str, str]]]:
+    """A-OKVQA on the photographs `free`: COCO image id -> (question, the commonest answer or a reason)."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for record in _aokvqa(data_dir):
+        if record["coco_image_id"] in free:
+            (answer, _), *_ = Counter(record["direct_answers"]).most_common(1)
+            texts = [clean_caption(text) for text in (answer, *record["rationales"])]
+            found.setdefault(record["coco_image_id"], []).extend((record["question"], text) for text in texts)
+    return found
+
+
+def question_texts(data_dir: Path) -> list[str]:
+    """What A-OKVQA asks and answers about photographs that are not kept out, one text each."""
+    left_out = {image_id for ids in kept_out(data_dir) for image_id in ids}
+    fields = ("choices", "direct_answers", "rationales")
+    return [
+        text
+        for r in _aokvqa(data_dir)
+        if r["coco_image_id"] not in left_out
+        for text in (r["question"], *(text for name in fields for text in r[name]))
+    ]
+
+
+def free_to_train(data_dir: Path) -> set[int]:
+    """Photographs whose licence lets a model that ships learn from what was written about them later (4, 5, 7)."""
+    with (data_dir / "coco/MANIFEST.csv").open() as manifest:
+        return {int(row["image_id"]) for row in csv.DictReader(manifest) if row["licence_id"] in ("4", "5", "7")}
+
+
+def with_questions(photos: Sequence[Photo], pipeline: Language, data_dir: Path) -> list[Photo]:
+    """The photographs with the questions that their captions answer, and those of A-OKVQA where it may be used."""
+    asked = answered_questions(data_dir, free_to_train(data_dir))
+    texts = [(caption, photo.image_id) for photo in photos for caption in photo.captions]
+    for doc, image_id in pipeline.pipe(texts, as_tuples=True):
+        asked.setdefault(image_id, []).extend(questions_of(doc))
+    return [replace(photo, questions=tuple(dict.fromkeys(asked.get(photo.image_id, ())))) for photo in photos]
 
 
 def find_concepts(photos: Iterable[Photo], min_photos: int = 8) -> list[str]:

@@ -6,8 +6,8 @@ For each noun phrase of the answer: the category nearest to its root word by wor
 photograph's ground truth (an oracle, as in the reference; below --category-thresh the phrase is left out: 0.7, since
 vectors learned from captions find words of one scene similar, "street" and "bus" 0.5). A point is
 right when it lies in the union of that category's masks; a mask's IoU is its best with that union or with a single
-instance. All methods share answers, phrases and segmenter; they differ in the point alone. Intervals: 95 %, bootstrap
-over photographs.
+instance. All methods share answers, phrases and segmenter; they differ in the point alone. Boundary F: see boundary.py.
+Intervals: 95 %, bootstrap over photographs.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from answer_figures import answer_figures
+from boundary import boundary_f
 from pycocotools.coco import COCO
 from split import default_data_dir, kept_out
 from tqdm import tqdm
@@ -55,9 +57,12 @@ class Thing:
     instances: list[np.ndarray]
     union: np.ndarray
 
-    def iou(self, mask: np.ndarray) -> float:
+    def nearest(self, mask: np.ndarray) -> tuple[float, float]:
+        """IoU of `mask` with the union or the instance it is nearest to, and its boundary F with that one."""
         candidates = [self.union, *self.instances]
-        return max((mask & c).sum() / max((mask | c).sum(), 1) for c in candidates)
+        ious = [(mask & c).sum() / max((mask | c).sum(), 1) for c in candidates]
+        best = int(np.argmax(ious))
+        return float(ious[best]), boundary_f(mask, candidates[best])
 
 
 def things_in(coco: COCO, image_id: int) -> list[Thing]:
@@ -81,10 +86,11 @@ class Case:
     area: float
     hit: dict[str, bool]
     iou: dict[str, float]
+    boundary: dict[str, float]
 
 
 class Evaluation:
-    """Collects `cases`. `segments`: also their masks; without, they have no `iou`."""
+    """Collects `cases`. `segments`: also their masks; without, they have no `iou` and no `boundary`."""
 
     def __init__(
         self, grounder: Grounder, matcher: CategoryMatcher, threshold: float, seed: int, segments: bool = True
@@ -121,8 +127,9 @@ class Evaluation:
         for i, (phrase, thing) in enumerate(matched):
             mine = slice(i * len(METHODS), (i + 1) * len(METHODS))
             hit = {m: bool(thing.union[y, x]) for m, (x, y) in zip(METHODS, points[mine], strict=True)}
-            iou = {m: thing.iou(mask) for m, mask in zip(METHODS, masks[mine], strict=self.segments)}
-            self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou))
+            found = {m: thing.nearest(mask) for m, mask in zip(METHODS, masks[mine], strict=self.segments)}
+            iou, boundary = ({m: both[k] for m, both in found.items()} for k in (0, 1))
+            self.cases.append(Case(image_id, phrase.text, thing.name, float(thing.union.mean()), hit, iou, boundary))
 
     def _masks(self, pixels: np.ndarray, pointed: list[Pointed]) -> list[np.ndarray]:
         (embedding,) = self.grounder.segmenter.encode([pixels])
@@ -164,12 +171,13 @@ class Evaluation:
 
         figures: dict[str, dict[str, dict[str, float]]] = {}
         for method in METHODS:
-            hit, iou = partial(_hit_of, method), partial(_iou_of, method)
+            hit, iou, boundary = (partial(_value_of, field, method) for field in ("hit", "iou", "boundary"))
             figures[method] = {
                 "pointing": self.mean(hit),
                 "pointing_small": self.mean(hit, small),
                 "iou": self.mean(iou),
                 "iou_small": self.mean(iou, small),
+                "boundary": self.mean(boundary),
             }
         return figures
 
@@ -178,23 +186,19 @@ def _positive(points_xy: np.ndarray) -> Prompt:
     return Prompt(points_xy, np.ones(len(points_xy), np.int64))
 
 
-def _hit_of(method: str, case: Case) -> float:
-    return case.hit[method]
-
-
-def _iou_of(method: str, case: Case) -> float:
-    return case.iou[method]
+def _value_of(field: str, method: str, case: Case) -> float:
+    return getattr(case, field)[method]
 
 
 def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
     lines = [
-        "| point | on the right thing | of things < 30 % of the picture | mask IoU | of things < 30 % |",
-        "|---|---|---|---|---|",
+        "| point | on the right thing | of things < 30 % of the picture | mask IoU | of things < 30 % | boundary F |",
+        "|---|---|---|---|---|---|",
     ]
     for method, row in figures.items():
         cells = [
             f"{row[key]['mean']:.3f} [{row[key]['low']:.2f}, {row[key]['high']:.2f}]"
-            for key in ("pointing", "pointing_small", "iou", "iou_small")
+            for key in ("pointing", "pointing_small", "iou", "iou_small", "boundary")
         ]
         lines.append(f"| {METHODS[method]} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -225,11 +229,12 @@ def main() -> None:
     names = [category["name"] for category in coco.dataset["categories"]]
     matcher = CategoryMatcher(grounder.pipeline, names)
     own, given = (Evaluation(grounder, matcher, args.category_thresh, args.seed) for _ in range(2))
-    named, seconds = [], 0.0
+    named, answers, seconds = [], {}, 0.0
     for image_id, pixels, things in tqdm(photographs(coco, args.data, ids), total=len(ids), unit="photo"):
         started = time.perf_counter()
         answer, maps = grounder.lmm.ask(pixels, "Describe the image in detail.")
         seconds += time.perf_counter() - started
+        answers[image_id] = answer.text
         own.add(image_id, pixels, answer, maps, things)
         for phrase in noun_phrases(grounder.pipeline, answer):
             category = own.category_of(answer, phrase, names)
@@ -238,8 +243,10 @@ def main() -> None:
         for caption in captions.imgToAnns[image_id]:
             text = " ".join(caption["caption"].split())
             given.add(image_id, pixels, *grounder.lmm.ask(pixels, "Describe the image in detail.", text), things)
+    said = answer_figures(answers, {i: [c["caption"] for c in captions.imgToAnns[i]] for i in ids})
     result: dict[str, Any] = {
         "split": args.split,
+        "answers": said | {"texts": answers},
         "photographs": len(ids),
         "category_precision": float(np.mean(named)),
         "seconds_per_answer": seconds / len(ids),
@@ -250,6 +257,8 @@ def main() -> None:
         n, n_photos = len(evaluation.cases), len({case.image_id for case in evaluation.cases})
         print(f"\n{title}: {n} phrases of {n_photos} photographs ({args.split})\n\n{table(evaluation.figures())}")
     print(f"\nnamed categories that are there: {np.mean(named):.3f} of {len(named)}")
+    for name, figure in said.items():
+        print(f"{name}: {figure['mean']:.3f} [{figure['low']:.2f}, {figure['high']:.2f}]")
     if args.json:
         rows = {"own answers": own.cases, "given captions": given.cases}
         result["cases"] = {title: [vars(case) for case in cases] for title, cases in rows.items()}

@@ -1,4 +1,4 @@
-"""ImageNet weights for `aas.mobilenet.MobileNetV2`, read from Coral's int8 TFLite file (Apache-2.0).
+"""ImageNet weights for `aas.backbones.Backbone`, read from Coral's int8 TFLite file (Apache-2.0).
 
 The file holds the convolutions in the order of the network, batch norms folded, one scale per output
 channel: weight = (q - zero point) * scale.
@@ -11,7 +11,7 @@ import tflite
 import torch
 from torch import Tensor, nn
 
-from aas.mobilenet import MobileNetV2
+from aas.backbones import Backbone
 
 CONVOLUTIONS = (tflite.BuiltinOperator.CONV_2D, tflite.BuiltinOperator.DEPTHWISE_CONV_2D)
 
@@ -51,7 +51,7 @@ def read_convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:
     return convolutions
 
 
-def load_imagenet(backbone: MobileNetV2, path: Path) -> tuple[Tensor, Tensor]:
+def load_imagenet(backbone: Backbone, path: Path) -> tuple[Tensor, Tensor]:
     """Fill `backbone` in place; returns the classifier (weight [1001, 1280], bias [1001])."""
     *weights, (classifier, classifier_bias) = read_convolutions(path)
     layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]

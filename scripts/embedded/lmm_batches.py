@@ -1,17 +1,19 @@
 """Packed batches of augmented photographs with their captions, and which token belongs to which word."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from caption_data import WORD, Photo, augmented, concept_of, mirrored, word_target
-from lmm_model import N_CELLS, QUESTIONS, SIDE, to_pixels
+from lmm_model import AFTER, BEFORE, N_CELLS, QUESTIONS, SIDE, to_pixels
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 IGNORE = -100  # label of what is not predicted
+QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 
 
 class Words:
@@ -26,14 +28,14 @@ class Words:
         self.offsets = torch.tensor([0, *np.cumsum([len(word) for word in ids])[:-1]])
 
     def embeddings(self, table: Tensor) -> Tensor:
-        """Mean of a word's token embeddings, [n_concepts, width]."""
-        return F.embedding_bag(self.token_ids, table, self.offsets, mode="mean")
+        """Mean of a word's token embeddings without the mean of all tokens', [n_concepts, width].
 
-    def encode(self, caption: str, lower: bool = False) -> tuple[list[int], list[int]]:
-        """Token ids of ` caption</s>`, and for each token the concept of its word or -1."""
-        text = f" {caption}"
-        if lower:
-            text = text.lower().rstrip(".")
+        A language model's embeddings share a large common part, which says nothing of a word.
+        """
+        return F.embedding_bag(self.token_ids, table, self.offsets, mode="mean") - table.mean(0)
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids of the text and its end, and for each token the concept of its word or -1."""
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         concept_at = np.full(len(text), -1)
         for match in WORD.finditer(text):
@@ -42,14 +44,28 @@ class Words:
         return encoding["input_ids"] + [self.tokenizer.eos_token_id], [*concepts, -1]
 
 
+@dataclass(frozen=True)
+class Told:
+    """A question about a picture or, with `quarter` 0-3, about a quarter of it, and an answer.
+
+    `is_label`: the answer is learned; otherwise its words only have places.
+    """
+
+    question: str
+    answer: str
+    quarter: int = -1
+    is_label: bool = True
+
+
 @dataclass
 class Batch:
-    """One packed batch: a prompt with the image, then several answers that do not see each other.
+    """One packed batch: the beginning of a prompt and the image, then questions and answers that do not see each other.
 
     `ids`, `labels` (next token or IGNORE), `concepts` (of the next token, or -1), `quarter` (0-3, or -1 for the whole
-    picture), `segment` (0 prompt, 1.. answers, -1 padding), `position`: int64 [B, T], where T counts text only and
-    the image's cells stand before text position `image_at`. `targets` float [B, 4, n_concepts]; the first
-    `n_mosaics` pictures are mosaics, the others have one target, repeated.
+    picture), `segment` (0 beginning, 1.. questions and answers, -1 padding), `position`: int64 [B, T], where T counts
+    text only and the image's cells stand before text position `image_at`. `answer` bool [B, T]: rows that predict an
+    answer's tokens. `targets` float [B, 4, n_concepts]; the first `n_mosaics` pictures are mosaics, the others have
+    one target, repeated.
     """
 
     pixels: Tensor
@@ -59,49 +75,42 @@ class Batch:
     quarter: Tensor
     segment: Tensor
     position: Tensor
+    answer: Tensor
     image_at: int
     targets: Tensor
     n_mosaics: int
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> tuple[list[int], list[int]]:
-    before = tokenizer.encode("USER: ", add_special_tokens=False)
-    after = tokenizer.encode(f"\n{question} ASSISTANT:", add_special_tokens=False)
-    return [tokenizer.bos_token_id, *before], after
+    """Before and after the image."""
+    before, after = (tokenizer.encode(t, add_special_tokens=False) for t in (BEFORE, AFTER.format(question)))
+    return before, after
 
 
-def pack(answers: list[tuple[str, int]], words: Words, question: str, lower: bool, with_image: bool) -> dict:
-    """Text rows of one picture; `answers` are (caption, quarter)."""
-    before, after = prompt_ids(words.tokenizer, question)
-    prompt = before + after
-    n_prompt = len(prompt) + (N_CELLS if with_image else 0)
-    after_at = len(before) + (N_CELLS if with_image else 0)
-    row = {
-        "ids": list(prompt),
-        "labels": [IGNORE] * len(prompt),
-        "concepts": [-1] * len(prompt),
-        "quarter": [-1] * len(prompt),
-        "segment": [0] * len(prompt),
-        "position": [*range(len(before)), *range(after_at, n_prompt)],
-    }
-    for k, (caption, quarter) in enumerate(answers, start=1):
-        ids, concepts = words.encode(caption, lower)
-        # Every answer brings its own copy of the prompt's last token, whose row predicts the answer's first.
-        inputs = [prompt[-1], *ids[:-1]]
-        row["ids"] += inputs
-        row["labels"] += ids
-        row["concepts"] += concepts
-        row["quarter"] += [quarter] * len(ids)
-        row["segment"] += [k] * len(ids)
-        row["position"] += range(n_prompt - 1, n_prompt - 1 + len(ids))
-    # the shared prompt therefore ends one token earlier
-    drop = len(prompt) - 1
-    return {key: values[:drop] + values[drop + 1 :] for key, values in row.items()}
+def pack(told: Sequence[Told], words: Words) -> dict[str, list[int]]:
+    """Text rows of one picture."""
+    before, _ = prompt_ids(words.tokenizer, "")
+    n = len(before)
+    row = {"ids": [*before], "labels": [IGNORE] * n, "concepts": [-1] * n, "quarter": [-1] * n}
+    row |= {"segment": [0] * n, "position": [*range(n)], "answer": [False] * n}
+    for k, one in enumerate(told, start=1):
+        _, question = prompt_ids(words.tokenizer, one.question)
+        ids, concepts = words.encode(one.answer)
+        n_before = len(question) - 1  # the question's last row predicts the answer's first token
+        row["ids"] += question + ids[:-1]
+        row["labels"] += [IGNORE] * n_before + (ids if one.is_label else [IGNORE] * len(ids))
+        row["concepts"] += [-1] * n_before + concepts
+        row["answer"] += [False] * n_before + [True] * len(ids)
+        length = n_before + len(ids)
+        row["quarter"] += [one.quarter] * length
+        row["segment"] += [k] * length
+        row["position"] += range(n + N_CELLS, n + N_CELLS + length)
+    return row
 
 
 def collate(rows: list[dict], **rest: Any) -> Batch:
     length = max(len(row["ids"]) for row in rows)
-    fill = {"ids": 0, "labels": IGNORE, "concepts": -1, "quarter": -1, "segment": -1, "position": 0}
+    fill = {"ids": 0, "labels": IGNORE, "concepts": -1, "quarter": -1, "segment": -1, "position": 0, "answer": False}
     tensors: dict[str, Any] = {
         key: torch.tensor([row[key] + [value] * (length - len(row[key])) for row in rows])
         for key, value in fill.items()
@@ -110,53 +119,70 @@ def collate(rows: list[dict], **rest: Any) -> Batch:
 
 
 class PhotoBatches:
-    """Endless batches of augmented photographs: `n_mosaics` mosaics of four and `n_single` single ones."""
+    """Batches of augmented photographs by step: `n_mosaics` mosaics of four and `n_single` single ones.
+
+    A step's batch depends on `seed` and the step alone, so that a run which was stopped goes on with the same ones.
+    """
 
     def __init__(self, photos: list[Photo], words: Words, n_mosaics: int, n_single: int, seed: int):
         self.words, self.n_mosaics, self.n_single = words, n_mosaics, n_single
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rng = seed, np.random.default_rng(seed)
         self.photos = photos
         self.targets = np.stack([word_target(photo, words.concepts) for photo in photos])
-        self.captioned = [i for i, photo in enumerate(photos) if photo.captions]
-        self.queues: dict[bool, list[int]] = {True: [], False: []}
-        self.image_at = len(prompt_ids(words.tokenizer, "")[0])
+        # photographs with captions, and all: every one once before any comes twice
+        self.pools = {True: [i for i, photo in enumerate(photos) if photo.captions], False: list(range(len(photos)))}
+        self.per_step = {True: n_single, False: 4 * n_mosaics}
+        self.taken = {True: 0, False: 0}
 
     def _next(self, captioned: bool) -> int:
-        if not self.queues[captioned]:
-            pool = self.captioned if captioned else range(len(self.photos))
-            self.queues[captioned] = self.rng.permutation(pool).tolist()
-        return self.queues[captioned].pop()
+        pool = self.pools[captioned]
+        epoch, at = divmod(self.taken[captioned], len(pool))
+        self.taken[captioned] += 1
+        return int(np.random.default_rng([self.seed, epoch, captioned]).permutation(pool)[at])
 
-    def _captions(self, photo: Photo, flipped: bool, n: int) -> list[str]:
-        chosen = self.rng.permutation(len(photo.captions))[:n]
-        return [mirrored(photo.captions[i]) if flipped else photo.captions[i] for i in chosen]
+    def _told(self, photo: Photo, flipped: bool) -> list[Told]:
+        """Up to five captions and five of its questions."""
+        captions = [Told(str(self.rng.choice(QUESTIONS)), text) for text in self._some(photo.captions, 5)]
+        asked = [Told(question, answer) for question, answer in self._some(photo.questions, 5)]
+        return [replace(one, answer=mirrored(one.answer)) if flipped else one for one in captions + asked]
 
-    def _mosaic(self) -> tuple[np.ndarray, list[tuple[str, int]], np.ndarray]:
+    def _some(self, items: Sequence[Any], n: int) -> list[Any]:
+        return [items[i] for i in self.rng.permutation(len(items))[:n]]
+
+    def _mosaic(self) -> tuple[np.ndarray, list[Told], np.ndarray]:
         picture = np.empty((SIDE, SIDE, 3), np.uint8)
-        half, answers, targets = SIDE // 2, [], []
-        for quarter in range(4):
+        half, told, targets = SIDE // 2, [], []
+        for quarter, place in enumerate(QUARTERS):
             i = self._next(captioned=False)
             y, x = divmod(quarter, 2)
             pixels, flipped = augmented(self.photos[i].pixels, half, self.rng)
             picture[y * half : (y + 1) * half, x * half : (x + 1) * half] = pixels
-            answers += [(caption, quarter) for caption in self._captions(self.photos[i], flipped, 1)]
+            for text in self._some(self.photos[i].captions, 1):
+                told.append(Told(f"Describe the {place}.", mirrored(text) if flipped else text, quarter))
             targets.append(self.targets[i])
-        return picture, answers, np.stack(targets)
+        return picture, told, np.stack(targets)
 
-    def _single(self) -> tuple[np.ndarray, list[tuple[str, int]], np.ndarray]:
+    def _single(self) -> tuple[np.ndarray, list[Told], np.ndarray]:
         i = self._next(captioned=True)
         picture, flipped = augmented(self.photos[i].pixels, SIDE, self.rng)
-        answers = [(caption, -1) for caption in self._captions(self.photos[i], flipped, 5)]
-        return picture, answers, np.stack([self.targets[i]] * 4)
+        return picture, self._told(self.photos[i], flipped), np.stack([self.targets[i]] * 4)
 
-    def __call__(self) -> Batch:
+    def start(self, step: int) -> None:
+        self.rng = np.random.default_rng([self.seed, step])
+        self.taken = {pool: step * n for pool, n in self.per_step.items()}
+
+    def __call__(self, step: int) -> Batch:
+        self.start(step)
         samples = [self._mosaic() for _ in range(self.n_mosaics)] + [self._single() for _ in range(self.n_single)]
-        question = str(self.rng.choice(QUESTIONS))
-        lower = bool(self.rng.random() < 0.15)
-        return collate(
-            [pack(answers, self.words, question, lower, with_image=True) for _, answers, _ in samples],
-            pixels=to_pixels(np.stack([picture for picture, _, _ in samples])),
-            image_at=self.image_at,
-            targets=torch.from_numpy(np.stack([targets for _, _, targets in samples])),
-            n_mosaics=self.n_mosaics,
-        )
+        return batch_of(samples, self.words, self.n_mosaics)
+
+
+def batch_of(samples: list[tuple[np.ndarray, list[Told], np.ndarray]], words: Words, n_mosaics: int) -> Batch:
+    """Of (picture uint8 [SIDE, SIDE, 3], what is told of it, word targets float32 [4, n_concepts])."""
+    return collate(
+        [pack(told, words) for _, told, _ in samples],
+        pixels=to_pixels(np.stack([picture for picture, _, _ in samples])),
+        image_at=len(prompt_ids(words.tokenizer, "")[0]),
+        targets=torch.from_numpy(np.stack([targets for _, _, targets in samples])),
+        n_mosaics=n_mosaics,
+    )

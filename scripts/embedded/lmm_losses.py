@@ -1,7 +1,7 @@
 """The three losses, all from captions: next token, words, attention."""
 
 import torch
-from lmm_batches import IGNORE, Batch, Words
+from lmm_batches import IGNORE, Batch
 from lmm_model import GRID, N_CELLS, RECORDED
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,12 +17,6 @@ def cosines(cells: Tensor, word_embeddings: Tensor) -> Tensor:
     """Of each cell [B, N_CELLS, width] with each word [n_concepts, width], float32 [B, N_CELLS, n_concepts]."""
     with torch.autocast("cpu", enabled=False):
         return F.normalize(cells.float(), dim=-1) @ F.normalize(word_embeddings.float(), dim=-1).T
-
-
-def lens_of(cells: Tensor, words: Words, table: Tensor) -> Tensor:
-    """`cosines` with the words' current embeddings, rows of `table`."""
-    with torch.autocast("cpu", enabled=False):
-        return cosines(cells, words.embeddings(table))
 
 
 def smoothed(scores: Tensor) -> Tensor:
@@ -77,19 +71,20 @@ def attention_loss(maps: Tensor, lens: Tensor, batch: Batch, sharpness: float) -
     target = score.mul(sharpness).masked_fill(~inside, -torch.inf).softmax(-1)
     raw = maps[b, t].clamp_min(1e-8).log()
     # Softplus not the positive part: cells below the mean must be able to rise. Uniform attention is 1 / N_CELLS.
-    above_mean = F.softplus((maps - answer_means(maps, batch.segment))[b, t] * 2 * N_CELLS)
+    above_mean = F.softplus((maps - answer_means(maps, batch))[b, t] * 2 * N_CELLS)
     residual = (above_mean / above_mean.sum(-1, keepdim=True)).log()
     return -(target * (raw + residual) / 2).sum(-1).mean()
 
 
-def answer_means(maps: Tensor, segment: Tensor) -> Tensor:
-    """For each row the mean map of its answer's rows, [B, T, N_CELLS]."""
-    same = (segment[:, :, None] == segment[:, None, :]).to(maps.dtype)
-    return (same / same.sum(-1, keepdim=True)) @ maps
+def answer_means(maps: Tensor, batch: Batch) -> Tensor:
+    """For each row of an answer the mean map of that answer's rows, [B, T, N_CELLS]; for other rows zero."""
+    same = batch.segment[:, :, None] == batch.segment[:, None, :]
+    same = (same & batch.answer[:, :, None] & batch.answer[:, None, :]).to(maps.dtype)
+    return (same / same.sum(-1, keepdim=True).clamp_min(1)) @ maps
 
 
 def attention_mask(segment: Tensor, image_at: int, n_image: int) -> Tensor:
-    """Additive float [B, 1, S, S]: causal, answers see the prompt, the image and themselves."""
+    """Additive float [B, 1, S, S]: causal; a question and its answer see the beginning, the image and themselves."""
     before, after = segment[:, :image_at], segment[:, image_at:]
     full = torch.cat([before, torch.zeros(len(segment), n_image, dtype=segment.dtype), after], dim=1)
     length = full.shape[1]
@@ -131,5 +126,5 @@ def token_loss(model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batc
 
 def keeping_loss(model: LlavaForConditionalGeneration, hidden: Tensor, before: Tensor, batch: Batch) -> Tensor:
     """KL divergence of the next token from what it was `before` (log-probabilities), over the answers' rows."""
-    now = model.lm_head(hidden[batch.segment > 0]).float().log_softmax(-1)
+    now = model.lm_head(hidden[batch.answer]).float().log_softmax(-1)
     return F.kl_div(now, before, reduction="batchmean", log_target=True)

@@ -1,24 +1,24 @@
-"""The embedded LMM before training: tokenizer, processor, model, and the attention that is trained as it is read."""
+"""The embedded LMM before training: prompt, processor, model, and the attention that is trained as it is read."""
 
 import numpy as np
 import torch
 from caption_data import Photo, augmented
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
     AttentionInterface,
     CLIPImageProcessorPil,
-    LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
 
+from aas.backbones import BackboneName
 from aas.lmms.embedded import STRIDE, MobileTowerConfig
 
-SIDE = 512  # pixels of the tower's input
+SIDE = 448  # pixels of the tower's input
 GRID = SIDE // STRIDE
 N_CELLS = GRID * GRID
 QUESTIONS = (
@@ -26,37 +26,14 @@ QUESTIONS = (
     "What is in the image?", "What do you see?", "What is in this photo?", "What does the image show?",
     "Write a caption.", "Describe the image briefly.",
 )  # fmt: skip
+IMAGE = "<image>"
+# The decoder's own chat format, without its system message.
+BEFORE, AFTER = "<|im_start|>user\n", "\n{}<|im_end|>\n<|im_start|>assistant\n"
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ 'USER: ' if message['role'] == 'user' else ' ASSISTANT: ' }}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% for part in message['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
-
-
-def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE learned on the captions and the prompt."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, BOS, EOS, IMAGE],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    prompts = [f"USER: \n{question} ASSISTANT:" for question in QUESTIONS] * 100
-    tokenizer.train_from_iterator([f" {text}" for text in texts] + prompts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        extra_special_tokens={"image_token": IMAGE},
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        model_max_length=1024,
-    )
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
@@ -77,35 +54,27 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> LlavaForConditionalGeneration:
-    text_config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=int(width * 8 / 3) // 8 * 8,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+def build_model(
+    decoder: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, backbone: BackboneName
+) -> LlavaForConditionalGeneration:
+    """LLaVA with the decoder's weights; projector, tower and its positions are new."""
     config = LlavaConfig(
-        vision_config=MobileTowerConfig(image_size=SIDE),
-        text_config=text_config,
+        vision_config=MobileTowerConfig(backbone=backbone, image_size=SIDE),
+        text_config=decoder.config,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=N_CELLS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(decoder.model.state_dict())
+    model.tie_weights()
     model.generation_config.update(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=64,  # several captions long
-        repetition_penalty=1.3,  # small models repeat themselves; CIDEr on the photographs for choosing 0.50 -> 0.52
+        max_new_tokens=96,
     )
     return model
 
@@ -135,6 +104,8 @@ class RecordedAttention:
         self.dropout = 0.0
 
     def __call__(self, module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+        # Several query heads share a head of keys and values.
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
         scores = query @ key.transpose(-1, -2) * scaling
         weights = (scores.float() + attention_mask).softmax(-1)
         if self.rows.stop:
@@ -147,17 +118,8 @@ RECORDED = RecordedAttention()
 AttentionInterface.register("aas_recorded", RECORDED)
 
 
-def add_dropout(model: LlavaForConditionalGeneration, p: float, p_cells: float) -> None:
-    """Dropout on the residual branches and the tower's cells (Llama has none of its own); off outside training."""
-
-    def branch(module: nn.Module, args: tuple, output):
-        if isinstance(output, tuple):
-            return (F.dropout(output[0], p, module.training), *output[1:])
-        return F.dropout(output, p, module.training)
-
-    for layer in model.model.language_model.layers:
-        layer.self_attn.register_forward_hook(branch)
-        layer.mlp.register_forward_hook(branch)
+def add_cell_dropout(model: LlavaForConditionalGeneration, p: float) -> None:
+    """Dropout on the tower's cells; off outside training."""
     model.model.multi_modal_projector.register_forward_pre_hook(
-        lambda module, args: (F.dropout(args[0], p_cells, module.training),)
+        lambda module, args: (F.dropout(args[0], p, module.training),)
     )

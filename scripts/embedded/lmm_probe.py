@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import torch
 from caption_data import Photo, concept_of
-from lmm_batches import Words, collate, pack, prompt_ids
-from lmm_losses import cells_of, lens_of, smoothed, text_forward, token_loss
-from lmm_model import GRID, QUESTIONS, SIDE, to_pixels
+from lmm_batches import Told, Words, batch_of
+from lmm_losses import cells_of, cosines, smoothed, text_forward, token_loss
+from lmm_model import GRID, QUESTIONS, SIDE
 from pycocotools.coco import COCO
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
@@ -22,7 +22,6 @@ class Probe:
         names = {c["id"]: c["name"] for c in coco.dataset["categories"]}
         self.photos = photos
         self.batches, self.masks = [], []
-        image_at = len(prompt_ids(words.tokenizer, "")[0])
         for photo in photos:
             masks: dict[str, np.ndarray] = {}
             for annotation in coco.imgToAnns[photo.image_id]:
@@ -32,23 +31,21 @@ class Probe:
             for person in ("man", "woman", "boy", "girl", "child", "player", "guy", "lady", "rider", "skier", "surfer"):
                 if "person" in masks:
                     masks[person] = masks["person"]
-            row = pack([(c, -1) for c in photo.captions], words, QUESTIONS[0], False, with_image=True)
-            pixels = to_pixels(np.stack([_resized(photo.pixels)]))
-            self.batches.append(
-                collate([row], pixels=pixels, image_at=image_at, targets=torch.zeros(1, 4, 1), n_mosaics=0)
-            )
+            told = [Told(QUESTIONS[0], caption) for caption in photo.captions]
+            self.batches.append(batch_of([(_resized(photo.pixels), told, np.zeros((4, 1)))], words, 0))
             self.masks.append({words.index[k]: v for k, v in masks.items() if k in words.index})
         self.words = words
 
     @torch.no_grad()
-    def __call__(self, model: LlavaForConditionalGeneration, language: bool = True) -> dict[str, float]:
+    def __call__(self, model: LlavaForConditionalGeneration, table: Tensor, language: bool = True) -> dict[str, float]:
+        """`table` [n_concepts, width]: what the cells are compared with. Of words of captions with a mask: the share
+        whose highest cell lies on it, by the cells' own scores, attention, and the image centre."""
         model.eval()
-        table = model.get_input_embeddings().weight
         hits: dict[str, list[bool]] = {"lens": [], "smooth_lens": [], "attention": [], "minus_mean": [], "centre": []}
         losses, small = [], []
         for batch, masks in zip(self.batches, self.masks, strict=True):
             cells = cells_of(model, batch.pixels)
-            lens = lens_of(cells, self.words, table)
+            lens = cosines(cells, table)
             smooth = smoothed(lens)[0]
             maps = residual = None
             if language:
@@ -58,7 +55,7 @@ class Probe:
                 maps = all_maps[0]
                 residual = maps.clone()
                 for k in range(1, int(batch.segment.max()) + 1):
-                    rows = batch.segment[0] == k
+                    rows = (batch.segment[0] == k) & batch.answer[0]
                     residual[rows] -= maps[rows].mean(0)
             seen = set()
             for t, concept in enumerate(batch.concepts[0].tolist()):

@@ -1,10 +1,12 @@
 """Photographs, their things, and the prompts that train the embedded segmenter.
 
 Photographs and masks stay at their own size in memory; every epoch sees other crops, colours, pasted things
-and clicks of them. Grids: the input is SIZE px square, masks are SIZE/4, semantic maps SIZE/8.
+and clicks of them. Grids: the input is SIZE px square, masks are SIZE/2, semantic maps SIZE/8.
 """
 
+import csv
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +17,18 @@ from pycocotools.coco import COCO
 
 from aas.images.pixels import opened
 
-SIZE = 416
-MASK_STRIDE, SEMANTIC_STRIDE = 4, 8
+SIZE = 512
+MASK_STRIDE, SEMANTIC_STRIDE = 2, 8
+PERSON = 0  # its category
 IGNORE, NOT_A_THING = 255, 254  # in semantic maps; the latter: stuff or void, which one is not annotated
-MIN_CELLS = 6.0  # a thing with less than this on the mask grid is not asked for
+N_CLASSES = 133  # COCO's things and stuff; categories from here on are of photographs that are not COCO's
+MIN_CELLS = 24.0  # a thing with less than this on the mask grid is not asked for
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An instance or a stuff segment; `rle` is a COCO RLE at the photograph's size, `category` 0..132."""
+    """An instance or a stuff segment; `rle` is a COCO RLE at the photograph's size, `category` 0..N_CLASSES - 1 or,
+    where only the extent is learned, more."""
 
     rle: dict
     category: int
@@ -33,18 +38,23 @@ class Thing:
 
 @dataclass(frozen=True)
 class Photograph:
-    """`image` uint8 [H, W, 3] RGB; `semantic` uint8 [H, W] of categories, IGNORE or NOT_A_THING."""
+    """`image` uint8 [H, W, 3] RGB; `semantic` uint8 [H, W] of categories, IGNORE or NOT_A_THING.
+
+    `is_complete`: every thing of a category that is here at all has its mask.
+    """
 
     image_id: int
     image: np.ndarray
     things: list[Thing]
     semantic: np.ndarray
+    is_complete: bool = True
 
 
 @dataclass(frozen=True)
 class Example:
     """One augmented photograph: `image` uint8 [SIZE, SIZE, 3], zero-padding where not `valid` (bool [SIZE, SIZE]);
-    `masks` float32 [N, SIZE/4, SIZE/4] in [0, 1]; `categories` int [N]; `is_stuff` bool [N]; `semantic` uint8."""
+    `masks` float32 [N, SIZE/2, SIZE/2] in [0, 1]; `categories` int [N]; `is_stuff` bool [N]; `semantic` uint8;
+    `is_complete`: see Photograph."""
 
     image: np.ndarray
     valid: np.ndarray
@@ -52,11 +62,49 @@ class Example:
     categories: np.ndarray
     is_stuff: np.ndarray
     semantic: np.ndarray
+    is_complete: bool
 
 
 def read_rgb(path: Path) -> np.ndarray:
     with opened(path, path.name) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def read_other_masks(data_dir: Path) -> list[Photograph]:
+    """The photographs of `masks/` (animals, facades, breadboards, mushrooms), each folder's categories its own."""
+    photographs: list[Photograph] = []
+    first = N_CLASSES
+    for file in sorted((data_dir / "masks").glob("*/instances.json")):
+        coco = COCO(str(file))
+        category = {c: first + i for i, c in enumerate(sorted(coco.cats))}
+        first += len(category)
+        for record in coco.loadImgs(sorted(coco.imgs)):
+            image = read_rgb(file.parent / "images" / record["file_name"])
+            annotations = coco.imgToAnns[record["id"]]
+            things = [Thing(coco.annToRLE(a), category[a["category_id"]], False) for a in annotations]
+            semantic = np.full(image.shape[:2], IGNORE, np.uint8)
+            photographs.append(Photograph(-1, image, things, semantic))
+    return photographs
+
+
+def read_persons(data_dir: Path, without: Collection[int]) -> list[Photograph]:
+    """One person of each photograph that has no other mask; those with the ids `without` are left out."""
+    coco = COCO(str(data_dir / "coco_text/person_one_per_image_val2017.json"))
+    with (data_dir / "coco/MANIFEST.csv").open() as manifest:
+        files = {int(row["image_id"]): row["file"] for row in csv.DictReader(manifest)}
+    photographs = []
+    for image_id in sorted(set(coco.imgs) - set(without)):
+        image = read_rgb(data_dir / "coco" / files[image_id])
+        things = [_resized_thing(coco, annotation, image.shape[:2]) for annotation in coco.imgToAnns[image_id]]
+        semantic = np.full(image.shape[:2], IGNORE, np.uint8)
+        photographs.append(Photograph(image_id, image, things, semantic, is_complete=False))
+    return photographs
+
+
+def _resized_thing(coco: COCO, annotation: dict, size_hw: tuple[int, int]) -> Thing:
+    """A person at the size of a photograph that was made smaller."""
+    mask = cv2.resize(coco.annToMask(annotation), size_hw[::-1], interpolation=cv2.INTER_AREA)
+    return Thing(coco_mask.encode(np.asfortranarray(mask)), PERSON, False)
 
 
 def read_photographs(data_dir: Path, split: str) -> list[Photograph]:
@@ -165,8 +213,9 @@ def paste(onto: Example, photograph: Photograph, rng: np.random.Generator) -> Ex
         categories.append(candidates[i].category)
         is_stuff.append(False)
         coarse = alpha[SEMANTIC_STRIDE // 2 :: SEMANTIC_STRIDE, SEMANTIC_STRIDE // 2 :: SEMANTIC_STRIDE]
-        semantic[coarse > 0.5] = candidates[i].category
-    return Example(image, onto.valid, masks, np.array(categories), np.array(is_stuff), semantic)
+        semantic[coarse > 0.5] = candidates[i].category if candidates[i].category < N_CLASSES else IGNORE
+    is_complete = onto.is_complete and photograph.is_complete
+    return Example(image, onto.valid, masks, np.array(categories), np.array(is_stuff), semantic, is_complete)
 
 
 def augment(photograph: Photograph, other: Photograph, rng: np.random.Generator) -> Example | None:
@@ -182,6 +231,7 @@ def augment(photograph: Photograph, other: Photograph, rng: np.random.Generator)
         np.array([t.category for t in things], int),
         np.array([t.is_stuff for t in things], bool),
         crop(photograph.semantic, SEMANTIC_STRIDE, nearest=True, fill=IGNORE),
+        photograph.is_complete,
     )
     if rng.random() < 0.5:
         example = paste(example, other, rng)
@@ -195,6 +245,7 @@ def augment(photograph: Photograph, other: Photograph, rng: np.random.Generator)
         example.categories[seen],
         example.is_stuff[seen],
         example.semantic,
+        example.is_complete,
     )
 
 
@@ -223,7 +274,7 @@ def click(masks: np.ndarray, target: int, rng: np.random.Generator) -> np.ndarra
     y, x = divmod(int(cell), mask.shape[1])
     if kind > 0.85:
         height, width = mask.shape
-        moved_y, moved_x = np.rint(rng.normal((y, x), 2.5)).astype(int)
+        moved_y, moved_x = np.rint(rng.normal((y, x), 5)).astype(int)
         in_view = 0 <= moved_y < height and 0 <= moved_x < width
         if in_view and masks[:, moved_y, moved_x].max() <= max(0.2, mask[moved_y, moved_x]):
             y, x = moved_y, moved_x

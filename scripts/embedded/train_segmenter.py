@@ -25,6 +25,7 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import load_file
 from segmenter_data import (
     IGNORE,
+    N_CLASSES,
     NOT_A_THING,
     SIZE,
     Example,
@@ -34,29 +35,32 @@ from segmenter_data import (
     choose_things,
     click,
     group_of,
+    read_other_masks,
+    read_persons,
     read_photographs,
 )
 from split import default_data_dir, kept_out
 from torch import Tensor, nn
-from transformers import SamImageProcessorPil, SamMaskDecoderConfig, SamPromptEncoderConfig
+from transformers import SamImageProcessorPil, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig
 
-from aas.mobilenet import MobileNetV2
-from aas.segmenters.embedded import EmbeddedSamConfig, EmbeddedSamModel, EmbeddedSamVisionConfig
-from aas.segmenters.sam import SamSegmenter
+from aas.backbones import Backbone
+from aas.segmenters.embedded import EmbeddedSamConfig, EmbeddedSamModel, EmbeddedSamVisionConfig, EmbeddedSegmenter
 
-N_CLASSES, N_THING_CLASSES = 133, 80
-WIDTH = 128  # channels of the embedding
-PHOTOGRAPHS_PER_STEP, PROMPTS, PROMPTS_AGAIN = 4, 8, 2
+N_THING_CLASSES = 80
+WIDTH, EDGE_WIDTH = 128, 16  # channels of the embedding, and of the branch that redraws edges
+PHOTOGRAPHS_PER_STEP, PROMPTS, PROMPTS_AGAIN, PROMPTS_REDRAWN = 4, 8, 2, 2
 BACKBONE_RATE, WEIGHT_DECAY, WARMUP_STEPS = 1 / 3, 0.05, 100  # the first: times the others' learning rate
 EMA_DECAY = 0.998
-DICE, FOCAL, SEMANTIC = 1.0, 10.0, 1.0
+DICE, FOCAL, SEMANTIC, EDGE = 1.0, 10.0, 1.0, 1.0
 LAST, GROUP = 2, 1
 PIXEL_MEAN = PIXEL_STD = [0.5] * 3
 
 
 def new_model(width: int) -> EmbeddedSamModel:
     config = EmbeddedSamConfig(
-        vision_config=EmbeddedSamVisionConfig(image_size=SIZE, output_channels=width, num_pos_feats=width // 2),
+        vision_config=EmbeddedSamVisionConfig(
+            image_size=SIZE, output_channels=width, num_pos_feats=width // 2, edge_width=EDGE_WIDTH
+        ),
         prompt_encoder_config=SamPromptEncoderConfig(hidden_size=width, image_size=SIZE),
         mask_decoder_config=SamMaskDecoderConfig(
             hidden_size=width, mlp_dim=4 * width, num_attention_heads=4, iou_head_hidden_dim=width
@@ -87,6 +91,8 @@ def initialize(model: EmbeddedSamModel) -> None:
     for mlp in (*model.mask_decoder.output_hypernetworks_mlps, model.mask_decoder.iou_prediction_head):
         # Masks start near logit 0: otherwise training first silences these random masks, and the click with them.
         mlp.proj_out.weight.mul_(0.05)
+    if model.edges is not None:
+        model.edges.to_logits.weight.zero_()
 
 
 def new_image_processor() -> SamImageProcessorPil:
@@ -101,7 +107,7 @@ def new_image_processor() -> SamImageProcessorPil:
     )
 
 
-def freeze_first_blocks(backbone: MobileNetV2, n_blocks: int) -> None:
+def freeze_first_blocks(backbone: Backbone, n_blocks: int) -> None:
     """Edges and colours need no training, and the first blocks' backward pass is the dearest."""
     for part in (backbone.stem, *backbone.blocks[:n_blocks]):
         part.requires_grad_(False)
@@ -114,26 +120,30 @@ def freeze_first_blocks(backbone: MobileNetV2, n_blocks: int) -> None:
 class Batch:
     """B photographs with K prompts each, in input pixels.
 
-    `pixels` [B, 3, SIZE, SIZE] in [-1, 1]; `points` [B, K, 1, 2]; `boxes` [B, PROMPTS_AGAIN, 4]; `whole`, `group`
-    [B, K, SIZE/4, SIZE/4] in [0, 1]; `semantic` int64 [B, SIZE/8, SIZE/8].
+    `pixels` [B, 3, SIZE, SIZE] in [-1, 1]; `points` [B, K, 1, 2]; `boxes` [B, PROMPTS_AGAIN, 4]; `fine`
+    [B, K, SIZE/2, SIZE/2] in [0, 1], the instances; `whole` and `group` [B, K, SIZE/4, SIZE/4], instances and all of
+    their category; `is_complete` [B]: 0 where the category's other things are not known; `semantic` int64
+    [B, SIZE/8, SIZE/8].
     """
 
     pixels: Tensor
     points: Tensor
     boxes: Tensor
+    fine: Tensor
     whole: Tensor
     group: Tensor
+    is_complete: Tensor
     semantic: Tensor
 
 
 def to_batch(examples: list[Example], rng: np.random.Generator) -> Batch:
-    pixels, points, boxes, whole, group, semantic = [], [], [], [], [], []
+    pixels, points, boxes, fine, group, semantic = [], [], [], [], [], []
     for example in examples:
         chosen = choose_things(example, PROMPTS, rng)
         pixels.append((example.image.astype(np.float32) / 127.5 - 1) * example.valid[..., None])
         points.append([[click(example.masks, i, rng)] for i in chosen])
         boxes.append([box_of(example.masks[i], rng) for i in chosen[:PROMPTS_AGAIN]])
-        whole.append(example.masks[chosen])
+        fine.append(example.masks[chosen])
         group.append(np.stack([group_of(example, i) for i in chosen]))
         semantic.append(example.semantic)
 
@@ -144,8 +154,10 @@ def to_batch(examples: list[Example], rng: np.random.Generator) -> Batch:
         stack(pixels).permute(0, 3, 1, 2),
         stack(points),
         stack(boxes),
-        stack(whole),
-        stack(group),
+        stack(fine),
+        F.avg_pool2d(stack(fine), 2),
+        F.avg_pool2d(stack(group), 2),
+        stack([example.is_complete for example in examples]),
         stack(semantic).long(),
     )
 
@@ -185,24 +197,44 @@ def mask_loss(logits: Tensor, target: Tensor, balance: float) -> Tensor:
     return loss
 
 
+def edge_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of `logits` [n, h, w] within three cells of the edge of `target` in [0, 1], one value a mask.
+
+    Elsewhere nothing is at stake for an edge, and a mask's area would drown it.
+    """
+    inner, outer = -F.max_pool2d(-target, 7, 1, 3), F.max_pool2d(target, 7, 1, 3)
+    near = (outer > 0.5) & (inner < 0.5)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (cross_entropy * near).sum((-2, -1)) / near.sum((-2, -1)).clamp(min=1)
+
+
 def iou(logits: Tensor, target: Tensor) -> Tensor:
     a, b = logits > 0, target > 0.5
     return (a & b).sum((-2, -1)) / (a | b).sum((-2, -1)).clamp(min=1)
 
 
-def three_mask_loss(logits: Tensor, scores: Tensor, whole: Tensor, group: Tensor, balance: float) -> Tensor:
-    """`logits` [B, K, 3, h, w], `scores` [B, K, 3], targets [B, K, h, w].
+def three_mask_loss(
+    logits: Tensor, scores: Tensor, whole: Tensor, group: Tensor, is_complete: Tensor, balance: float
+) -> Tensor:
+    """`logits` [B, K, 3, h, w], `scores` [B, K, 3], targets [B, K, h, w], `is_complete` [B].
 
     The last mask may be the clicked instance or all of its category, whichever it is nearer to: one click does not say
-    which ("the sheep"). The first leans to the instance, the middle one is all of the category.
+    which ("the sheep"). The first leans to the instance, the middle one is all of the category; it learns nothing where
+    only some of the category's things are known.
     """
+    known = is_complete[:, None]
     of_instance = mask_loss(logits, whole[:, :, None].expand_as(logits), balance)
     of_group = mask_loss(logits[:, :, GROUP:], group[:, :, None].expand_as(logits[:, :, GROUP:]), balance)
-    either = torch.minimum(of_instance[..., LAST], of_group[..., -1])
-    loss = either + 0.3 * of_instance.amin(-1) + 0.3 * of_instance[..., 0] + 0.3 * of_group[..., 0]
+    nearer = torch.minimum(of_instance[..., LAST], of_group[..., -1])
+    nearer = torch.minimum(of_instance[..., LAST], of_group[..., -1])
+    either = torch.where(known > 0, nearer, of_instance[..., LAST])
+    loss = either + 0.3 * of_instance.amin(-1) + 0.3 * of_instance[..., 0] + 0.3 * known * of_group[..., 0]
     with torch.no_grad():
         true_iou = torch.maximum(iou(logits, whole[:, :, None]), iou(logits, group[:, :, None]))
-    return loss.mean() + (scores - true_iou).square().mean()
+        # What the middle mask would be worth is not known where the category's other things are not.
+        judged = torch.ones_like(scores)
+        judged[:, :, GROUP] = known
+    return loss.mean() + ((scores - true_iou).square() * judged).mean()
 
 
 def semantic_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -230,18 +262,34 @@ class Trainee(nn.Module):
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Loss, and (for the log) the mean IoU of the last mask with the instance or its group."""
-        model = self.model
-        with torch.autocast("cpu", torch.bfloat16):
-            embeddings = model.vision_encoder(batch.pixels).last_hidden_state
-            semantic = F.pixel_shuffle(self.semantic(embeddings), 2)
-            output = model(image_embeddings=embeddings, input_points=batch.points)
-        logits = output.pred_masks.float()
-        loss = three_mask_loss(logits, output.iou_scores.float(), batch.whole, batch.group, self.balance)
+        embeddings = self.model.vision_encoder(batch.pixels).last_hidden_state
+        semantic = F.pixel_shuffle(self.semantic(embeddings), 2)
+        logits, scores = self.coarse(image_embeddings=embeddings, input_points=batch.points)
+        loss = three_mask_loss(logits, scores, batch.whole, batch.group, batch.is_complete, self.balance)
         loss = loss + SEMANTIC * semantic_loss(semantic, batch.semantic)
+        loss = loss + EDGE * self.loss_of_edges(batch, embeddings, logits)
         if rng.random() < 0.25:
             loss = loss + 0.3 * self.loss_of_later_prompt(batch, embeddings, logits[:, :PROMPTS_AGAIN, LAST], rng)
         last = logits[:, :, LAST].detach()
         return loss, torch.maximum(iou(last, batch.whole), iou(last, batch.group)).mean()
+
+    def coarse(self, **prompt: Tensor | bool) -> tuple[Tensor, Tensor]:
+        """The decoder's own logits [B, K, 3, SIZE/4, SIZE/4], not redrawn, and scores [B, K, 3]."""
+        output = SamModel.forward(self.model, **prompt)
+        return output.pred_masks, output.iou_scores
+
+    def loss_of_edges(self, batch: Batch, embeddings: Tensor, logits: Tensor) -> Tensor:
+        """The first and last masks of some prompts, redrawn; where a mask is not of the instance its edges are not
+        its business."""
+        k = PROMPTS_REDRAWN
+        assert self.model.edges is not None
+        features = self.model.edge_features(batch.pixels, embeddings)
+        redrawn = self.model.edges(logits[:, :k, ::LAST], features)
+        target = batch.fine[:, :k, None].expand_as(redrawn)
+        with torch.no_grad():
+            near = (iou(logits[:, :k, ::LAST], batch.whole[:, :k, None]) > 0.5).float()
+        losses = edge_loss(redrawn.flatten(0, 2)[:, None], target.flatten(0, 2)[:, None])[:, 0]
+        return (losses * near.flatten()).sum() / near.sum().clamp(min=1)
 
     def loss_of_later_prompt(
         self, batch: Batch, embeddings: Tensor, former: Tensor, rng: np.random.Generator
@@ -259,12 +307,11 @@ class Trainee(nn.Module):
         if rng.random() < 0.5:
             prompt["input_masks"] = former.detach().flatten(0, 1)[:, None]
         three = rng.random() < 0.6
-        with torch.autocast("cpu", torch.bfloat16):
-            repeated = embeddings.repeat_interleave(k, 0)
-            output = self.model(image_embeddings=repeated, multimask_output=three, **prompt)
-        logits, scores = output.pred_masks.float(), output.iou_scores.float()
+        repeated = embeddings.repeat_interleave(k, 0)
+        logits, scores = self.coarse(image_embeddings=repeated, multimask_output=three, **prompt)
         if three:
-            return three_mask_loss(logits, scores, whole[:, None], group[:, None], self.balance)
+            known = batch.is_complete.repeat_interleave(k)
+            return three_mask_loss(logits, scores, whole[:, None], group[:, None], known, self.balance)
         one = mask_loss(logits[:, 0, 0], whole, self.balance) + (scores[:, 0, 0] - iou(logits[:, 0, 0], whole)).square()
         return one.mean()
 
@@ -318,7 +365,7 @@ def with_baselines(masks: np.ndarray, point_xy: np.ndarray) -> np.ndarray:
     return np.concatenate([masks, disc[None], np.ones((1, height, width), bool)])
 
 
-def measure(segmenter: SamSegmenter, photographs: list[Photograph]) -> dict[str, float]:
+def measure(segmenter: EmbeddedSegmenter, photographs: list[Photograph]) -> dict[str, float]:
     """Mean IoUs (fractions of 1) of one click inside a thing, at the photographs' own size.
 
     Per instance: `ANSWERS`, `last` by COCO's three sizes, and how far the score of the last mask is off. `phrase_*`:
@@ -437,12 +484,12 @@ def train(
         log.add(step, epochs, minutes, loss.item(), last_iou.item(), norm.item())
         if time.time() - last_saved > 60 * args.save_minutes:
             save(average, args.out)
-            print("choose", json.dumps(measure(SamSegmenter(average, PIXEL_MEAN, PIXEL_STD), choose)), flush=True)
+            print("choose", json.dumps(measure(EmbeddedSegmenter(average, PIXEL_MEAN, PIXEL_STD), choose)), flush=True)
             last_saved = time.time()
     return average, step
 
 
-def load_tower(backbone: MobileNetV2, lmm: Path) -> None:
+def load_tower(backbone: Backbone, lmm: Path) -> None:
     """The embedded LMM's tower, which has learned from captions what things look like (ImageNet's weights before)."""
     prefix = "vision_tower.backbone."
     weights = load_file(lmm / "model.safetensors")
@@ -475,7 +522,10 @@ def main() -> None:
     choose = [p for p in val_photographs if p.image_id in choose_ids]
     figure = [p for p in val_photographs if p.image_id in figure_ids]
     not_kept_out = [p for p in val_photographs if p.image_id not in {*choose_ids, *figure_ids}]
-    photographs = [p for p in read_photographs(args.data, "train2017") + not_kept_out if p.things]
+    complete = read_photographs(args.data, "train2017") + not_kept_out
+    masked = {p.image_id for p in complete if p.things}
+    persons = read_persons(args.data, masked | {*choose_ids, *figure_ids})
+    photographs = [p for p in complete if p.things] + persons + read_other_masks(args.data)
     trainee = Trainee(new_model(WIDTH))
     if args.init:
         trainee.model.load_state_dict(load_file(args.init / "model.safetensors"), strict=False)
@@ -486,7 +536,7 @@ def main() -> None:
     average, steps = train(trainee, photographs, choose, args)
     seconds = time.time() - start
     save(average, args.out)
-    segmenter = SamSegmenter.from_pretrained(args.out)
+    segmenter = EmbeddedSegmenter.from_pretrained(args.out)
     report = {
         "photographs": len(photographs),
         "things": sum(len(p.things) for p in photographs),

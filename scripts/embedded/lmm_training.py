@@ -1,0 +1,112 @@
+"""One phase of training: steps, a moving average of the weights, figures now and then, and going on after a stop."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """Exponential moving average of the weights that are trained; what is evaluated and kept."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float):
+        self.parameters, self.decay = parameters, decay
+        self.weights = [p.detach().clone() for p in parameters]
+        self.n = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.n += 1
+        torch._foreach_lerp_(self.weights, list[Tensor](self.parameters), 1 - min(self.decay, self.n / (self.n + 10)))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the model's weights and their average."""
+        for parameter, weights in zip(self.parameters, self.weights, strict=True):
+            kept = parameter.clone()
+            parameter.copy_(weights)
+            weights.copy_(kept)
+
+    def state_dict(self) -> dict:
+        return {"weights": self.weights, "n": self.n}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.weights, self.n = state["weights"], state["n"]
+
+
+def optimizer_for(groups: Iterable[tuple[Iterable[nn.Parameter], float]]) -> torch.optim.AdamW:
+    """AdamW over (parameters, learning rate); only matrices and kernels decay."""
+    split = []
+    for parameters, lr in groups:
+        trained = [p for p in parameters if p.requires_grad]
+        for matrix, decay in ((True, 0.05), (False, 0.0)):
+            some = [p for p in trained if (p.ndim > 1) == matrix]
+            if some:
+                split.append({"params": some, "lr": lr, "weight_decay": decay})
+    return torch.optim.AdamW(split, betas=(0.9, 0.98), fused=True)
+
+
+def cosine(step: int, n_steps: int, warmup: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
+
+
+def run_phase(
+    name: str,
+    n_steps: int,
+    groups: list[tuple[list[nn.Parameter], float]],
+    losses: Callable[[int], dict[str, Tensor]],
+    figures: Callable[[], dict[str, float]],
+    work: Path,
+    every: int,
+    decay: float = 0.998,
+) -> list[dict]:
+    """Train until step `n_steps` and leave the averaged weights in the model; returns the log.
+
+    `losses(step)` -> {name: weighted loss}. Every so many steps `figures()` of the averaged weights are logged and the
+    state is written to `work/<name>.pt`; a phase that was stopped goes on from there.
+    """
+    optimizer = optimizer_for(groups)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    average = Average(parameters, decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: cosine(s, n_steps, min(100, n_steps // 10)))
+    state: dict[str, Any] = {"optimizer": optimizer, "average": average, "scheduler": scheduler}
+    path, log, first = work / f"{name}.pt", [], 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        for key, value in state.items():
+            value.load_state_dict(saved[key])
+        with torch.no_grad():
+            for parameter, weights in zip(parameters, saved["parameters"], strict=True):
+                parameter.copy_(weights)
+        log, first = json.loads(saved["log"]), saved["step"]
+    running: dict[str, float] = {}
+    started = time.time()
+    for step in range(first, n_steps):
+        parts = losses(step)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(parts.values())).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        scheduler.step()
+        average.update()
+        for key, loss in parts.items():
+            running[key] = 0.98 * running.get(key, loss.item()) + 0.02 * loss.item()
+        if (step + 1) % every == 0 or step + 1 == n_steps:
+            average.swap()
+            entry = {"phase": name, "step": step + 1, "seconds": round(time.time() - started)} | running | figures()
+            log.append(entry)
+            print(*(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in entry.items()), flush=True)
+            average.swap()
+            saved = {key: value.state_dict() for key, value in state.items()}
+            saved |= {"parameters": parameters, "log": json.dumps(log), "step": step + 1}
+            torch.save(saved, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+    average.swap()
+    return log
