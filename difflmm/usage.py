@@ -61,7 +61,7 @@ def usage_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK:
             typer.echo(f"difflmm: {DISK[error.errno]}, then run the same command again.", err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if error.errno == errno.EROFS else 1) from error
         is_mistake = isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError))
         if not is_mistake and (error.filename is None or error.errno == errno.EPIPE):
             raise

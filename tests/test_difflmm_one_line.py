@@ -79,10 +79,10 @@ def test_what_cannot_be_written_is_told_first(checkpoint, tmp_path, monkeypatch)
     monkeypatch.setattr("difflmm.files.TemporaryFile", read_only)
     monkeypatch.setattr("difflmm.checkpoint.load_checkpoint", lambda *_: pytest.fail("a model was loaded"))
     result = CliRunner().invoke(app, ["convert", str(checkpoint), str(tmp_path / "out")])
-    assert result.exit_code == 1 and "the file system cannot be written" in result.output
+    assert result.exit_code == 2 and "the file system cannot be written" in result.output
     recipe = ["--config", str(RECIPES / "tiny.yaml"), "--set", f"out={tmp_path / 'run'}"]
     result = CliRunner().invoke(app, ["train", *recipe])
-    assert result.exit_code == 1 and "the file system cannot be written" in result.output
+    assert result.exit_code == 2 and "the file system cannot be written" in result.output
     assert not (tmp_path / "run").exists()
 
 

@@ -243,7 +243,7 @@ def test_a_librarys_words_in_short():
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (OSError(errno.EROFS, "Read-only file system", "x"), 1, "the file system cannot be written"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 2, "the file system cannot be written"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "some/folder"), 2, "some/folder"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "File name too long"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), 2, 'pip install "attend-and-segment[train]"'),
@@ -314,7 +314,7 @@ def test_a_read_only_disk_is_found_before_models_are_loaded(tmp_path, monkeypatc
         monkeypatch.setattr(place, loaded)
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     result = CliRunner().invoke(app, command.format(tmp_path).split())
-    assert result.exit_code == 1 and "the file system cannot be written" in result.output
+    assert result.exit_code == 2 and "the file system cannot be written" in result.output
     assert not (tmp_path / "run").exists()
 
 

@@ -89,7 +89,7 @@ def test_what_is_left_out_keeps_its_default():
         (ValueError("wrong"), 2, "aas: wrong"),
         (FileNotFoundError("x: no such file."), 2, "aas: x: no such file."),
         (OSError(errno.ENOSPC, "full"), 1, "no space left"),
-        (OSError(errno.EROFS, "read-only"), 1, "the file system cannot be written"),
+        (OSError(errno.EROFS, "read-only"), 2, "the file system cannot be written"),
         (OSError(errno.EIO, "broken"), 1, "the device cannot be read or written"),
     ],
 )
