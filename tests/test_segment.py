@@ -98,7 +98,7 @@ def test_the_whole_way_of_the_reference(golden, tmp_path):
 ANSWERS = {
     "run.png": "A dog sitting on a bench.",
     "sub/street.png": "Two people ride bicycles along the street.",
-    "none.png": "Yes, of course.",
+    "none.png": "Yes.",
     "tree.png": "A tree.",
 }
 

@@ -81,6 +81,9 @@ def test_the_source_distribution_runs_its_tests(sdist):
     assert done.returncode == 0, done.stdout
 
 
+PHRASES = "checkpoints/embedded/phrases"
+
+
 def metadata(wheel: Path) -> Message:
     with zipfile.ZipFile(wheel) as opened:
         (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
@@ -91,10 +94,16 @@ def test_the_wheel_says_what_it_is(wheel):
     said = metadata(wheel)
     assert (said["Name"], said["License-Expression"]) == (
         "attend-and-segment",
-        "Apache-2.0 AND CC-BY-SA-4.0 AND OFL-1.1",
+        "Apache-2.0 AND MIT AND CC-BY-4.0 AND OFL-1.1",
     )
     assert (
-        said.get_all("License-File") == ["LICENSE", "NOTICE", "aas/view/fonts/OFL.txt"]
+        said.get_all("License-File")
+        == [
+            "LICENSE",
+            "NOTICE",
+            "aas/view/fonts/OFL.txt",
+            *(f"{PHRASES}/{name}" for name in ("LICENSE", "LICENSES_SOURCES")),
+        ]
         and said.get_all("Project-URL")
         and said["Keywords"]
     )

@@ -1,4 +1,4 @@
-"""The treebank conversion and the word vectors of `scripts/embedded/train_phrases.py`."""
+"""The treebank conversion and the word vectors of `scripts/embedded/make_phrases.py`."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ import spacy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "embedded"))
 
-import train_phrases
+import make_phrases
 import treebank
 
 COPULA_AND_CASE = """
@@ -134,42 +134,14 @@ def test_reading_ranges_empty_nodes_and_paragraphs() -> None:
     assert [word.form for word in second[0]] == ["Go"]
 
 
-def test_caption_like_copies() -> None:
-    tree = treebank.convert(read(COPULA_AND_CASE))
-    copies = {
-        " ".join(word.form for word in train_phrases.caption_like(tree, train_phrases.random.Random(seed)))
-        for seed in range(20)
-    }
-    assert copies == {"she is on a boat .", "She is on a boat", "she is on a boat"}
-
-
-def test_fragments_of_clauses() -> None:
-    tree = treebank.convert(read(CONJUNCTS))
-    [fragment] = train_phrases.fragments(tree, {"eat": "eating"})
-    assert " ".join(word.form for word in fragment) == "A man eating apples , ripe figs and bread out of a box"
-    assert arcs(fragment)[:4] == ["det man", "ROOT", "acl man", "dobj eating"]
-    assert chunks(fragment) == ["A man", "apples", "ripe figs", "bread", "a box"]
-    assert [word.form for word in train_phrases.with_period(fragment[1:3])] == ["Man", "eating", "."]
-
-
-def test_swapped_nouns() -> None:
-    tree = treebank.convert(read(COPULA_AND_CASE))
-    copies = [
-        train_phrases.swap_nouns(tree, ["stop sign"], 0.5, train_phrases.random.Random(seed)) for seed in range(20)
-    ]
-    swapped = next(copy for copy in copies if len(copy) > len(tree))
-    assert [word.form for word in swapped] == ["She", "is", "on", "a", "stop", "sign", "."]
-    assert arcs(swapped) == ["nsubj is", "ROOT", "prep is", "det sign", "compound sign", "pobj on", "punct is"]
-
-
 def toy_vectors() -> spacy.language.Language:
     """Vectors of a made-up corpus: animals sleep and eat, vehicles drive and park; images show one kind."""
     animals = [(0, f"the {a} {v} here".split()) for a in ("dog", "puppy", "cats", "cat") for v in ("sleeps", "eats")]
     vehicles = [(1, f"a {a} {v} fast".split()) for a in ("car", "truck") for v in ("drives", "parks")]
     nlp = spacy.blank("en")
     lemmas = {"mice": "mouse"}
-    learned = train_phrases.learn_vectors(animals + vehicles, [["so", "so"]], lemmas, 0, n_dims=(4, 1))
-    train_phrases.set_vectors(nlp, *learned)
+    learned = make_phrases.learn_vectors(animals + vehicles, lemmas, 0, n_dims=(4, 1))
+    make_phrases.set_vectors(nlp, *learned)
     return nlp
 
 
@@ -190,13 +162,13 @@ def test_vectors_of_capitals_phrases_and_unknown_words() -> None:
 
 
 def test_ppmi_of_independent_words_is_zero() -> None:
-    counts = train_phrases.sp.csr_matrix(np.array([[4.0, 4.0], [4.0, 4.0], [8.0, 0.0]]))
-    information = train_phrases.ppmi(counts, smoothing=1.0).toarray()
+    counts = make_phrases.sp.csr_matrix(np.array([[4.0, 4.0], [4.0, 4.0], [8.0, 0.0]]))
+    information = make_phrases.ppmi(counts, smoothing=1.0).toarray()
     assert information[0, 0] == 0  # seen less often than by chance
     assert information[2, 0] == pytest.approx(np.log(1 / (16 / 24)))
 
 
 def test_singulars() -> None:
     words = ["dog", "dogs", "glass", "glas", "bus", "buses", "lady", "ladies", "man", "men", "gas"]
-    found = train_phrases.singulars(words, {"men": "man"})
+    found = make_phrases.singulars(words, {"men": "man"})
     assert found == {"dogs": "dog", "buses": "bus", "ladies": "lady", "men": "man"}
