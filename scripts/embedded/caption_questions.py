@@ -15,9 +15,9 @@ COLOURS = {
 PLACES = {"on", "in", "at", "near", "under", "behind", "beside", "inside", "above", "by", "over"}
 ASKED = {"on", "in", "under", "behind", "near", "beside", "above"}  # of these: "What is on the table?"
 NUMBERS = {"two", "three", "four", "five", "six", "seven", "eight"}
-HELD = {
-    "hold", "ride", "wear", "eat", "carry", "read", "fly", "watch", "throw", "catch", "hit", "use", "pull", "cut",
-    "drink",
+HELD = {  # forms, since lemmatizers take "riding" for "rid" too
+    "holding", "riding", "wearing", "eating", "carrying", "reading", "flying", "watching", "throwing", "catching",
+    "hitting", "using", "pulling", "cutting", "drinking",
 }  # fmt: skip
 VAGUE = {
     "picture", "photo", "photograph", "image", "view", "shot", "couple", "group", "bunch", "front", "top", "back",
@@ -97,7 +97,7 @@ def _of_verb(verb: Token) -> Iterator[tuple[str, str | None]]:
     doing = _subtree(verb)
     yield f"What {_is(who)} the {name} doing?", _answer([t for t in doing if t.i >= verb.i])
     what = next((t for t in verb.rights if t.dep_ == "dobj"), None)
-    if what is not None and verb.lemma_ in HELD and _name(what):
+    if what is not None and verb.lower_ in HELD and _name(what):
         yield f"What {_is(who)} the {name} {verb.lower_}?", _answer(_thing(what))
 
 
