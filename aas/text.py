@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 
 # They turn the reading direction of what follows: with them a text can pretend to be another one.
 _DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+HALF = re.compile("[\ud800-\udfff]")  # what is left where a text was cut in the middle of an emoji
 
 
 def read_text(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aas.datasets.sources import ImageSource
 from aas.spellings import id_text, whole_of
-from aas.text import of_json, read_lines
+from aas.text import HALF, of_json, read_lines
 
 Span = tuple[int, int]
 
@@ -86,7 +86,7 @@ def _row(entry: Any, where: str) -> GivenAnswer:
     if text is not None and not (isinstance(text, str) and (text.strip() or token_ids)):
         raise ValueError(f"{where}: the answer is empty.")
     for what, words in (("answer", text), ("question", question)):
-        if words is not None and any("\ud800" <= c <= "\udfff" for c in words):
+        if words is not None and HALF.search(words):
             raise ValueError(f"{where}: the {what} holds half a character (a lone surrogate).")
         if words is not None and "\0" in words:
             raise ValueError(f"{where}: the {what} holds a character of no text (U+0000).")

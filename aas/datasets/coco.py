@@ -1,6 +1,6 @@
 """What annotation files of COCO's layout share: their images, their masks, and what is wrong with either."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,22 @@ def in_order(ids: Sequence[Any]) -> list[str]:
     return sorted(map(str, keys))
 
 
+def own_id(path: Path, entry: Mapping[str, Any], what: str, known: Collection[str], findings: Findings) -> str:
+    """The id as text of an entry that is `what`, "an image" or "a category"; ValueError where it has none. One that is
+    `known` already is noted."""
+    key = id_text(entry.get("id"))
+    if key is None:
+        raise ValueError(f"{path}: {what} has no id, or {entry.get('id')!r}, which is none.")
+    if key in known:
+        note(findings, f"duplicate_{what.split()[-1]}_ids", key)
+    return key
+
+
 def image_sizes(path: Path, images: Sequence[Mapping[str, Any]], findings: Findings) -> dict[str, tuple[int, int]]:
     """Id as text -> (height, width), (0, 0) where it is not said, in the order of the file."""
     sizes: dict[str, tuple[int, int]] = {}
     for image in images:
-        key = id_text(image.get("id"))
-        if key is None:
-            raise ValueError(f"{path}: an image has no id, or {image.get('id')!r}, which is none.")
-        if key in sizes:
-            note(findings, "duplicate_image_ids", key)
+        key = own_id(path, image, "an image", sizes, findings)
         height, width = (side_of(image.get(name)) for name in ("height", "width"))
         sizes[key] = (0, 0) if height is None or width is None else (height, width)
     return sizes

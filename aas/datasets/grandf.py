@@ -1,6 +1,5 @@
 """GranD-f's two annotation files, captions and masks, and the answers that are held against them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +19,7 @@ from aas.rle import Rle
 from aas.spellings import id_text
 from aas.store.results import raw_result
 from aas.store.runs import RunFolder
-
-HALF = re.compile("[\ud800-\udfff]")  # what is left where a text was cut in the middle of an emoji
+from aas.text import HALF
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from aas.datasets.coco import (
     image_sizes,
     mask_or_empty,
     note,
+    own_id,
     read_lists,
     score_of,
 )
@@ -72,11 +73,7 @@ def _categories(path: Path, entries: Sequence[Mapping[str, Any]], findings: Find
     """Id as text -> name; of one without a name its id."""
     categories: dict[str, str] = {}
     for entry in entries:
-        key = id_text(entry.get("id"))
-        if key is None:
-            raise ValueError(f"{path}: a category has no id, or {entry.get('id')!r}, which is none.")
-        if key in categories:
-            note(findings, "duplicate_category_ids", key)
+        key = own_id(path, entry, "a category", categories, findings)
         name = entry.get("name")
         categories[key] = key if name is None else str(name)
     return categories
