@@ -40,5 +40,5 @@ def test_words_of_answers_are_counted_against_all_captions():
 
 
 def test_intervals_hold_their_mean():
-    figure = interval([0.0, 1.0, 1.0, 0.5], [1, 2, 1, 0])
+    figure = interval([0.0, 2.0, 1.0, 0.0], [1, 2, 1, 0])
     assert figure["mean"] == pytest.approx(0.75) and 0 <= figure["low"] <= 0.75 <= figure["high"] <= 1

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from answer_figures import answer_figures
+from answer_figures import answer_figures, interval
 from boundary import boundary_f
 from pycocotools.coco import COCO
 from split import default_data_dir, kept_out
@@ -158,12 +158,7 @@ class Evaluation:
         for case in self.cases:
             if keep(case):
                 groups.setdefault(case.image_id, []).append(value(case))
-        sums = np.array([[sum(values), len(values)] for values in groups.values()], float).reshape(-1, 2)
-        rng = np.random.default_rng(0)
-        draws = sums[rng.integers(len(sums), size=(2000, len(sums)))].sum(1)
-        low, high = np.percentile(draws[:, 0] / draws[:, 1], [2.5, 97.5])
-        total = sums.sum(0)
-        return {"mean": total[0] / total[1], "low": low, "high": high, "n": int(total[1]), "photographs": len(sums)}
+        return interval([sum(values) for values in groups.values()], [len(values) for values in groups.values()])
 
     def figures(self) -> dict[str, dict[str, dict[str, float]]]:
         def small(case: Case) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -101,6 +101,13 @@ def efficientnet_lite(name: BackboneName, state: dict[str, Tensor]) -> Backbone:
         weight, bias = folded(weight, {field: state[prefix + field] for field in fields})
         convolution.weight = nn.Parameter(weight.contiguous())
         convolution.bias = nn.Parameter(bias)
+    return backbone
+
+
+def load_backbone(backbone: Backbone, file: Path, prefix: str = "") -> Backbone:
+    """`backbone` in place, with the weights of a safetensors file whose names begin with `prefix`."""
+    weights = load_file(file)
+    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     return backbone
 
 

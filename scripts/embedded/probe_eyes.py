@@ -18,7 +18,7 @@ import torch
 from caption_data import Photo, concepts_in, find_concepts, load_photos
 from imagenet_mobilenet import coral_tflite, load_imagenet
 from lmm_model import to_pixels
-from safetensors.torch import load_file
+from parts import load_backbone
 from split import default_data_dir
 from torch import Tensor
 
@@ -35,23 +35,16 @@ def mobilenet(args: argparse.Namespace) -> Backbone:
 
 
 def shipped(args: argparse.Namespace) -> Backbone:
-    backbone, prefix = Backbone("mobilenet_v2"), "vision_tower.backbone."
-    weights = load_file("checkpoints/embedded/lmm/model.safetensors")
-    backbone.load_state_dict({k.removeprefix(prefix): v.float() for k, v in weights.items() if k.startswith(prefix)})
-    return backbone
+    file = Path("checkpoints/embedded/lmm/model.safetensors")
+    return load_backbone(Backbone("mobilenet_v2"), file, "vision_tower.backbone.")
 
 
 def lite2(args: argparse.Namespace) -> Backbone:
-    backbone = Backbone("efficientnet_lite2")
-    backbone.load_state_dict(load_file(args.parts / "efficientnet_lite2.safetensors"))
-    return backbone
+    return load_backbone(Backbone("efficientnet_lite2"), args.parts / "efficientnet_lite2.safetensors")
 
 
 def tuned(args: argparse.Namespace) -> Backbone:
-    backbone, prefix = Backbone("efficientnet_lite2"), "tower.backbone."
-    weights = load_file(args.tuned)
-    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    return backbone
+    return load_backbone(Backbone("efficientnet_lite2"), args.tuned, "tower.backbone.")
 
 
 EYES: dict[str, tuple[Callable[[argparse.Namespace], Backbone], int]] = {  # and the side of their input in pixels

@@ -35,6 +35,7 @@ from lmm_model import (
 )
 from lmm_probe import Probe
 from lmm_training import run_phase
+from parts import load_backbone
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
@@ -59,7 +60,7 @@ class Run:
         layers = None if args.layers is None else [int(i) for i in args.layers.split(",")]
         decoder, tokenizer = small_decoder(args.parts / "smollm2", texts, IMAGE, layers)
         self.model = build_model(decoder, tokenizer, "efficientnet_lite2")
-        self.tower.backbone.load_state_dict(load_file(args.parts / "efficientnet_lite2.safetensors"))
+        load_backbone(self.tower.backbone, args.parts / "efficientnet_lite2.safetensors")
         self.tower.to(memory_format=torch.channels_last)
         self.model.set_attn_implementation({"text_config": "aas_recorded"})
         self.words = Words(find_concepts(self.photos), tokenizer)

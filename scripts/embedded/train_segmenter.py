@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from parts import load_backbone
 from pycocotools import mask as coco_mask
 from safetensors.torch import load_file
 from segmenter_data import (
@@ -489,13 +490,6 @@ def train(
     return average, step
 
 
-def load_tower(backbone: Backbone, lmm: Path) -> None:
-    """The embedded LMM's tower, which has learned from captions what things look like (ImageNet's weights before)."""
-    prefix = "vision_tower.backbone."
-    weights = load_file(lmm / "model.safetensors")
-    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=default_data_dir())
@@ -530,7 +524,9 @@ def main() -> None:
     if args.init:
         trainee.model.load_state_dict(load_file(args.init / "model.safetensors"), strict=False)
     if args.tower or not args.init:
-        load_tower(trainee.model.vision_encoder.backbone, args.tower or Path("checkpoints/embedded/lmm"))
+        # It has learned from captions what things look like (ImageNet's weights before).
+        tower = (args.tower or Path("checkpoints/embedded/lmm")) / "model.safetensors"
+        load_backbone(trainee.model.vision_encoder.backbone, tower, "vision_tower.backbone.")
 
     start = time.time()
     average, steps = train(trainee, photographs, choose, args)
