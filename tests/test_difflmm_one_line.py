@@ -26,6 +26,8 @@ from tests import tiny
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 RECIPES = Path(__file__).parent.parent / "recipes"
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
@@ -146,3 +148,12 @@ def test_a_loss_that_is_no_number_ends_a_training(tmp_path, monkeypatch):
 def test_load_checkpoint_says_what_is_ours_as_it_is(checkpoint):
     with pytest.raises(ValueError, match=r"^Unknown dtype"):
         load_checkpoint(str(checkpoint), dtype="float7")
+
+
+def test_both_packages_stop_alike():
+    """Neither imports the other: all but their names and what goes on is word for word the same."""
+    files = (ROOT / "difflmm/stopping.py", ROOT / "aas/cli/stopping.py")
+    ours, theirs = (file.read_text().splitlines()[1:] for file in files)
+    what_goes_on, names = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
+    assert all(line.startswith("LINE = ") for line in what_goes_on)
+    assert "aas: {LINE}" in names[1] and names[0] == names[1].replace("aas:", "difflmm:")
