@@ -54,7 +54,8 @@ class Call:
     """One call of the attention function: tensors as transformers hands them over.
 
     `query` [B, H, Q, D]; `key` [B, H_kv, S, D]; `mask` [B, 1, Q, S] as sdpa takes it, [B, S] as a flash kernel does, or
-    None; `sinks` [H]; `window`: keys that a query sees at most, itself included.
+    None; `sinks` [H]; `window`: keys that a query sees at most, itself included. `value` [B, H_kv, S, D_v] and what the
+    attention returned, `output` [B, Q, H, D_v].
     """
 
     query: Tensor
@@ -65,6 +66,8 @@ class Call:
     sinks: Tensor | None = None
     window: int | None = None
     is_causal: bool = True
+    value: Tensor | None = None
+    output: Tensor | None = None
 
 
 MEAN_OF_ALL = Selection()
@@ -165,6 +168,10 @@ class Watch:
         """What is kept of one call: `index` of the layer, and its tensors."""
         raise NotImplementedError
 
+    def instead(self) -> Tensor | None:
+        """What attention returns, [B, Q, H, D_v], where it is not to be computed."""
+        return None
+
 
 class FirstKeys(Watch):
     """The keys of the first layer that is called, [B, H_kv, S, D]: what each image token brings into the model."""
@@ -227,7 +234,7 @@ class AttentionCapture(Watch):
         rows = self.rows.to(call.query.device)
         n_heads, dim = call.query.shape[1], call.query.shape[3]
         query = call.query.gather(2, rows[:, None, :, None].expand(-1, n_heads, -1, dim))
-        self._add(index, 0, self._weights(call, query, _mask_of_rows(call, rows), self.columns))
+        self._add(index, 0, self._weights(call, query, mask_of_rows(call, rows), self.columns))
 
     def _record_step(self, index: int, call: Call) -> None:
         layer = self._layers.setdefault(index, _Layer(first_row=self._row))
@@ -239,7 +246,7 @@ class AttentionCapture(Watch):
         if n_dropped or (call.window and not self.cross):
             self._flush(index, layer)  # against the keys of the step before, which were all there
             columns = self.columns.to(call.key.device) - n_dropped
-            mask = _mask_of_rows(call, _last_row(call))
+            mask = mask_of_rows(call, _last_row(call))
             weights = self._weights(call, call.query[:, :, -1:], mask, columns.clamp(min=0))
             self._add(index, self._row, weights.masked_fill((columns < 0)[:, None, None, :], 0.0))
             layer.first_row = self._row + 1
@@ -252,7 +259,8 @@ class AttentionCapture(Watch):
         layer.queries[:, :, len(layer.masks)] = call.query[:, :, -1]
         layer.masks.append(self._shared_mask_row(call))
         layer.lengths.append(layer.n_seen)
-        layer.call = replace(call, query=call.query.new_empty(0), mask=None)  # a prompt's queries are not held
+        # Neither a prompt's queries are held nor what it saw.
+        layer.call = replace(call, query=call.query.new_empty(0), mask=None, value=None, output=None)
 
     def _check_step(self, layer: _Layer, call: Call) -> None:
         """CaptureError unless `call` has the prompt's queries, or else one, and as many keys as such a step gives."""
@@ -274,7 +282,7 @@ class AttentionCapture(Watch):
         if call.mask is None:
             return None
         if id(call.mask) not in self._pass_masks:
-            row = _mask_of_rows(call, _last_row(call))
+            row = mask_of_rows(call, _last_row(call))
             assert row is not None
             self._pass_masks[id(call.mask)] = (call.mask, row)  # the mask too: its id is its own while it lives
         return self._pass_masks[id(call.mask)][1]
@@ -326,6 +334,16 @@ class AttentionCapture(Watch):
             total[..., offset : offset + n, :] += kept[..., done : done + n, :].to(total.device)
             done += n
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of each image: those that were wanted, or one for each forward pass so far."""
+        return self._row + 1 if self.rows is None else self.rows.shape[1]
+
+    @property
+    def seen(self) -> list[int]:
+        """The layers whose attention was looked at."""
+        return sorted(self._finite)
+
     @torch.inference_mode()
     def maps(self) -> Tensor:
         """Float32 on the CPU: [B, rows, N], or [B, layers, rows, N], or [B, layers, heads, rows, N], as kept.
@@ -335,9 +353,8 @@ class AttentionCapture(Watch):
         for index, layer in self._layers.items():
             self._flush(index, layer)
         self._check()
-        n_rows = self.rows.shape[1] if self.rows is not None else self._row + 1
         joined = [
-            torch.cat([chunk[slot].to("cpu") for chunk in self._chunks], dim=-2)[..., :n_rows, :]
+            torch.cat([chunk[slot].to("cpu") for chunk in self._chunks], dim=-2)[..., : self.n_rows, :]
             for slot in sorted(self._chunks[0])
         ]
         return joined[0] / len(self._finite) if self.selection.keep == "mean" else torch.stack(joined, dim=1)
@@ -359,7 +376,7 @@ class AttentionCapture(Watch):
             raise CaptureError("No attention layer was seen: the model does not run transformers' attention interface.")
 
 
-def _mask_of_rows(call: Call, rows: Tensor) -> Tensor | None:
+def mask_of_rows(call: Call, rows: Tensor) -> Tensor | None:
     """The mask of some queries, [B, 1 or H, R, S]; `rows` int64 [B, R], positions in the call's queries."""
     n_queries, n_keys = call.query.shape[2], call.key.shape[2]
     if call.mask is not None and call.mask.ndim == 4:
@@ -406,7 +423,7 @@ def _join_masks(masks: Sequence[Tensor | None], lengths: Sequence[int], n_keys: 
 def _plain_attention(call: Call, value: Tensor) -> Tensor:
     """softmax(scores) V for what sdpa cannot compute: soft-capped scores and attention sinks. [B, Q, H, D]."""
     rows = torch.arange(call.query.shape[2], device=call.query.device).expand(len(call.query), -1)
-    scores = _scores(call.query, call.key, _mask_of_rows(call, rows), call.scaling, call.softcap)
+    scores = _scores(call.query, call.key, mask_of_rows(call, rows), call.scaling, call.softcap)
     log_sum = scores.logsumexp(-1, keepdim=True)
     if call.sinks is not None:
         log_sum = torch.logaddexp(log_sum, call.sinks.float()[:, None, None])
@@ -429,6 +446,8 @@ def _capturing(base: str) -> Callable[..., tuple[Tensor, None]]:
         softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
         own = (softcap is not None or sinks is not None) and not knows_softcap
         capture = _active.get()
+        if capture is not None and (given := capture.instead()) is not None:
+            return given, None
         if capture is None and not own:
             return attention(module, query, key, value, attention_mask, **kwargs)[0], None
         if kwargs.get("position_bias") is not None:
@@ -449,7 +468,7 @@ def _capturing(base: str) -> Callable[..., tuple[Tensor, None]]:
         else:
             output = attention(module, query, key, value, attention_mask, **kwargs)[0]
         if capture is not None:
-            capture.see(module, call)
+            capture.see(module, replace(call, value=value, output=output))
         return output, None
 
     return capturing_attention

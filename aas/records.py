@@ -1,6 +1,7 @@
 """What travels between the stages. Frozen; arrays are numpy; every pixel is of the upright original image."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,15 +40,31 @@ class View:
 class AttentionMaps:
     """`maps`: float32 [tokens, h, w], one per answer token; each sums to the attention that went to the view.
 
-    Where layers or heads were kept apart, [layers, tokens, h, w] or [layers, heads, tokens, h, w].
+    Where layers or heads were kept apart, [layers, tokens, h, w] or [layers, heads, tokens, h, w]. `source`: the map
+    source that they are of (docs/maps.md), and `beside` the maps [tokens, h, w] of others that were asked for.
     """
 
     maps: np.ndarray
     view: View
     alignment: str = "predict"
+    source: str = "mean"
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert self.maps.dtype == np.float32 and self.maps.shape[-2:] == self.view.size_hw
+        for maps in (self.maps, *self.beside.values()):
+            assert maps.dtype == np.float32 and maps.shape[-2:] == self.view.size_hw
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All sources that there are maps of, the first the one that points."""
+        return (self.source, *self.beside)
+
+    def of(self, source: str) -> "AttentionMaps":
+        """The same with the maps of one source in front; ValueError for one that was not asked for."""
+        if source not in self.sources:
+            raise ValueError(f"There are no maps of {source!r}, but of: {', '.join(self.sources)}.")
+        every = {self.source: self.maps, **self.beside}
+        return replace(self, maps=every.pop(source), source=source, beside=every)
 
 
 @dataclass(frozen=True)

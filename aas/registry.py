@@ -84,6 +84,20 @@ SEGMENTERS = {
 # name for --segmenter -> class of a segmenter that needs no checkpoint
 SEGMENTERS_BY_NAME: dict[str, str] = {}
 
+# --maps NAME[:ARGUMENT] -> a way from what was captured to one map per token (docs/maps.md)
+MAP_SOURCES = {
+    "mean": "aas.maps.mean:Mean",
+    "layers": "aas.maps.layers:Layers",
+    "heads": "aas.maps.heads:Heads",
+    "ratio": "aas.maps.ratio:Ratio",
+    "values": "aas.maps.values:Values",
+    "rollout": "aas.maps.rollout:Rollout",
+    "lens": "aas.maps.lens:Lens",
+    "tam": "aas.maps.tam:Tam",
+    "attribution": "aas.maps.attribution:Attribution",
+    "fused": "aas.maps.fused:Fused",
+}
+
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
 EXPRESSION_DATASETS = {
     "refcoco": "aas.datasets.refcoco:RefCoco",

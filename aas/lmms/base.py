@@ -21,7 +21,9 @@ from transformers import (
 
 from aas import capture, int8
 from aas.capture import AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.captured import Captured
 from aas.choices import Alignment
+from aas.internals import Internals
 from aas.lmms.collation import collate, sequence_keys
 from aas.lmms.grids import TokenGrid, on_grid, positions_of
 from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, Prepared, messages
@@ -35,11 +37,14 @@ from aas.lmms.prompt_checks import (
     told_once,
 )
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits
+from aas.lmms.sources import captured, made_maps, needs_of, watch_of
 from aas.loading import in_short, is_ours
 from aas.model_files import check_processor, weight_files
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.given import plain_ids
 from aas.records import Answer, AttentionMaps
+
+Kept = Sequence[Tensor] | Sequence[Captured]  # of each answer: maps [..., T, n], or all that its map sources need
 
 
 class LMM(ABC):
@@ -250,25 +255,25 @@ class LMM(ABC):
         self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS
     ) -> list[tuple[Answer, AttentionMaps]]:
         """Answer all of `batch` in one go: either every answer is given, or none."""
-        options = replace(options, selection=self.resolved(options.selection))
+        options, needs = replace(options, selection=self.resolved(options.selection)), needs_of(self, options)
         given = [prepared.answer_ids for prepared in batch]
         if all(ids is None for ids in given):
-            answers, maps = self._generate(batch, options)
-            if options.alignment == "predict":
-                return self._results(batch, answers, maps, options)
-            # The last token of an answer never was an input: its own row takes one more pass.
+            if options.alignment == "predict" and not needs.replay:
+                return self._results(batch, *self._generate(batch, options), options)
+            # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
+            answers, _ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps))
             given = list(answers)
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
         return self._results(batch, answers, self._replay(batch, answers, options), options)
 
-    def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], list[Tensor]]:
-        """Token ids int64 [T] and maps [..., T, n] of each, cut behind its end token."""
+    def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], Kept]:
+        """Token ids int64 [T] of each, cut behind its end token, and what was kept of it."""
         grids = [positions_of(p.grids, options.view) for p in batch]
         inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers = FiniteLogits()
-        watch = AttentionCapture(columns, options.selection, records=self.records, cross=self.cross_attention)
+        watch = watch_of(self, batch, inputs, columns, options)
         with self.watched(watch):
             sequences = self.generate(
                 inputs,
@@ -280,15 +285,22 @@ class LMM(ABC):
             )
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         token_ids = sequences[:, n_prompt:].cpu()
-        maps = watch.maps()  # which names the layer, where the attention itself is broken
+        answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
+        kept = self._kept(watch, batch, answers, options)  # names the layer, where the attention itself is broken
         numbers.check()
-        if maps.shape[-2] != token_ids.shape[1]:
+        if watch.n_rows != token_ids.shape[1]:
             raise CaptureError(
-                f"The model wrote {token_ids.shape[1]} tokens in {maps.shape[-2]} forward passes, not one for each: "
+                f"The model wrote {token_ids.shape[1]} tokens in {watch.n_rows} forward passes, not one for each: "
                 "its generation settings are not known here."
             )
-        answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
-        return answers, [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+        return answers, kept
+
+    def _kept(
+        self, watch: AttentionCapture, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
+    ) -> Kept:
+        if isinstance(watch, Internals):
+            return captured(self, watch, batch, answers, options)
+        return [one[..., : len(ids), :] for one, ids in zip(watch.maps(), answers, strict=True)]
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""
@@ -308,17 +320,17 @@ class LMM(ABC):
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
         return next((i + 1 for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))
 
-    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> list[Tensor]:
-        """Maps [..., T, n] of given answers, in one forward pass."""
-        inputs, columns, rows = self.replay_inputs(batch, answers, options)
-        watch = AttentionCapture(columns, options.selection, rows, self.records, self.cross_attention)
+    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> Kept:
+        """What is kept of given answers, in one forward pass."""
+        inputs, columns, _ = self.replay_inputs(batch, answers, options)
+        watch = watch_of(self, batch, inputs, columns, options, answers)
         with self.watched(watch):
             output = self.model(**inputs, **self.forward_arguments(inputs), return_dict=True)
-        maps = watch.maps()
+        kept = self._kept(watch, batch, answers, options)  # names the layer, where the attention itself is broken
         numbers = FiniteLogits()
         numbers.look_at(output.logits[:, -1])
         numbers.check()
-        return [one[..., : len(ids), :] for one, ids in zip(maps, answers, strict=True)]
+        return kept
 
     def replay_inputs(
         self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
@@ -398,13 +410,16 @@ class LMM(ABC):
         return Selection(resolved["layers"], resolved["heads"], selection.keep)
 
     def _results(
-        self, batch: Sequence[Prepared], answers: Sequence[Tensor], maps: Sequence[Tensor], options: AskOptions
+        self, batch: Sequence[Prepared], answers: Sequence[Tensor], kept: Kept, options: AskOptions
     ) -> list[tuple[Answer, AttentionMaps]]:
         results = []
-        for prepared, ids, columns in zip(batch, answers, maps, strict=True):
+        for prepared, ids, one in zip(batch, answers, kept, strict=True):
             token_ids = ids.tolist()
             text, spans = decode_with_spans(self.tokenizer, token_ids)
-            grid, grid_view = on_grid(columns.numpy(), prepared.grids, options.view)
             answer = Answer(prepared.question, text, tuple(token_ids), tuple(spans))
+            if isinstance(one, Captured):
+                results.append((answer, made_maps(one, prepared, answer, options)))
+                continue
+            grid, grid_view = on_grid(one.numpy(), prepared.grids, options.view)
             results.append((answer, AttentionMaps(grid, grid_view, options.alignment)))
         return results

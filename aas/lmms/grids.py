@@ -55,6 +55,11 @@ def positions_of(grids: Sequence[TokenGrid], view: str | None) -> Tensor:
     return torch.cat([grid.positions for grid in _chosen(grids, view)])
 
 
+def sizes_of(grids: Sequence[TokenGrid], view: str | None) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of the grid called `view`, or, of "combined", of each."""
+    return tuple(grid.view.size_hw for grid in _chosen(grids, view))
+
+
 def on_grid(maps: np.ndarray, grids: Sequence[TokenGrid], view: str | None) -> tuple[np.ndarray, View]:
     """`maps` [..., n] over the chosen grids' tokens as one map [..., h, w] and its view."""
     parts, start = [], 0

@@ -10,6 +10,7 @@ from aas.capture import MEAN_OF_ALL, Selection
 from aas.choices import Alignment
 from aas.lmms.grids import TokenGrid
 from aas.lmms.sampling import Sampling
+from aas.maps import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class AskOptions:
 
     `max_new_tokens`: the model's own limit if None. Greedy without `sampling`. `view`: name of the grid whose maps are
     wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture. `seed`: of every
-    image's own generators, for the tokens that are drawn and for the noise of an encoder that needs some.
+    image's own generators, for the tokens that are drawn and for the noise of an encoder that needs some. `maps`: names
+    of map sources (docs/maps.md); with others than the mean, `selection` must be that of all layers and heads.
     """
 
     max_new_tokens: int | None = None
@@ -47,6 +49,7 @@ class AskOptions:
     alignment: Alignment = "predict"
     view: str | None = None
     seed: int = 0
+    maps: tuple[str, ...] = (DEFAULT,)
 
 
 DEFAULT_OPTIONS = AskOptions()

@@ -3,6 +3,25 @@
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
+
+from aas.captured import Captured, Needs
+from aas.maps.source import Source
+
+
+class Mean(Source):
+    """The published method's: attention, the mean over all layers and heads, minus the mean over the answer's tokens.
+
+    M[t, j] = 1 / (L H) sum_l,h A[l, h, q(t), j] (arXiv 2410.08209, section 3.2).
+    """
+
+    minus_token_mean = True
+
+    def needs(self, n_layers: int, n_heads: int) -> Needs:
+        return Needs("mean")
+
+    def __call__(self, captured: Captured) -> Tensor:
+        return captured.mean()
 
 
 def without_token_mean(maps: np.ndarray, of: Sequence[int] | None = None) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from spacy.language import Language
 
 from aas.choices import Kind, Merge, PromptKind, Words, check
+from aas.maps import subtracts_token_mean
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import phrase_map
 from aas.phrases.parser import chosen_phrases
@@ -78,11 +79,13 @@ def prompted(
     """Each phrase with its map and its prompt.
 
     `attention`: maps float32 [tokens, h, w] of the whole answer, whose mean over its tokens (without those of a
-    reasoning that does not count as the answer) is taken away before a phrase's tokens are merged; `image_hw`: of the
+    reasoning that does not count as the answer) is taken away before a phrase's tokens are merged, where their source
+    wants it; `image_hw`: of the
     upright photograph, in pixels.
     """
     counted = None if options.reasoning else tokens_of_answer(answer)
-    residual = without_token_mean(attention.maps, counted)
+    relative = subtracts_token_mean(attention.source)
+    residual = without_token_mean(attention.maps, counted) if relative else attention.maps
     n_counted = len(residual) if counted is None else len(counted)
     pointed = []
     for phrase in phrases:

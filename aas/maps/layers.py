@@ -1,0 +1,29 @@
+"""Attention of some layers."""
+
+from torch import Tensor
+
+from aas.captured import Captured, Needs
+from aas.maps.source import Source, band_of, checked_layers
+
+
+class Layers(Source):
+    """Attention of a band of layers: the middle-late ones, or those named (`layers:8-20`, `layers:3*0.5/7*2`).
+
+    M[t, j] = sum_l w_l 1 / H sum_h A[l, h, q(t), j] / sum_l w_l. Without names the layers from two to four fifths of
+    the depth count, where heads that look at what is spoken of were found (arXiv 2606.14703, 2502.17422).
+    """
+
+    minus_token_mean = True
+
+    def __init__(self, argument: str = ""):
+        self.weights = band_of(argument) if argument else None
+
+    def needs(self, n_layers: int, n_heads: int) -> Needs:
+        return Needs("layers", checked_layers(frozenset(self.weights), n_layers) if self.weights else None)
+
+    def __call__(self, captured: Captured) -> Tensor:
+        seen = sorted(captured.attention)
+        middle = seen[len(seen) * 2 // 5 : max(len(seen) * 4 // 5, len(seen) * 2 // 5 + 1)]
+        weights = self.weights or dict.fromkeys(middle, 1.0)
+        maps = [weight * captured.of_layer(layer) for layer, weight in weights.items()]
+        return sum(maps) / sum(weights.values())  # type: ignore[return-value]
