@@ -7,6 +7,7 @@ from aas.capture import Selection
 from aas.choices import Alignment, Dtype, Keep, Quantize, check
 from aas.lmms.prepared import AskOptions
 from aas.lmms.sampling import Sampling
+from aas.maps import DEFAULT, names_of, source_named
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ class Asking(TypedDict, total=False):
     heads: Sequence[int] | None
     alignment: Alignment
     view: str | None
+    maps: str | Sequence[str]
     max_new_tokens: int | None
     temperature: float
     top_p: float
@@ -62,11 +64,16 @@ def ask_options(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    maps: str | Sequence[str] = DEFAULT,
 ) -> AskOptions:
     """`layers`, `heads`: indices that are averaged (or kept apart, by `keep`), None for all; `temperature`: 0 is
-    greedy; the others as in `AskOptions`. Raises ValueError for what cannot be."""
+    greedy; `maps`: "mean,tam" or a list of names; the others as in `AskOptions`. Raises ValueError or OSError for what
+    cannot be."""
     check("alignment", alignment, Alignment)
     check("keep", keep, Keep)
     selection = Selection(None if layers is None else tuple(layers), None if heads is None else tuple(heads), keep)
     sampling = Sampling(temperature, top_p) if temperature else None
-    return AskOptions(max_new_tokens, sampling, selection, alignment, view, seed)
+    names = names_of(maps)
+    for name in names:
+        source_named(name)  # complains about what it does not understand
+    return AskOptions(max_new_tokens, sampling, selection, alignment, view, seed, names)

@@ -96,11 +96,17 @@ def metrics() -> list[Row]:
     return _described(registry.EXPRESSION_METRICS)
 
 
+def maps() -> list[Row]:
+    """Map sources to name with --maps, with an argument as docs/maps.md says."""
+    return _described(registry.MAP_SOURCES)
+
+
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "models": models,
     "segmenters": segmenters,
     "phrases": phrases,
     "presets": presets,
+    "maps": maps,
     "datasets": datasets,
     "metrics": metrics,
 }
@@ -111,7 +117,7 @@ def _families(table: dict[str, str]) -> dict[str, tuple[str, str]]:
     found = {}
     for name in sorted(table):
         family = registry.load(table, name, "family")
-        found[name] = family.__name__, " ".join((family.__doc__ or "").split("\n\n")[0].split())
+        found[name] = family.__name__, registry.summary(family)
     return found
 
 

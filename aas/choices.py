@@ -12,6 +12,7 @@ Merge = Literal["mean", "max", "first"]
 PresetName = Literal["paper", "reference-2024", "reference-2025"]
 PromptKind = Literal["point", "mask"]
 Quantize = Literal["4bit", "8bit"]
+ReadOut = Literal["argmax", "centroid", "region"]
 Task = Literal["gcg", "instance", "expressions"]
 Words = Literal["root", "chunk"]
 

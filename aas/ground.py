@@ -18,6 +18,7 @@ from aas.choices import (
     Merge,
     PresetName,
     PromptKind,
+    ReadOut,
     Words,
     check,
 )
@@ -28,6 +29,7 @@ from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import Prepared
+from aas.maps import DEFAULT
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
@@ -95,7 +97,9 @@ class Grounder:
     and `device_map`: how the LMM is loaded; the segmenter shares the device, and computes in `segmenter_dtype`.
 
     `preset`: `paper`, `reference-2024` or `reference-2025`; it says which heads count and how the maps of a phrase's
-    tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts.
+    tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts. `maps`:
+    names of map sources, `"tam"` or a list, the first of which points (docs/maps.md); `read_out`: the first point is
+    the map's `argmax`, the `centroid` of what is above its mean, or inside of the largest such `region`.
     `max_new_tokens`, `temperature`, `top_p`, `seed`: how the LMM answers. `words`: tokens of a phrase's `root` or of
     the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none;
     `reasoning`: ground what the model says between <think> and </think> too.
@@ -122,6 +126,7 @@ class Grounder:
         prompt: PromptKind = "point",
         n_points: int | None = None,
         n_negative: int = 0,
+        read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
         batch_size: int | None = None,
         **how: Unpack[How],
@@ -133,7 +138,8 @@ class Grounder:
             asking["heads"] = named.heads
         self.ask_options = ask_options(**asking)
         points = (n_points_for(segmenter, n_points), n_negative)
-        pointing = PointingOptions(merge or named.merge, words, tuple(drop), prompt, *points, reasoning=reasoning)
+        chosen = (merge or named.merge, words, tuple(drop), prompt)
+        pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
         place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is
@@ -141,7 +147,7 @@ class Grounder:
         self.pointing = replace(pointing, mask_side=self.segmenter.mask_side)
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
-        self.lmm.resolved(self.ask_options.selection)  # complains about layers and heads that the model does not have
+        self.lmm.check_options(self.ask_options)
 
     # ------------------------------------------------------------------------------------------------- asking
 
@@ -202,7 +208,8 @@ class Grounder:
         """The answer and its attention, kept apart: maps float32 [layers, heads, tokens, h, w], or with `keep="layers"`
         [layers, tokens, h, w], over `.view`."""
         check("keep", keep, Keep)
-        options = replace(self.ask_options, selection=replace(self.ask_options.selection, keep=keep))
+        selection = replace(self.ask_options.selection, keep=keep)
+        options = replace(self.ask_options, selection=selection, maps=(DEFAULT,))
         return self.lmm.ask(as_pixels(image), question or DEFAULT_QUESTION, answer, options)
 
     # ------------------------------------------------------------------------------------------------ in steps

@@ -139,11 +139,16 @@ def names_segmenter_class(name: str) -> bool:
     return name in SEGMENTERS_BY_NAME or (is_import and not Path(name).exists())
 
 
-def load(table: dict[str, str], name: str, what: str) -> Any:
-    """The object behind `name`; an unknown name is a ValueError that lists the known ones."""
+def known(table: dict[str, str], name: str, what: str) -> str:
+    """What stands behind `name`; an unknown name is a ValueError that lists the known ones."""
     if name not in table:
         raise ValueError(f"Unknown {what} {name!r}. Known: {', '.join(sorted(table))}.")
-    module, attribute = table[name].split(":")
+    return table[name]
+
+
+def load(table: dict[str, str], name: str, what: str) -> Any:
+    """The object behind `name`; ValueError as `known`."""
+    module, attribute = known(table, name, what).split(":")
     return getattr(import_module(module), attribute)
 
 

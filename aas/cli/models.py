@@ -10,7 +10,7 @@ from aas.cli.look import Command
 from aas.cli.options import command_of, examples, usage_errors
 from aas.stages.options import ModelOptions
 
-Listed = Literal["models", "segmenters", "phrases", "presets", "datasets", "metrics"]
+Listed = Literal["models", "segmenters", "phrases", "presets", "maps", "datasets", "metrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
         cls=Command,
         epilog=examples("aas doctor", "aas doctor embedded", "aas doctor Qwen/Qwen3-VL-8B-Instruct --json"),
     )(command_of(Doctor, _doctor))
-    app.command("list", cls=Command, epilog=examples("aas list models", "aas list presets --json"))(list_kind)
+    app.command("list", cls=Command, epilog=examples("aas list models", "aas list maps", "aas list presets --json"))(
+        list_kind
+    )
 
 
 def _doctor(options: Doctor) -> int:

@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
             "aas ground photo.jpg",
             "aas ground holiday/ --out grounded",
             'aas ground photo.jpg --answer "a dog on a bench" --out given',
+            "aas ground photo.jpg --maps fused --read-out region --out fused        (docs/maps.md)",
             "aas ground photo.jpg --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge --out large",
         ),
     )(command_of(Ground, _ground))
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
             "aas infer-attn --images photos/ --out run",
             "aas infer-attn --images val2017/ --ref-anno val2017.json --out run --model Qwen/Qwen3-VL-8B-Instruct",
             "aas infer-attn --images photos/ --out run --answers answers.jsonl       (teacher forcing)",
+            "aas infer-attn --images photos/ --out run --maps mean,tam,attribution  (docs/maps.md)",
             "aas infer-attn --images photos/ --out run --num-chunks 8 --chunk-idx 0  (one of eight processes)",
         ),
     )(command_of(InferAttn, _infer_attn))
@@ -38,6 +40,7 @@ def register(app: typer.Typer) -> None:
             "aas segment gcg --attn run --images photos/ --out masks",
             "aas segment instance --attn run --images val2017/ --ref-anno instances_val2017.json --out instances",
             "aas segment expressions --attn run --images val2017/ --answers refcoco.jsonl --out masks",
+            "aas segment gcg --attn run --images photos/ --out masks --maps tam",
             "aas segment gcg --attn authors/ --images photos/ --out masks --tokenizer liuhaotian/llava-v1.5-7b",
         ),
     )(command_of(Segment, _segment))

@@ -6,7 +6,7 @@ sizes are `size_hw`.
 """
 
 from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image
-from aas.geometry.peaks import deepest_xy, largest_pixel_xy, peak_xy, peaks_xy
+from aas.geometry.peaks import centroid_xy, deepest_xy, largest_pixel_xy, peak_xy, peaks_xy, region_xy
 from aas.geometry.views import (
     canvas_view,
     centre_crop_view,
@@ -28,6 +28,7 @@ __all__ = [
     "cell_coverage",
     "cells_of_mask",
     "centre_crop_view",
+    "centroid_xy",
     "combined_map",
     "deepest_xy",
     "largest_pixel_xy",
@@ -39,6 +40,7 @@ __all__ = [
     "peak_xy",
     "peaks_xy",
     "placed_view",
+    "region_xy",
     "scaled_view",
     "stitched_tiles",
     "stretched_view",

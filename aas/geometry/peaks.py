@@ -5,7 +5,7 @@ import functools
 import cv2
 import numpy as np
 
-from aas.geometry.maps import PixelBox, bicubic, cell_coverage, covered_part, whole_pixels
+from aas.geometry.maps import PixelBox, bicubic, cell_coverage, covered_part, map_on_image, whole_pixels
 from aas.records import View
 
 
@@ -78,6 +78,38 @@ def _column_bounds(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
     padded = np.pad(columns, ((1, 1), (0, 0)), mode="edge")
     coefficients = columns + np.abs(padded[2:] - padded[:-2]) / 4
     return coefficients[weights.max(axis=0) > 0].max(axis=0)
+
+
+def centroid_xy(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """The pixel at the centre of mass of what a map float32 [h, w] has above its mean, over the image's pixels that the
+    view covers; of a constant map its `largest_pixel_xy`, and ValueError as there."""
+    (x, y), above = largest_pixel_xy(grid_map, view, image_hw), _above_mean(grid_map, view, image_hw)
+    if not above.any():
+        return x, y
+    left, top, _, _ = covered_part(view, image_hw)
+    columns, rows = above.sum(0), above.sum(1)
+    x, y = (int((side * (np.arange(len(side)) + 0.5)).sum() / side.sum()) for side in (columns, rows))
+    return left + x, top + y
+
+
+def region_xy(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """The pixel furthest inside the largest connected region that a map float32 [h, w] has above its mean, so that it
+    always lies in it; of a constant map its `largest_pixel_xy`, and ValueError as there."""
+    xy, above = largest_pixel_xy(grid_map, view, image_hw), _above_mean(grid_map, view, image_hw) > 0
+    if not above.any():
+        return xy
+    _, labels, sizes, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
+    x, y = deepest_xy(labels == 1 + sizes[1:, cv2.CC_STAT_AREA].argmax())
+    left, top, _, _ = covered_part(view, image_hw)
+    return left + x, top + y
+
+
+def _above_mean(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:
+    """What the pixels that the view covers have above their mean, 0 below it; float64 [rows, columns]."""
+    left, top, right, bottom = covered_part(view, image_hw)
+    pixels = map_on_image(grid_map, view, image_hw)[top:bottom, left:right].astype(np.float64)
+    mean = pixels.mean()
+    return np.where(pixels > mean + 1e-6 * abs(mean), pixels - mean, 0.0)  # of a constant map rounding is left
 
 
 def peaks_xy(

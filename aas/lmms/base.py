@@ -44,7 +44,7 @@ from aas.phrases.alignment import decode_with_spans
 from aas.phrases.given import plain_ids
 from aas.records import Answer, AttentionMaps
 
-Kept = Sequence[Tensor] | Sequence[Captured]  # of each answer: maps [..., T, n], or all that its map sources need
+Kept = Sequence[Tensor | Captured]  # of each answer: maps [..., T, n], or all that its map sources need
 
 
 class LMM(ABC):
@@ -408,6 +408,10 @@ class LMM(ABC):
                 )
             resolved[what] = None if indices is None else tuple(sorted({i % count for i in indices}))
         return Selection(resolved["layers"], resolved["heads"], selection.keep)
+
+    def check_options(self, options: AskOptions) -> None:
+        """ValueError for layers and heads that the model does not have, and map sources that it cannot give."""
+        needs_of(self, replace(options, selection=self.resolved(options.selection)))
 
     def _results(
         self, batch: Sequence[Prepared], answers: Sequence[Tensor], kept: Kept, options: AskOptions

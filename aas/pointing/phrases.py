@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from spacy.language import Language
 
-from aas.choices import Kind, Merge, PromptKind, Words, check
+from aas.choices import Kind, Merge, PromptKind, ReadOut, Words, check
 from aas.maps import subtracts_token_mean
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import phrase_map
@@ -23,7 +23,7 @@ class PointingOptions:
     `merge`: how the maps of a phrase's tokens become one; `words`: whether those are its root word's or all of the
     chunk's; `drop`: kinds of phrases to leave out; `reasoning`: whether what a model says between <think> and </think>
     counts as its answer; `prompt`: points, `n_positive` at the peaks and `n_negative` at the
-    troughs of the map, or the map itself as a mask of `mask_side` cells.
+    troughs of the map, or the map itself as a mask of `mask_side` cells; `read_out`: where the first point lies.
     """
 
     merge: Merge = "mean"
@@ -34,9 +34,10 @@ class PointingOptions:
     n_negative: int = 0
     mask_side: int = 256
     reasoning: bool = False
+    read_out: ReadOut = "argmax"
 
     def __post_init__(self) -> None:
-        choices = (("merge", Merge), ("words", Words), ("prompt", PromptKind))
+        choices = (("merge", Merge), ("words", Words), ("prompt", PromptKind), ("read_out", ReadOut))
         for name, words in choices:
             check(name, getattr(self, name), words)
         for kind in self.drop:
@@ -47,7 +48,7 @@ class PointingOptions:
 
 @dataclass(frozen=True)
 class Pointed:
-    """A phrase, its map float32 [h, w] over `view`, the pixel where that is largest, and its prompt."""
+    """A phrase, its map float32 [h, w] over `view`, the pixel that is read out of it, and its prompt."""
 
     phrase: Phrase
     map: np.ndarray
@@ -92,7 +93,7 @@ def prompted(
         # Of a phrase that is the whole answer nothing specific would remain, as of a single token.
         maps = attention.maps if len(phrase.token_indices) == n_counted else residual
         grid_map = phrase_map(maps, phrase.token_indices, options.merge)
-        point_xy = point_prompt(grid_map, attention.view, image_hw)
+        point_xy = point_prompt(grid_map, attention.view, image_hw, options.read_out)
         prompt = _prompt(grid_map, attention.view, point_xy, options, image_hw)
         pointed.append(Pointed(phrase, grid_map, attention.view, point_xy, prompt))
     return pointed
@@ -105,4 +106,7 @@ def _prompt(
         return mask_prompt(grid_map, view, image_hw, options.mask_side)
     if options.n_positive == 1 and not options.n_negative:  # the point that is known already
         return Prompt(np.array([point_xy], np.float32), np.ones(1, np.int64))
-    return points_prompt(grid_map, view, image_hw, options.n_positive, options.n_negative)
+    prompt = points_prompt(grid_map, view, image_hw, options.n_positive, options.n_negative)
+    assert prompt.points_xy is not None
+    prompt.points_xy[0] = point_xy  # of another read-out than the largest pixel
+    return prompt

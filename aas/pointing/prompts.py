@@ -1,12 +1,13 @@
 """From a phrase's map to a prompt for the segmenter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from aas.geometry import largest_pixel_xy, map_on_image, peaks_xy
+from aas.choices import ReadOut
+from aas.geometry import centroid_xy, largest_pixel_xy, map_on_image, peaks_xy, region_xy
 from aas.records import Prompt, View
 
 FULL_ATTENTION = (
@@ -16,10 +17,19 @@ ON_THING = 0.75  # the share of it from which a pixel belongs to the box
 CERTAINTY = (0.001, 0.999)
 
 
-def point_prompt(phrase_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> tuple[int, int]:
+READ_OUTS: dict[ReadOut, Callable[[np.ndarray, View, tuple[int, int]], tuple[int, int]]] = {
+    "argmax": largest_pixel_xy,
+    "centroid": centroid_xy,
+    "region": region_xy,
+}
+
+
+def point_prompt(
+    phrase_map: np.ndarray, view: View, image_hw: tuple[int, int], read_out: ReadOut = "argmax"
+) -> tuple[int, int]:
     """`point_xy`: the pixel where `phrase_map`, float32 [h, w] over `view`, is largest after bicubic upsampling to the
-    image. Raises ValueError as `aas.geometry.largest_pixel_xy`."""
-    return largest_pixel_xy(phrase_map, view, image_hw)
+    image, or that another way reads out of it. Raises ValueError as `aas.geometry.largest_pixel_xy`."""
+    return READ_OUTS[read_out](phrase_map, view, image_hw)
 
 
 def points_prompt(

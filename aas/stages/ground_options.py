@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from aas.choices import Dtype, Kind
+from aas.maps import names_of
 from aas.presets import LEFT_OUT, preset_named
 from aas.stages.options import (
     ANSWER,
@@ -50,7 +51,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
             raise ValueError("--answer is empty: give the words to ground, or leave it out to let the model answer.")
         if self.answer is not None and self.answers is not None:
             raise ValueError("--answer is for all images, --answers has one for each: give one of them.")
-        indices("--layers", self.layers), indices("--heads", self.heads or "all")
+        indices("--layers", self.layers), indices("--heads", self.heads or "all"), names_of(self.maps)
         if self.heads == "all" and preset_named(self.preset).heads is not None:
             raise ValueError(f"--preset {self.preset} averages other heads than all: leave --heads out, or the preset.")
 
@@ -74,7 +75,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "mask_choice")  # fmt: skip
+                "prompt", "read_out", "mask_choice")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

@@ -58,7 +58,7 @@ def infer_attn(options: InferAttn) -> int:
 
     def load() -> tuple[Stage, Plan, dict[str, Any]]:
         lmm = load_lmm(options.model, options.device, **options.loading())
-        lmm.resolved(asked.selection)  # complains about layers and heads that the model does not have
+        lmm.check_options(asked)
         plan = Plan(
             options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
             n_workers(options.workers, len(work.items), half_the_cores()),

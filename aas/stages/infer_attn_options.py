@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from aas.choices import Keep
+from aas.maps import names_of
 from aas.stages.options import ATTENTION, AttentionOptions, ModelOptions, RunOptions, indices
 
 
@@ -23,7 +24,7 @@ class InferAttn(RunOptions, AttentionOptions, ModelOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_answer()
-        indices("--layers", self.layers), indices("--heads", self.heads)
+        indices("--layers", self.layers), indices("--heads", self.heads), names_of(self.maps)
 
     def inputs(self) -> dict[str, Any]:
         return {"images": self.images, "ref_anno": self.ref_anno, "answers": self.answers}

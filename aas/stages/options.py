@@ -1,18 +1,21 @@
 """The options that stages share, in groups. A stage's options are a dataclass of some groups and fields of its own; its
 command has exactly these. Nothing heavy is imported here: `aas --help` reads it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
 
-from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, Words
+from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, ReadOut, Words
+from aas.maps import DEFAULT, calibrations_of
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
 OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories")
+# Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
+OF_LATE = {"maps": DEFAULT, "read_out": "argmax"}
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -55,11 +58,13 @@ class RunOptions:
         """Those that decide what the results are: a run folder is filled with the same ones only."""
         elsewhere = {field.name for field in fields(RunOptions)} | set(self.inputs()) | {"out"}
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in elsewhere}
+        found = {name: value for name, value in found.items() if OF_LATE.get(name, MISSING) != value}
         return found | {"files": self.fingerprints()}
 
     def fingerprints(self) -> dict[str, str]:
         """Option -> fingerprint of what it names here: other files of the same name make other results."""
         given = {name: getattr(self, name, None) for name in OF_FILES}
+        given |= {f"maps {path}": path for path in calibrations_of(getattr(self, "maps", None))}
         found = {name: fingerprint(Path(value)) for name, value in given.items() if value not in (None, "embedded")}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -119,10 +124,13 @@ class AttentionOptions(AnswerOptions):
     layers: Annotated[str, ATTENTION(help="all, or numbers: 0,1,-1.")] = "all"
     alignment: Annotated[Alignment, ATTENTION(help="The row that predicts the token, or the token's own.")] = "predict"
     view: Annotated[str | None, ATTENTION(help="Of models with several grids: its name, or combined.")] = None
+    maps: Annotated[
+        str, ATTENTION(metavar="NAME[,NAME]", help="Map sources (`aas list maps`); the first of them points.")
+    ] = DEFAULT
 
     def asking(self) -> dict[str, Any]:
         """Arguments of `aas.asking.ask_options`, without heads and what is kept of them."""
-        same = ("alignment", "view", "max_new_tokens", "temperature", "top_p", "seed")
+        same = ("alignment", "view", "maps", "max_new_tokens", "temperature", "top_p", "seed")
         return {"layers": indices("--layers", self.layers)} | {name: getattr(self, name) for name in same}
 
 
@@ -141,6 +149,9 @@ class PhraseOptions:
         int | None, PHRASE(min=1, help="Peaks that become points, at most. Default: 1; embedded segmenter: 3.")
     ] = None
     negative_points: Annotated[int, PHRASE(min=0, help="Troughs that become negative points, at most.")] = 0
+    read_out: Annotated[
+        ReadOut, PHRASE(help="The first point: largest, centroid above the mean, or in the largest region above it.")
+    ] = "argmax"
 
     @property
     def merge_used(self) -> Merge:

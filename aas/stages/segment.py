@@ -42,7 +42,9 @@ def segment(options: Segment) -> int:
     run = RunFolder(options.out, ".json")
     annotation = read_annotation(options.ref_anno) if options.ref_anno else None
     work, jobs = _work(options, annotation)
-    attention = Attention(options.attn, preset_named(options.preset).heads, options.tokenizer, options.fit)
+    attention = Attention(
+        options.attn, preset_named(options.preset).heads, options.tokenizer, options.fit, options.maps
+    )
     attention.check([job.item for job in jobs])
 
     def load() -> tuple[Stage, Plan, dict[str, Any]]:
@@ -97,4 +99,4 @@ def pointing_options(phrases: PhraseOptions, masks: MaskOptions, mask_side: int)
     n_points = masks.n_points(phrases.points)
     points = (n_points, phrases.negative_points)
     chosen = (phrases.merge_used, phrases.words, phrases.drop, phrases.prompt)
-    return PointingOptions(*chosen, *points, mask_side, phrases.reasoning)
+    return PointingOptions(*chosen, *points, mask_side, phrases.reasoning, phrases.read_out)

@@ -13,38 +13,52 @@ from aas.store.made_of import MadeOf, digest_of
 
 class Attention:
     """Reads items of the folder `attn`. `heads`: those that the preset averages, None for all; `tokenizer`, `fit`: of
-    the authors' items.
+    the authors' items; `maps`: the source that points, None for an item's first.
 
     Raises FileNotFoundError where there is no such tokenizer.
     """
 
-    def __init__(self, attn: Path, heads: tuple[int, ...] | None, tokenizer: str | None, fit: Fit):
-        self.heads, self.fit = heads, fit
+    def __init__(
+        self, attn: Path, heads: tuple[int, ...] | None, tokenizer: str | None, fit: Fit, maps: str | None = None
+    ):
+        self.heads, self.fit, self.maps = heads, fit, maps
         self.photographs = MadeOf(attn).digests("photograph")
         self.tokenizer: Any = None if tokenizer is None else reference.load_tokenizer(tokenizer)
 
     def check(self, items: Sequence[Path]) -> None:
-        """Raise ValueError for a run that was captured with other heads than the preset's, before anything is loaded.
+        """Raise ValueError for a run that was captured with other heads than the preset's, or without the map source
+        that is wanted, before anything is loaded.
 
         The first item of ours stands for all; those of the authors do not say their heads.
         """
         ours = next((path for path in items if path.suffix != reference.SUFFIX), None)
-        if self.heads is not None and ours is not None:
-            self._check_heads(ours, read_item(ours))
+        if ours is not None and (self.heads is not None or self.maps is not None):
+            item = read_item(ours)
+            self._check_heads(ours, item)
+            self._of_source(ours, item.attention)
 
     def read(self, path: Path, image_hw: tuple[int, int]) -> tuple[Answer, AttentionMaps]:
         """The answer, and one map [tokens, h, w] for each of its tokens; ValueError for an item that has others."""
         if path.suffix == reference.SUFFIX:
             if self.tokenizer is None:
                 raise ValueError(f"{path}: the authors' items hold ids only: name their tokenizer with --tokenizer.")
-            return reference.read_answer(path, image_hw, self.tokenizer, self.fit)
+            answer, attention = reference.read_answer(path, image_hw, self.tokenizer, self.fit)
+            return answer, self._of_source(path, attention)
         item = read_item(path)
         self._check_heads(path, item)
         if item.image_hw != image_hw:
             raise ValueError(f"{path} is about an image of another size than the one in --images.")
         if item.attention.maps.ndim != 3:
             raise ValueError(f"{path} keeps layers or heads apart: segmenting needs one map per token (--keep mean).")
-        return item.answer, item.attention
+        return item.answer, self._of_source(path, item.attention)
+
+    def _of_source(self, path: Path, attention: AttentionMaps) -> AttentionMaps:
+        if self.maps in (None, *attention.sources):
+            return attention if self.maps is None else attention.of(self.maps)
+        raise ValueError(
+            f"{path} holds no maps of {self.maps!r}, but of {', '.join(attention.sources)}: run "
+            f"`aas infer-attn --maps {self.maps}` first, into another folder."
+        )
 
     def check_photograph(self, path: Path, photograph: Path) -> None:
         """ValueError where the attention was captured of another photograph of that name, as far as is known."""

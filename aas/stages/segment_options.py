@@ -20,6 +20,9 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
     out: Annotated[Path, Option(help="Run folder: one file per image. Started again, it goes on.")]
     ref_anno: Annotated[Path | None, Option(help="COCO or GranD-f annotation: its images, with its ids.")] = None
     answers: Annotated[Path | None, Option(help="Of expressions: the file that infer-attn was given.")] = None
+    maps: Annotated[
+        str | None, Option(metavar="NAME", help="The stored map source that points. Default: the item's first.")
+    ] = None
     tokenizer: Annotated[str | None, Option(help="Of the authors' items (.pth), which hold ids only.")] = None
     fit: Annotated[Fit, Option(help="Of those items: how images became square.")] = "pad"
     dtype: Annotated[Dtype, MASK(help="What the image encoder computes in.")] = "auto"

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from aas.choices import Alignment
+from aas.maps import DEFAULT
 from aas.records import Answer, AttentionMaps, View
 from aas.rle import MAX_SIDE
 from aas.spellings import number_of
@@ -20,6 +21,7 @@ from aas.store.atomic import write_bytes
 from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
 
 SCHEMA = "1"
+BESIDE = "maps."  # before the name of a map source, behind the first
 SUFFIX = ATTENTION_SUFFIX
 MAX_TOKEN = 2**31 - 1  # what tokenizers take
 
@@ -53,6 +55,7 @@ def write_item(path: Path, item: AttentionItem) -> None:
     }
     if item.phrase_maps is not None:
         tensors["phrase_maps"] = item.phrase_maps
+    tensors |= {f"{BESIDE}{name}": maps for name, maps in item.attention.beside.items()}
     view = item.attention.view
     metadata = {
         "schema": SCHEMA,
@@ -66,6 +69,8 @@ def write_item(path: Path, item: AttentionItem) -> None:
         "reduction": json.dumps(item.reduction),
         "views": json.dumps([{"name": view.name, "size_hw": view.size_hw, "box_xyxy": view.box_xyxy}]),
     }
+    if item.attention.sources != (DEFAULT,):
+        metadata["sources"] = json.dumps(item.attention.sources)
     write_bytes(path, _ordered(save(tensors, metadata)))
 
 
@@ -115,13 +120,17 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     _check_maps(maps, len(ids), view.size_hw)
     if (phrase_maps := tensors.get("phrase_maps")) is not None:
         _check_maps(phrase_maps, len(phrase_maps), view.size_hw)
+    source, *beside = json.loads(metadata.get("sources", f'["{DEFAULT}"]'))
+    other_maps = {name: tensors[f"{BESIDE}{name}"] for name in beside}
+    for other in other_maps.values():
+        _check_maps(other, len(ids), view.size_hw)
     if not isinstance(reduction, dict) or metadata["alignment"] not in get_args(Alignment) or not metadata["image"]:
         raise ValueError("no reduction, no alignment that is known, or no image")
     return AttentionItem(
         _image_of(metadata),
         (height, width),
         Answer(metadata["question"], metadata["answer"], tuple(ids), tuple(map(tuple, spans))),
-        AttentionMaps(maps, view, metadata["alignment"]),
+        AttentionMaps(maps, view, metadata["alignment"], str(source), other_maps),
         metadata["model"],
         metadata["tokenizer"],
         reduction,

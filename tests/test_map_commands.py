@@ -1,0 +1,192 @@
+"""`--maps` in the commands and in Python: what is stored, what points, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+from typer.testing import CliRunner
+
+import aas
+from aas.cli import app
+from aas.geometry import centroid_xy, deepest_xy, largest_pixel_xy, region_xy
+from aas.geometry.maps import map_on_image
+from aas.records import View
+from aas.registry import MAP_SOURCES
+from aas.store.attention import read_item
+from tests import tiny
+from tests.test_adding import follow
+
+ANSWER = "a cat on a blanket"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(data.chelsea()).save(folder / "cat.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("answers") / "answers.jsonl"
+    file.write_text(json.dumps({"image": "cat.png", "answer": ANSWER}) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def grounder() -> aas.Grounder:
+    return aas.Grounder(maps=["tam", "mean"], drop=())
+
+
+def test_infer_attn_stores_all_and_segment_takes_one(photos, answers, tmp_path, grounder):
+    attn = tmp_path / "attn"
+    asked = ("infer-attn", "--images", photos, "--answers", answers, "--out")
+    assert run(*asked, attn, "--maps", "mean,tam,fused")[0] == 0
+    assert run(*asked, tmp_path / "plain")[0] == 0
+    item, plain = (read_item(folder / "cat.png.safetensors") for folder in (attn, tmp_path / "plain"))
+    assert item.attention.sources == ("mean", "tam", "fused") and plain.attention.sources == ("mean",)
+    np.testing.assert_allclose(item.attention.maps, plain.attention.maps, atol=1e-7)
+    points = {}
+    for name in ("mean", "tam"):
+        code, output = run(
+            "segment", "gcg", "--attn", attn, "--images", photos, "--out", tmp_path / name, "--maps", name
+        )
+        assert code == 0, output
+        points[name] = json.loads((tmp_path / name / "cat.json").read_text())["points"]
+    assert (
+        run("segment", "gcg", "--attn", tmp_path / "plain", "--images", photos, "--out", tmp_path / "default")[0] == 0
+    )
+    assert json.loads((tmp_path / "default/cat.json").read_text())["points"] == points["mean"] != points["tam"]
+    grounding = grounder(data.chelsea(), answer=ANSWER)
+    assert grounding.points_xy.tolist() == points["tam"] and grounding.attention.sources == ("tam", "mean")
+    where = ("--attn", attn, "--images", photos, "--out", tmp_path / "none")
+    code, output = run("segment", "gcg", *where, "--maps", "lens")
+    assert code == 2 and "holds no maps of 'lens', but of mean, tam, fused: run `aas infer-attn --maps lens`" in output
+
+
+def test_the_default_writes_what_it_always_wrote(photos, answers, tmp_path):
+    assert run("infer-attn", "--images", photos, "--answers", answers, "--out", tmp_path)[0] == 0
+    header = (tmp_path / "cat.png.safetensors").read_bytes()
+    assert b"sources" not in header and b"maps." not in header
+    arguments = json.loads((tmp_path / "run.json").read_text())["arguments"]
+    assert "maps" not in arguments and "read_out" not in arguments
+    code, output = run("infer-attn", "--images", photos, "--answers", answers, "--out", tmp_path, "--maps", "tam")
+    assert code == 2 and "other arguments" in output
+
+
+def test_ground_saves_all_sources_and_loads_them(photos, tmp_path):
+    code, output = run(
+        "ground", photos / "cat.png", "--answer", ANSWER, "--maps", "attribution,mean", "--out", tmp_path
+    )
+    assert code == 0, output
+    loaded = aas.Grounding.load(tmp_path / "cat.json")
+    assert loaded.attention.sources == ("attribution", "mean")
+    assert json.loads((tmp_path / "run.json").read_text())["arguments"]["maps"] == "attribution,mean"
+
+
+def test_a_changed_calibration_makes_other_results(photos, tmp_path):
+    calibration = tmp_path / "heads.json"
+    calibration.write_text(json.dumps({"heads": [[0, 1], [2, 3]]}))
+    asked = ("infer-attn", "--images", photos, "--out", tmp_path / "attn", "--max-new-tokens", 3)
+    assert run(*asked, "--maps", f"heads:{calibration}")[0] == 0
+    calibration.write_text(json.dumps({"heads": [[0, 2]]}))
+    code, output = run(*asked, "--maps", f"heads:{calibration}")
+    assert code == 2 and f"the content of --maps {calibration} is another" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--maps", "men"), "Unknown map source 'men'. Known: attribution"),
+        (("--maps", "mean,mean"), "one or more different names"),
+        (("--maps", "layers:90"), "numbered from 0: no 90"),
+        (("--maps", "tam", "--layers", "0"), "choose their own layers and heads"),
+        (("--maps", "tam", "--preset", "reference-2024"), "choose their own layers and heads"),
+        (("--maps", "heads:none.json"), "none.json"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_written(photos, tmp_path, arguments, said):
+    code, output = run("ground", photos / "cat.png", "--out", tmp_path / "out", *arguments)
+    assert code == 2 and said in output and len(output.strip().splitlines()) <= 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_are_listed():
+    rows = json.loads(run("list", "maps", "--json")[1])
+    assert [row["id"] for row in rows] == sorted(MAP_SOURCES) and all(len(row["what"]) > 20 for row in rows)
+
+
+def test_a_source_is_a_file_and_a_line(photos, tmp_path, monkeypatch):
+    """docs/maps.md, followed to the letter."""
+    listing, grounding = follow("maps.md", monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(data.chelsea()).save("photo.png")
+    assert "boldest" in run(*listing[1:])[1]
+    assert run(*grounding[1:])[0] == 0
+    bold = aas.Grounding.load(tmp_path / "bold/photo.json")
+    _, kept = aas.Grounder().attention(data.chelsea(), answer="a cat")
+    np.testing.assert_allclose(bold.token_maps, kept.maps.max((0, 1)), atol=1e-7)
+    assert bold.attention.sources == ("boldest", "fused:boldest+mean")
+
+
+# ---- read-outs -------------------------------------------------------------------------------------
+
+VIEW, IMAGE_HW = View((6, 8), (-10, 0, 70, 60)), (60, 64)
+
+
+def test_centroid_and_region_on_the_image():
+    """Against the whole map on the image, on a view that reaches beyond it."""
+    grid = np.random.default_rng(0).random((6, 8)).astype(np.float32)
+    grid[1:4, 5:7] += 2
+    pixels = map_on_image(grid, VIEW, IMAGE_HW).astype(np.float64)
+    above = np.clip(pixels - pixels.mean(), 0, None)
+    y, x = np.mgrid[: IMAGE_HW[0], : IMAGE_HW[1]] + 0.5
+    expected = (int((x * above).sum() / above.sum()), int((y * above).sum() / above.sum()))
+    assert centroid_xy(grid, VIEW, IMAGE_HW) == expected
+    x, y = region_xy(grid, VIEW, IMAGE_HW)
+    assert above[y, x] > 0 and (x, y) != largest_pixel_xy(grid, VIEW, IMAGE_HW)
+    flat = np.full((6, 8), 0.1, np.float32)
+    assert (
+        centroid_xy(flat, VIEW, IMAGE_HW) == region_xy(flat, VIEW, IMAGE_HW) == largest_pixel_xy(flat, VIEW, IMAGE_HW)
+    )
+
+
+def test_a_region_beats_a_higher_but_smaller_one():
+    grid = np.zeros((6, 8), np.float32)
+    grid[0, 1], grid[3:6, 4:7] = 3, 1
+    assert largest_pixel_xy(grid, VIEW, IMAGE_HW)[1] < 15
+    x, y = region_xy(grid, VIEW, IMAGE_HW)
+    assert 35 < x < 55 and 35 < y < 55
+    above = map_on_image(grid, VIEW, IMAGE_HW) > map_on_image(grid, VIEW, IMAGE_HW).mean()
+    assert (x, y) == deepest_xy(above & (np.indices(IMAGE_HW)[0] > 20))
+
+
+def test_the_first_point_is_the_one_that_is_read_out():
+    grounder = aas.Grounder(maps="mean", read_out="region")
+    (phrase,) = grounder(data.chelsea(), answer="a cat").phrases
+    assert (
+        phrase.point_xy
+        == phrase.points_xy[0]
+        == region_xy(phrase.map, grounder(data.chelsea(), answer="a cat").view, data.chelsea().shape[:2])
+    )
+    with pytest.raises(ValueError, match="Unknown read_out 'middle'"):
+        aas.Grounder(read_out="middle")
+
+
+def test_attention_of_another_source():
+    lmm = tiny.family("llava")
+    _, attention = lmm.ask(tiny.a_photo(), "Who?", "a dog", aas.asking.ask_options(maps="mean,lens"))
+    lens = attention.of("lens")
+    assert lens.sources == ("lens", "mean") and lens.of("mean").maps is attention.maps
+    with pytest.raises(ValueError, match="no maps of 'tam', but of: mean, lens"):
+        attention.of("tam")
