@@ -19,6 +19,7 @@ class Needs:
     `values` of the keys, and `outputs`: the matrices W_O. `residuals`: layers whose incoming hidden states are wanted,
     `states`: those whose are wanted behind the final norm; the number of layers stands for what leaves the last one.
     `derivatives` of the answer's logits. `matrices`: layers whose whole attention is wanted, heads put together.
+    `generic`: attention to the image of a question that asks for nothing in particular.
     """
 
     attention: Keep | None = None
@@ -30,6 +31,7 @@ class Needs:
     states: frozenset[int] = frozenset()
     derivatives: bool = False
     matrices: frozenset[int] = frozenset()
+    generic: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """What both need."""
@@ -73,6 +75,7 @@ class Captured:
     for all. `values` [H_kv, S or the prompt's, d]; `outputs` [D, H, d]; `residuals` and `states` [S or S - 1, D];
     `derivatives` [H, T, d]: of the logit w_y . n(x) of answer token t by what attention brings, x what leaves the
     layer, n the final norm; `matrices` float32 [S, S]. `word_rows` [S, D]: the rows of the output matrix.
+    `generic` float32 [N]: the attention, mean over heads, of the row that would begin an answer to a generic question.
     """
 
     token_ids: Tensor
@@ -93,6 +96,7 @@ class Captured:
     derivatives: Mapping[int, Tensor] = field(default_factory=dict)
     matrices: Mapping[int, Tensor] = field(default_factory=dict)
     word_rows: Tensor | None = None
+    generic: Mapping[int, Tensor] = field(default_factory=dict)
 
     def of_layer(self, layer: int) -> Tensor:
         """Attention float32 [T, N], the mean over a layer's heads."""

@@ -217,7 +217,8 @@ class Grounder:
     def prepare(self, request: Request) -> Asked:
         """Everything that needs no model: reading, resizing. Raises ImageError for an unusable image."""
         image = as_pixels(request.source)
-        return Asked(request, image, self.lmm.prepare(image, request.question, request.answer, request.token_ids))
+        asked = (request.question, request.answer, request.token_ids)
+        return Asked(request, image, self.lmm.prepare(image, *asked, self.ask_options))
 
     def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
         """Answers all of `batch` at once and grounds the answers; either every answer is given, or none."""

@@ -20,8 +20,8 @@ from tests import tiny
 ANSWER = "A dog and a cat near a dog"
 # Grouped queries; windows, soft-capped scores and four norms; gates and layers without attention; experts; mrope.
 FAMILIES = ["llava", "gemma3", "paligemma2", "qwen3_5", "qwen3_vl_moe", "qwen2_vl", "exaone4_5", "idefics3"]
-EVERY = ("mean", "layers", "ratio", "values", "values:out", "lens", "lens:0", "tam", "rollout", "attribution",
-         "attribution:attention", "attribution:signed", "fused")  # fmt: skip
+EVERY = ("mean", "layers", "ratio", "contrast", "values", "values:out", "sinkless:1.6", "lens", "lens:0", "tam",
+         "rollout", "attribution", "attribution:attention", "attribution:signed", "fused")  # fmt: skip
 
 
 @pytest.fixture(params=FAMILIES)
@@ -30,7 +30,7 @@ def lmm(request) -> LMM:
 
 
 def asked(lmm: LMM, question: str = "What is it?", answer: str | None = ANSWER, seed: int = 0) -> Prepared:
-    return lmm.prepare(tiny.a_photo(seed=seed), question, answer)
+    return lmm.prepare(tiny.a_photo(seed=seed), question, answer, options=AskOptions(maps=("contrast",)))
 
 
 def maps_of(lmm: LMM, name: str, one: Prepared) -> np.ndarray:
@@ -138,6 +138,40 @@ def test_attention_weighted_by_values(lmm):
             by_out.append(weights * (written.detach() ** 2).sum(-1).sqrt())
     assert_same(maps_of(lmm, "values", one), torch.stack(by_norm).mean(0))
     assert_same(maps_of(lmm, "values:out", one), torch.stack(by_out).mean(0))
+
+
+def test_contrast_with_a_generic_question(lmm):
+    one = asked(lmm)
+    eager = seen(lmm, one)
+    generic = seen(lmm, lmm.prepare(tiny.a_photo(), "Write a general description of the image.", "x"))
+    rows, layers = [i - 1 for i in eager.answer], sorted(eager.attention)
+    middle = layers[len(layers) * 2 // 5 : max(len(layers) * 4 // 5, len(layers) * 2 // 5 + 1)]
+    ratios = []
+    for layer in middle:
+        theirs = generic.attention[layer][0, :, generic.answer[0] - 1, generic.columns].mean(0).detach()
+        ours = eager.attention[layer][0][:, rows][..., eager.columns].mean(0).detach()
+        ratios.append(ours / (theirs + theirs.sum() / len(theirs)).clamp(min=1e-8))
+    assert_same(maps_of(lmm, "contrast", one), torch.stack(ratios).mean(0))
+
+
+def test_sinks_are_taken_out(lmm):
+    one, least = asked(lmm), 1.6
+    eager = seen(lmm, one)
+    if "qwen3_vl" in lmm.name:
+        pytest.skip("the encoder's features are added to the image's tokens behind a layer")
+    sizes = {i + 1: (h.abs() / (h**2).mean(-1, keepdim=True).sqrt()).detach() for i, h in eager.left.items() if i > 0}
+    n_layers = lmm.text_config.num_hidden_layers
+    dimensions = [d for d in range(64) if any(size[0, d] > least for i, size in sizes.items() if i < n_layers)]
+    maps, n_sinks = [], 0
+    for layer, attention in eager.attention.items():
+        kept = attention[0].mean(0)[[i - 1 for i in eager.answer]][:, eager.columns].detach().clone()
+        for j, column in enumerate(eager.columns.tolist()):
+            if layer >= 2 and sizes[layer][column, dimensions].max() > least:
+                kept[:, j], n_sinks = 0, n_sinks + 1
+        maps.append(kept)
+    assert dimensions and n_sinks
+    assert_same(maps_of(lmm, f"sinkless:{least}", one), torch.stack(maps).mean(0))
+    assert_same(maps_of(lmm, "sinkless:100", one), maps_of(lmm, "mean", one))
 
 
 def test_lens(lmm):
@@ -309,6 +343,8 @@ def test_heads_of_a_calibration(tmp_path):
         ("heads", "name a calibration"),
         ("lens:3", "3 layers, numbered from 0: no 3"),
         ("lens:last", "name one layer"),
+        ("sinkless:x", "give a number"),
+        ("contrast:5", "3 layers, numbered from 0: no 5"),
         ("attribution:all", "unknown way 'all'. Known: dex-ar, attention, signed"),
         ("fused:mean+none", "Unknown map source 'none'"),
     ],
@@ -342,6 +378,12 @@ def test_what_does_not_go_together():
         lmm.run([asked(lmm)], AskOptions(maps=("tam",), selection=Selection(heads=(0,))))
     with pytest.raises(ValueError, match="needs --alignment predict"):
         lmm.run([asked(lmm)], AskOptions(maps=("attribution",), alignment="self"))
+
+
+def test_a_prompt_without_its_generic_question_is_refused():
+    lmm = tiny.family("llava")
+    with pytest.raises(ValueError, match="give `prepare` the same options"):
+        lmm.run([lmm.prepare(tiny.a_photo(), "Who?")], AskOptions(2, maps=("contrast",)))
 
 
 def test_views_that_are_combined():

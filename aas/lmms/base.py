@@ -37,7 +37,7 @@ from aas.lmms.prompt_checks import (
     told_once,
 )
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits
-from aas.lmms.sources import captured, made_maps, needs_of, watch_of
+from aas.lmms.sources import GENERIC, captured, generic_sources, made_maps, needs_of, watch_of, with_generic
 from aas.loading import in_short, is_ours
 from aas.model_files import check_processor, weight_files
 from aas.phrases.alignment import decode_with_spans
@@ -183,10 +183,16 @@ class LMM(ABC):
         return torch.tensor([*plain_ids(self.tokenizer, text), self.tokenizer.eos_token_id])
 
     def prepare(
-        self, image: np.ndarray, question: str, answer: str | None = None, answer_ids: Sequence[int] | None = None
+        self,
+        image: np.ndarray,
+        question: str,
+        answer: str | None = None,
+        answer_ids: Sequence[int] | None = None,
+        options: AskOptions = DEFAULT_OPTIONS,
     ) -> Prepared:
         """Everything that needs no model: in another process, if wanted. `image` uint8 [H, W, 3] RGB, upright; see
-        `aas.images.as_pixels`. An answer is given as text or as tokens; as both, the tokens count.
+        `aas.images.as_pixels`. An answer is given as text or as tokens; as both, the tokens count. `options`: those
+        that it will be run with; of them the map sources may need more prompts.
 
         CaptureError where image and question do not fit the model's context or its layout is not known; ValueError
         where the tokens do not write the text, or the model has no such tokens.
@@ -198,7 +204,8 @@ class LMM(ABC):
             given = self.answer_ids(answer, inputs["input_ids"][0])
         if given is not None:
             check_answer(self.model, self.tokenizer, given.tolist(), answer)
-        prepared = Prepared(question, inputs, grids, given)
+        generic = self.prepare(image, GENERIC) if needs_of(self, options).generic else None
+        prepared = Prepared(question, inputs, grids, given, generic)
         longest = getattr(self.text_config, "max_position_embeddings", None)
         check_length(prepared, longest, self.model.config.is_encoder_decoder)
         return prepared
@@ -249,7 +256,7 @@ class LMM(ABC):
         `keep="layers"` gives [layers, T, h, w]. `Selection(layers=(0, -1), heads=(3,), keep="heads")` gives those
         alone. The model is afterwards as it was before: attention implementation, mode, generation settings.
         """
-        return self.run([self.prepare(image, question, answer)], options)[0]
+        return self.run([self.prepare(image, question, answer, options=options)], options)[0]
 
     def run(
         self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS
@@ -413,9 +420,20 @@ class LMM(ABC):
         """ValueError for layers and heads that the model does not have, and map sources that it cannot give."""
         needs_of(self, replace(options, selection=self.resolved(options.selection)))
 
+    def _generic(self, batch: Sequence[Prepared], options: AskOptions) -> Sequence[Tensor | Captured]:
+        """What is kept of the row that would begin an answer to a generic question, for the sources that need it."""
+        prompts = [one.generic for one in batch if one.generic is not None]
+        if len(prompts) < len(batch):
+            raise ValueError("These map sources need more prompts: give `prepare` the same options as `run`.")
+        one_token = [torch.tensor([self.pad_id])] * len(batch)  # whose row, the one before it, is the prompt's last
+        options = replace(options, maps=generic_sources(self, options), alignment="predict")
+        return self._replay(prompts, one_token, options)
+
     def _results(
         self, batch: Sequence[Prepared], answers: Sequence[Tensor], kept: Kept, options: AskOptions
     ) -> list[tuple[Answer, AttentionMaps]]:
+        if needs_of(self, options).generic:
+            kept = with_generic(kept, self._generic(batch, options))
         results = []
         for prepared, ids, one in zip(batch, answers, kept, strict=True):
             token_ids = ids.tolist()

@@ -21,6 +21,7 @@ class Prepared:
     inputs: dict[str, Tensor]
     grids: tuple[TokenGrid, ...]
     answer_ids: Tensor | None = None  # int64 [T]: given, not to be generated
+    generic: "Prepared | None" = None  # the same image with a generic question, for the map sources that need it
 
     @property
     def n_answer(self) -> int:

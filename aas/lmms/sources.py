@@ -22,6 +22,7 @@ from aas.records import Answer, AttentionMaps
 if TYPE_CHECKING:
     from aas.lmms.base import LMM
 
+GENERIC = "Write a general description of the image."
 _named = lru_cache(maxsize=64)(source_named)  # a calibration is read once, not for every image
 
 
@@ -57,6 +58,20 @@ def _reason_against(lmm: "LMM", needs: Needs, options: AskOptions) -> str:
     except ValueError as error:
         return str(error).rstrip(".")
     return ""
+
+
+def generic_sources(lmm: "LMM", options: AskOptions) -> tuple[str, ...]:
+    """The names of those that look at a generic question too."""
+    return tuple(name for name in options.maps if needs_of(lmm, replace(options, maps=(name,))).generic)
+
+
+def with_generic(kept: Sequence[Tensor | Captured], generic: Sequence[Tensor | Captured]) -> list[Tensor | Captured]:
+    """What was kept of answers, with the attention of the generic question."""
+    found: list[Tensor | Captured] = []
+    for one, other in zip(kept, generic, strict=True):
+        assert isinstance(one, Captured) and isinstance(other, Captured)
+        found.append(replace(one, generic={layer: other.of_layer(layer)[0] for layer in other.attention}))
+    return found
 
 
 def watch_of(

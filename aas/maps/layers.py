@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from aas.captured import Captured, Needs
-from aas.maps.source import Source, band_of, checked_layers
+from aas.maps.source import Source, band_of, checked_layers, middle_layers
 
 
 class Layers(Source):
@@ -22,8 +22,6 @@ class Layers(Source):
         return Needs("layers", checked_layers(frozenset(self.weights), n_layers) if self.weights else None)
 
     def __call__(self, captured: Captured) -> Tensor:
-        seen = sorted(captured.attention)
-        middle = seen[len(seen) * 2 // 5 : max(len(seen) * 4 // 5, len(seen) * 2 // 5 + 1)]
-        weights = self.weights or dict.fromkeys(middle, 1.0)
+        weights = self.weights or dict.fromkeys(middle_layers(captured.attention), 1.0)
         maps = [weight * captured.of_layer(layer) for layer, weight in weights.items()]
         return sum(maps) / sum(weights.values())  # type: ignore[return-value]

@@ -21,6 +21,6 @@ class Ratio(Source):
 
     def __call__(self, captured: Captured) -> Tensor:
         attention = captured.mean()
-        logarithm = (attention + attention.mean(1, keepdim=True)).log()
+        logarithm = (attention + attention.mean(1, keepdim=True)).clamp(min=1e-30).log()
         counted = logarithm if captured.counted is None else logarithm[list(captured.counted)]
         return logarithm - counted.mean(0, keepdim=True) if len(counted) > 1 else logarithm

@@ -1,6 +1,7 @@
 """What every map source offers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import ClassVar
 
 from torch import Tensor
@@ -37,6 +38,13 @@ def checked_layers(layers: frozenset[int], n_layers: int) -> frozenset[int]:
     if wrong:
         raise ValueError(f"--maps: the model has {n_layers} layers, numbered from 0: no {wrong[0]}.")
     return layers
+
+
+def middle_layers(layers: Iterable[int]) -> list[int]:
+    """Those from two to four fifths of the depth, at least one."""
+    seen = sorted(layers)
+    first = len(seen) * 2 // 5
+    return seen[first : max(len(seen) * 4 // 5, first + 1)]
 
 
 def choice_of(argument: str, default: str, *others: str) -> str:

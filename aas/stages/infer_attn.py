@@ -80,7 +80,7 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
     def prepare(self, item: Request) -> tuple[tuple[int, int], Prepared]:
         image = read_image(item.image)
         given = item.given or GivenAnswer("")  # of no words: the model answers
-        prepared = self.lmm.prepare(image, item.question, given.text or None, given.token_ids)
+        prepared = self.lmm.prepare(image, item.question, given.text or None, given.token_ids, self.options)
         return (image.shape[0], image.shape[1]), prepared
 
     def length(self, prepared: tuple[tuple[int, int], Prepared]) -> int:
