@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from aas.cli import evaluation, models, runs, stages
+from aas.cli.compare import compare
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
 from aas.cli.stopping import stop_at_ctrl_c
@@ -17,6 +18,7 @@ stages.register(app)
 runs.register(app)
 models.register(app)
 app.add_typer(show, name="show")
+app.add_typer(compare, name="compare")
 evaluation.register(app)
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -109,6 +110,17 @@ def map_on_image(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) ->
     image_map = np.full(image_hw, covered.min(), np.float32)
     image_map[top:bottom, left:right] = inside
     return image_map
+
+
+def otsu_mask(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:
+    """The pixels of the image, bool [H, W], whose value of `map_on_image` is above Otsu's threshold (of 256 levels);
+    none of a constant map."""
+    image_map = map_on_image(grid_map, view, image_hw)
+    low, high = image_map.min(), image_map.max()
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # what rounding leaves
+        return np.zeros(image_hw, bool)
+    levels = ((image_map - low) * (255 / (high - low))).astype(np.uint8)
+    return cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1].astype(bool)
 
 
 def bicubic(grid_map: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
