@@ -80,6 +80,10 @@ class Batch:
     targets: Tensor
     n_mosaics: int
 
+    def to(self, device: torch.device) -> "Batch":
+        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
+
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> tuple[list[int], list[int]]:
     """Before and after the image."""
@@ -175,6 +179,26 @@ class PhotoBatches:
         self.start(step)
         samples = [self._mosaic() for _ in range(self.n_mosaics)] + [self._single() for _ in range(self.n_single)]
         return batch_of(samples, self.words, self.n_mosaics)
+
+
+class TextBatches:
+    """Batches by step of `n_rows` rows, each of `PER_ROW` questions with their answers and no picture."""
+
+    PER_ROW = 5
+
+    def __init__(self, told: Sequence[Told], words: Words, n_rows: int, seed: int):
+        self.told, self.words, self.n_rows, self.seed = told, words, n_rows, seed
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        rows = rng.integers(len(self.told), size=(self.n_rows, self.PER_ROW))
+        return collate(
+            [pack([self.told[i] for i in row], self.words) for row in rows],
+            pixels=torch.empty(0),
+            image_at=len(prompt_ids(self.words.tokenizer, "")[0]),
+            targets=torch.empty(0),
+            n_mosaics=0,
+        )
 
 
 def batch_of(samples: list[tuple[np.ndarray, list[Told], np.ndarray]], words: Words, n_mosaics: int) -> Batch:
