@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 
 from aas import devices
-from aas.asking import How, ask_options, told_apart
+from aas.asking import Asking, How, ask_options, told_apart
 from aas.available import all_here
 from aas.choices import (
     Dtype,
@@ -24,13 +24,16 @@ from aas.choices import (
 )
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
+from aas.geometry import stretched_view
 from aas.grounding import Grounding
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import Prepared
-from aas.maps import DEFAULT
-from aas.phrases.parser import load_pipeline
+from aas.lmms.yes_no import yes_probabilities
+from aas.maps import DEFAULT, names_of, source_named
+from aas.maps.blackbox import Blackbox
+from aas.phrases.parser import chosen_phrases, load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
 from aas.presets import DEFAULT_QUESTION, LEFT_OUT, n_points_for, preset_named
@@ -136,6 +139,7 @@ class Grounder:
         named, (asking, loading) = preset_named(preset), told_apart(how)
         if asking.get("heads") is None:
             asking["heads"] = named.heads
+        self.blackbox = _asking(asking)
         self.ask_options = ask_options(**asking)
         points = (n_points_for(segmenter, n_points), n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
@@ -223,6 +227,8 @@ class Grounder:
     def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
         """Answers all of `batch` at once and grounds the answers; either every answer is given, or none."""
         said = self.lmm.run([one.prepared for one in batch], self.ask_options)
+        if self.blackbox:
+            said = [(answer, self._asked_maps(one.image, answer)) for one, (answer, _) in zip(batch, said, strict=True)]
         pointed = [self._pointed(one.image, *both) for one, both in zip(batch, said, strict=True)]
         shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
         embeddings = self.encoded.of(shown)
@@ -249,6 +255,23 @@ class Grounder:
     ) -> tuple[list[Pointed], tuple[str, ...]]:
         return point_phrases(self.pipeline, answer, attention, self.pointing, pixels.shape[:2])
 
+    def _asked_maps(self, pixels: np.ndarray, answer: Answer) -> AttentionMaps:
+        """Of each phrase, asked band by band."""
+        assert self.blackbox is not None
+        chosen = self.pointing
+        phrases, _ = chosen_phrases(
+            self.pipeline, answer, words=chosen.words, drop=chosen.drop, reasoning=chosen.reasoning
+        )
+        views, n = self.blackbox.views(pixels), self.images_at_once()
+        yes = []
+        for phrase in phrases:
+            asked = [self.lmm.prepare(view, self.blackbox.question(phrase.text)) for view in views]
+            parts = [yes_probabilities(self.lmm, asked[i : i + n]) for i in range(0, len(asked), n)]
+            yes.append(np.concatenate(parts))
+        height, width = pixels.shape[:2]
+        view = stretched_view((self.blackbox.n_bands, self.blackbox.n_bands), (height, width))
+        return self.blackbox.maps(answer, phrases, np.array(yes), view)
+
     def _grounding(
         self,
         source: ImageLike,
@@ -264,6 +287,18 @@ class Grounder:
         grounded = tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
         where = str(source) if isinstance(source, (str, Path)) else None
         return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, where, self.lmm.name)
+
+
+def _asking(asking: Asking) -> Blackbox | None:
+    """The map source that asks about phrases, where there is one; `asking` then is without it."""
+    names = names_of(asking.get("maps", DEFAULT))
+    sources = [source for source in map(source_named, names) if isinstance(source, Blackbox)]
+    if not sources:
+        return None
+    if len(names) > 1:
+        raise ValueError("--maps: blackbox has a grid of its own, so that no other source goes with it.")
+    asking["maps"] = DEFAULT
+    return sources[0]
 
 
 def _grounded(pointed: Pointed, found: PhraseMasks) -> GroundedPhrase:

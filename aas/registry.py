@@ -98,6 +98,7 @@ MAP_SOURCES = {
     "tam": "aas.maps.tam:Tam",
     "attribution": "aas.maps.attribution:Attribution",
     "fused": "aas.maps.fused:Fused",
+    "blackbox": "aas.maps.blackbox:Blackbox",
 }
 
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)

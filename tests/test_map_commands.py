@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
@@ -13,6 +14,8 @@ import aas
 from aas.cli import app
 from aas.geometry import centroid_xy, deepest_xy, largest_pixel_xy, region_xy
 from aas.geometry.maps import map_on_image
+from aas.lmms.yes_no import yes_probabilities
+from aas.maps.blackbox import Blackbox
 from aas.records import View
 from aas.registry import MAP_SOURCES
 from aas.store.attention import read_item
@@ -137,6 +140,70 @@ def test_a_source_is_a_file_and_a_line(photos, tmp_path, monkeypatch):
     _, kept = aas.Grounder().attention(data.chelsea(), answer="a cat")
     np.testing.assert_allclose(bold.token_maps, kept.maps.max((0, 1)), atol=1e-7)
     assert bold.attention.sources == ("boldest", "fused:boldest+mean")
+
+
+# ---- the black box ---------------------------------------------------------------------------------
+
+
+def test_yes_over_yes_and_no():
+    """Against the model's own logits, alone and in a batch."""
+    lmm = tiny.family("llava")
+    asked = [lmm.prepare(tiny.a_photo(seed=i), question) for i, question in enumerate(("Is it?", "Is it a big dog?"))]
+    found = yes_probabilities(lmm, asked)
+    for one, ours in zip(asked, found, strict=True):
+        with torch.no_grad():
+            words = lmm.model(**one.inputs).logits[0, -1].softmax(-1)
+        ids = [
+            {
+                lmm.tokenizer(f"{space}{word}", add_special_tokens=False).input_ids[0]
+                for space in ("", " ")
+                for word in words_
+            }
+            for words_ in (("yes", "Yes", "YES"), ("no", "No", "NO"))
+        ]
+        yes, no = (float(words[list(some)].sum()) for some in ids)
+        assert ours == pytest.approx(yes / (yes + no), rel=1e-4)
+    with pytest.raises(ValueError, match="cannot be asked for yes or no"):
+        yes_probabilities(tiny.family("florence2"), [])
+
+
+def test_bands_cover_the_image_once():
+    photo = tiny.a_photo((37, 53))
+    views = Blackbox("5").views(photo)
+    changed = np.array([(view != photo).any(-1) for view in views])
+    assert len(views) == 10 and (changed[:5].sum(0) <= 1).all() and (changed[5:].sum(0) <= 1).all()
+    assert changed[:5].any(0).mean() > 0.99 and changed[5:].any(0).mean() > 0.99
+    rows, columns = np.nonzero(changed[3])[0], np.nonzero(changed[7])[1]
+    assert (rows.min(), rows.max()) == (22, 28) and (columns.min(), columns.max()) == (21, 30)
+
+
+def test_the_point_is_where_the_answers_say(monkeypatch):
+    """A model that says yes where a red band covers pixel (330, 90) of the cat."""
+    grounder = aas.Grounder(maps="blackbox:6", read_out="region")
+    (height, width), asked = data.chelsea().shape[:2], []
+    seen = lambda lmm, batch: np.array([asked.append(one.question) or 0.1 for one in batch])  # noqa: E731
+    monkeypatch.setattr("aas.ground.yes_probabilities", seen)
+    flat = grounder(data.chelsea(), answer="a cat")
+    assert asked == ["Is a cat in the red band of the image? Answer with yes or no."] * 12
+    assert flat.attention.source == "blackbox:6" and np.allclose(flat.phrases[0].map, 0.01)
+    answers = iter([0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.8, 0.1])
+    monkeypatch.setattr("aas.ground.yes_probabilities", lambda lmm, batch: np.array([next(answers) for _ in batch]))
+    x, y = grounder(data.chelsea(), answer="a cat").phrases[0].point_xy
+    assert height / 6 <= y < height / 3 and 4 * width / 6 <= x < 5 * width / 6
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [("blackbox,mean", "a grid of its own"), ("blackbox:1", "from 2 to 64"), ("blackbox:x", "from 2 to 64")],
+)
+def test_a_black_box_that_cannot_be(maps, said):
+    with pytest.raises(ValueError, match=said):
+        aas.Grounder(maps=maps)
+
+
+def test_a_black_box_needs_phrases(photos, tmp_path):
+    code, output = run("infer-attn", "--images", photos, "--out", tmp_path / "out", "--maps", "blackbox")
+    assert code == 2 and "blackbox asks about phrases" in output and not (tmp_path / "out").exists()
 
 
 # ---- read-outs -------------------------------------------------------------------------------------

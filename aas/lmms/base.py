@@ -277,7 +277,7 @@ class LMM(ABC):
     def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], Kept]:
         """Token ids int64 [T] of each, cut behind its end token, and what was kept of it."""
         grids = [positions_of(p.grids, options.view) for p in batch]
-        inputs, columns = self._collate([p.inputs for p in batch], grids, options.seed)
+        inputs, columns = self.collated([p.inputs for p in batch], grids, options.seed)
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers = FiniteLogits()
         watch = watch_of(self, batch, inputs, columns, options)
@@ -344,7 +344,7 @@ class LMM(ABC):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """A batch of prompts with their answers; its image columns [B, n] and the answers' rows [B, longest]."""
         whole = [self.with_answer(p.inputs, ids) for p, ids in zip(batch, answers, strict=True)]
-        inputs, columns = self._collate(whole, [positions_of(p.grids, options.view) for p in batch], options.seed)
+        inputs, columns = self.collated(whole, [positions_of(p.grids, options.view) for p in batch], options.seed)
         return inputs, columns, self.answer_rows(inputs, answers, options.alignment)
 
     @contextmanager
@@ -362,7 +362,7 @@ class LMM(ABC):
     def first_keys(self, prepared: Prepared) -> Tensor:
         """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
         watch = FirstKeys(self.records)
-        inputs, _ = self._collate([prepared.inputs], [positions_of(prepared.grids, None)], DEFAULT_OPTIONS.seed)
+        inputs, _ = self.collated([prepared.inputs], [positions_of(prepared.grids, None)], DEFAULT_OPTIONS.seed)
         with self.watched(watch):
             self.model(**inputs, **self.forward_arguments(inputs))
         assert watch.keys is not None
@@ -380,7 +380,7 @@ class LMM(ABC):
         positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
         return {"position_ids": positions, "use_cache": False, "logits_to_keep": 1}
 
-    def _collate(
+    def collated(
         self, samples: Sequence[dict[str, Tensor]], positions: Sequence[Tensor], seed: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:
         """A batch on the model's device, padded, and the columns [B, n] of its image tokens."""
