@@ -8,6 +8,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples, usage_errors
+from aas.stages.calibrate_options import Calibrate
 from aas.stages.options import ModelOptions
 
 Listed = Literal["models", "segmenters", "phrases", "presets", "maps", "datasets", "metrics"]
@@ -29,9 +30,23 @@ def register(app: typer.Typer) -> None:
         cls=Command,
         epilog=examples("aas doctor", "aas doctor embedded", "aas doctor Qwen/Qwen3-VL-8B-Instruct --json"),
     )(command_of(Doctor, _doctor))
+    app.command(
+        "calibrate",
+        cls=Command,
+        epilog=examples(
+            "aas calibrate Qwen/Qwen3-VL-8B-Instruct --images photos/ --answers captions.jsonl --out heads.json",
+            "aas ground photo.jpg --model Qwen/Qwen3-VL-8B-Instruct --maps heads:heads.json",
+        ),
+    )(command_of(Calibrate, _calibrate))
     app.command("list", cls=Command, epilog=examples("aas list models", "aas list maps", "aas list presets --json"))(
         list_kind
     )
+
+
+def _calibrate(options: Calibrate) -> int:
+    from aas.stages.calibrate import calibrate
+
+    return calibrate(options)
 
 
 def _doctor(options: Doctor) -> int:

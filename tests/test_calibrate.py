@@ -1,0 +1,87 @@
+"""`aas calibrate`: the score of a head, and the command on planted scores and on a model without such heads."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from aas.cli import app
+from aas.maps import source_named
+from aas.records import AttentionMaps, View
+from aas.stages.calibrate import PANELS, chosen, gaze, mosaic_of, spearman
+from tests import tiny
+
+
+def test_gaze_is_the_mass_in_the_panel_less_that_in_the_others():
+    rng = np.random.default_rng(0)
+    maps = rng.random((2, 3, 5, 4, 6)).astype(np.float32)
+    attention = AttentionMaps(maps, View((4, 6), (0, 0, 448, 448)))
+    quarters = [maps[..., :2, :3], maps[..., :2, 3:], maps[..., 2:, :3], maps[..., 2:, 3:]]
+    masses = np.array([quarter.sum((-1, -2)).mean(-1) for quarter in quarters])
+    for place in range(4):
+        expected = masses[place] - (masses.sum(0) - masses[place]) / 3
+        np.testing.assert_allclose(gaze(attention, place), expected, atol=1e-5)
+    sink = np.zeros((1, 1, 2, 4, 6), np.float32)
+    sink[..., 0, 0] = 0.9
+    found = [gaze(AttentionMaps(sink, attention.view), place) for place in range(4)]
+    assert np.mean(found) == pytest.approx(0)
+
+
+def test_panels_hold_their_photographs():
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+    image = mosaic_of([np.full((30, 50, 3), colour, np.uint8) for colour in colours])
+    for colour, (x0, y0, x1, y1) in zip(colours, PANELS, strict=True):
+        assert (image[y0:y1, x0:x1] == colour).all()
+
+
+def test_ranks_and_choice():
+    scores = np.array([[0.1, -0.2, 0.5], [0.4, 0.0, -0.1]])
+    assert chosen(scores, 5) == [(0, 2, 0.5), (1, 0, 0.4), (0, 0, 0.1)]
+    assert spearman(np.array([1.0, 5, 3]), np.array([2.0, 9, 4])) == pytest.approx(1)
+    assert spearman(np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 3, 4])) == pytest.approx(1 - 6 * 2 / (4 * 15))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(9):
+        Image.fromarray(tiny.a_photo((40, 50), seed=i)).save(tmp_path / f"{i}.png")
+    rows = [{"image": f"{i}.png", "answer": f"a dog and {i} cats"} for i in range(9)]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lmm = tiny.family("llava")
+    for part in (lmm.model, lmm.processor):
+        part.save_pretrained(tmp_path / "model")
+    return tmp_path
+
+
+def run(photos, *more: object):
+    words = ["calibrate", photos / "model", "--images", photos, "--answers", photos / "captions.jsonl", *more]
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+def test_heads_that_agree_are_written(photos, monkeypatch):
+    planted = np.random.default_rng(0).random((3, 4)) - 0.5
+    monkeypatch.setattr("aas.stages.calibrate.gaze", lambda attention, place: planted)
+    result = run(photos, "--out", photos / "heads.json", "--heads", 2)
+    assert result.exit_code == 0, result.output
+    content = json.loads((photos / "heads.json").read_text())
+    best = [divmod(int(i), 4) for i in np.argsort(-planted, axis=None)[:2]]
+    assert [tuple(row[:2]) for row in content["heads"]] == best
+    np.testing.assert_allclose(content["scores"], planted, atol=1e-6)
+    assert content["made"] == {"how": "mosaics", "mosaics": 2, "seed": 0, "spearman": 1.0}
+    assert list(source_named(f"heads:{photos / 'heads.json'}").weights) == best
+
+
+def test_a_model_without_such_heads_is_told(photos):
+    result = run(photos, "--out", photos / "heads.json")
+    assert result.exit_code == 1 and "no heads that look at what is spoken of" in result.output
+    assert not (photos / "heads.json").exists()
+
+
+def test_too_few_photographs(photos):
+    for i in range(3):
+        (photos / f"{i}.png").unlink()
+    result = run(photos, "--out", photos / "heads.json")
+    assert result.exit_code == 2 and "at least 8 photographs" in result.output
+    assert run(photos, "--out", photos / "heads").exit_code == 2
