@@ -96,8 +96,8 @@ def gaze(attention: AttentionMaps, place: int) -> np.ndarray:
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
     """The correlation of the ranks of two float [n]."""
-    ranks = [values.argsort(kind="stable").argsort(kind="stable") for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (values.argsort(kind="stable").argsort(kind="stable").astype(float) for values in (one, other))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def chosen(scores: np.ndarray, n_heads: int) -> list[tuple[int, int, float]]:

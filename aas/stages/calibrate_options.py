@@ -13,7 +13,7 @@ from aas.stages.options import RUN, ModelOptions
 class Calibrate(ModelOptions):
     """Find the heads of a model that look at what is spoken of, without labels, for `--maps heads:FILE`."""
 
-    model: Annotated[str, Argument(help="An LMM, as for the other commands.")]  # type: ignore[misc]
+    model: Annotated[str, Argument(help="An LMM, as for the other commands.")]
     images: Annotated[Path, Option(help="Folder of photographs …")]
     answers: Annotated[Path, Option(help='… and what is said of them: JSON lines {"image": …, "answer": …}.')]
     out: Annotated[Path, Option(help="The calibration, a JSON file.")]
