@@ -83,7 +83,7 @@ class Ways:
         one = lmm.prepare(photo, question)
         self.batch: list[Prepared] = [one] * batch_size
         self.options = AskOptions(n_new)
-        self.inputs, self.columns = lmm._collate([one.inputs] * batch_size, [one.grids[0].positions] * batch_size)
+        self.inputs, self.columns = lmm.collated([one.inputs] * batch_size, [one.grids[0].positions] * batch_size)
         answer = torch.randint(5, 300, (n_new,), generator=torch.Generator().manual_seed(1))
         self.given = [replace(one, answer_ids=answer)] * batch_size
 

@@ -33,7 +33,7 @@ def test_the_cache_drops_image_tokens(family):
 def test_soft_capped_attention_gives_what_eager_gives():
     lmm = tiny.family("paligemma2")
     batch = [prepared(lmm, i) for i in range(4)]
-    inputs, _ = lmm._collate([one.inputs for one in batch], [one.grids[0].positions for one in batch])
+    inputs, _ = lmm.collated([one.inputs for one in batch], [one.grids[0].positions for one in batch])
     eager, uncapped = copy.deepcopy(lmm.model), copy.deepcopy(lmm.model)
     eager.set_attn_implementation("eager")
     for layer in uncapped.model.language_model.layers:
