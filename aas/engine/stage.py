@@ -1,13 +1,15 @@
 """What a stage is: three things that it does to an item, and how that runs on this machine."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from aas.engine.chunks import Chunk
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
 
@@ -22,6 +24,7 @@ class Item(Protocol):
     def image(self) -> Path: ...
 
 
+log = logging.getLogger(__name__)
 I = TypeVar("I", bound=Item)  # noqa: E741
 P = TypeVar("P")
 R = TypeVar("R")
@@ -99,6 +102,14 @@ class Work(Generic[I]):
     is_whole: bool = True
     files: Callable[[I], Mapping[str, Path]] = lambda item: {"photograph": item.image}
     asked: Mapping[str, str] = field(default_factory=dict)
+
+    def part(self, chunk: Chunk) -> "Work[I]":
+        """Of the work of all chunks that of one; what cannot be tried is the first one's to tell."""
+        if chunk.said_by:
+            log.info("chunk %d of %d (from 0), as %s say", chunk.index, chunk.count, chunk.said_by)
+        items = chunk_of(self.items, chunk.count, chunk.index)
+        missing = [] if chunk.index else self.missing
+        return replace(self, items=items, missing=missing, is_whole=chunk.count == 1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from aas.datasets.answers import GivenAnswer
 from aas.engine.local import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.ground import ByGrounder, Grounder, Request
 from aas.grounding import Grounding
@@ -50,10 +50,9 @@ def ground(options: Ground) -> int:
 
 
 def _work(inputs: Inputs, requests: Sequence[Request], options: Ground) -> Work[Request]:
-    chunk = chunk_of(requests, options.num_chunks, options.chunk_idx)
-    missing = inputs.missing if options.chunk_idx == 0 else []
     asked = {request.key: _asked(request) for request in requests} if options.answers else {}
-    return Work(chunk, missing, len(requests) + len(inputs.missing), options.num_chunks == 1, asked=asked)
+    whole = Work(requests, inputs.missing, len(requests) + len(inputs.missing), asked=asked)
+    return whole.part(options.chunk)
 
 
 def _asked(request: Request) -> str:

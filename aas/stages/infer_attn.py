@@ -12,7 +12,7 @@ from aas.asking import ask_options
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
 from aas.datasets.sources import ImageSource, find_sources
 from aas.engine.local import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.lmms import load_lmm
@@ -110,13 +110,8 @@ def find_requests(options: InferAttn) -> Work[Request]:
         requests = [Request(source, row.question or options.question, row) for source, row in matched]
         _check_keys(requests)
     missing = [(row.key, f"{row.image}: in {options.answers}, but not among the images") for row in unmatched]
-    return Work(
-        chunk_of(requests, options.num_chunks, options.chunk_idx),
-        missing if options.chunk_idx == 0 else [],
-        len(requests) + len(missing),
-        options.num_chunks == 1,
-        asked={request.key: request.given.fingerprint for request in requests if request.given},
-    )
+    asked = {request.key: request.given.fingerprint for request in requests if request.given}
+    return Work(requests, missing, len(requests) + len(missing), asked=asked).part(options.chunk)
 
 
 def _check_keys(requests: Sequence[Request]) -> None:

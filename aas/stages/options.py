@@ -1,6 +1,7 @@
 """The options that stages share, in groups. A stage's options are a dataclass of some groups and fields of its own; its
 command has exactly these. Nothing heavy is imported here: `aas --help` reads it."""
 
+import os
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, Words
+from aas.engine.chunks import Chunk, chunk_said_by
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
@@ -25,19 +27,27 @@ RUN = partial(Option, rich_help_panel="How it runs")
 class RunOptions:
     """When and where results are made; none of it decides what they are."""
 
-    num_chunks: Annotated[int, RUN(min=1, help="Split the images into so many parts …")] = 1
-    chunk_idx: Annotated[int, RUN(min=0, help="… and do this one (from 0).")] = 0
+    num_chunks: Annotated[
+        int | None, RUN(min=1, help="Split the images into so many parts … Default: as torchrun or SLURM's array says.")
+    ] = None
+    chunk_idx: Annotated[int | None, RUN(min=0, help="… and do this one (from 0).")] = None
     batch_size: Annotated[str, RUN(help="Images at once, or auto: halved where memory does not suffice.")] = "auto"
     workers: Annotated[int | None, RUN(min=0, help="Processes that read images. Default: by cores.")] = None
     device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.chunk_idx < self.num_chunks:
-            raise ValueError(
-                f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
-            )
+        chunk = self.chunk
+        if not 0 <= chunk.index < chunk.count:
+            raise ValueError(f"--chunk-idx {chunk.index} must be at least 0 and below --num-chunks {chunk.count}.")
         if self.batch_size != "auto" and (not self.batch_size.isdigit() or int(self.batch_size) == 0):
             raise ValueError(f"--batch-size {self.batch_size!r}: give auto or a number above 0.")
+
+    @property
+    def chunk(self) -> Chunk:
+        """The part of the items that this process does."""
+        if self.num_chunks is None and self.chunk_idx is None:
+            return chunk_said_by(os.environ)
+        return Chunk(self.num_chunks or 1, self.chunk_idx or 0)
 
     def images_at_once(self, by_device: dict[str, int], device: str) -> int:
         """`by_device`: what auto stands for, by type of device; 1 where that is not named."""

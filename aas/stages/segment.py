@@ -8,7 +8,7 @@ from typing import Any
 from aas.available import all_here
 from aas.datasets.answers import read_answers
 from aas.engine.local import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.phrases.parser import load_pipeline
 from aas.pointing.phrases import PointingOptions
@@ -69,12 +69,11 @@ def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[Segment
         jobs, missing = find_jobs(options.attn, options.images, annotation)
     else:
         jobs, missing = find_rows(options.attn, options.images, read_answers(options.answers))
-    chunk = chunk_of(jobs, options.num_chunks, options.chunk_idx)
-    missing_here = missing if options.chunk_idx == 0 else []
     if annotation and options.categories != "present":
         annotation = replace(annotation, present={})
     asked = asked_of(jobs, annotation if options.task == "instance" else None)
-    return Work(chunk, missing_here, len(jobs) + len(missing), options.num_chunks == 1, files_of, asked), jobs
+    whole = Work(jobs, missing, len(jobs) + len(missing), files=files_of, asked=asked)
+    return whole.part(options.chunk), jobs
 
 
 def _facts(options: Segment) -> dict[str, Any]:
