@@ -17,7 +17,7 @@ def is_small(model: "torch.nn.Module") -> bool:
 
 
 def default_device() -> str:
-    """A GPU if there is one; of several, where a launcher (torchrun, accelerate) started a process for each, its own."""
+    """A GPU if there is one; of several, where torchrun or accelerate started a process for each, its own."""
     import torch
 
     if not torch.cuda.is_available():

@@ -9,6 +9,7 @@ import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from aas.engine.stage import (
     is_out_of_memory,
     why,
 )
+from aas.engine.stopping import CODE, Stop, stopping
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
 from aas.store.atomic import check_writable
@@ -63,34 +65,43 @@ def fill(
     waiting = [item for item in work.items if not run.is_done(item.key)]
     if waiting or work.missing:
         check_writable(run.path)
-    if waiting:
-        stage, plan, facts = load()
-        stage = Noting(stage, lambda item: run.note_files(item.key, work.files(item)))
-        run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
-    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
-    run.forget_failures(None if work.is_whole else mine)
-    for key, reason in work.missing:
-        run.fail(key, reason)
-    n_failed = len(work.missing)
-    for item, failed in carry_out(stage, waiting, plan) if waiting else ():
-        if failed is None:
-            done(item)
-        else:
-            n_failed += 1
-            run.fail(item.key, failed, stage.shown(item))
-    n_new = len(waiting) + len(work.missing) - n_failed
+    with stopping() as stop:
+        if waiting:
+            stage, plan, facts = load()
+            stage = Noting(stage, lambda item: run.note_files(item.key, work.files(item)))
+            run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
+            run.sweep()
+        mine = {item.key for item in work.items} | {key for key, _ in work.missing}
+        run.forget_failures(None if work.is_whole else mine)
+        for key, reason in work.missing:
+            run.fail(key, reason)
+        n_new, n_failed = 0, len(work.missing)
+        for item, failed in carry_out(stage, waiting, plan, stop) if waiting else ():
+            if failed is None:
+                n_new += 1
+                done(item)
+            else:
+                n_failed += 1
+                run.fail(item.key, failed, stage.shown(item))
     log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, made or run.path)
+    if stop.asked:
+        log.warning("stopped: the same command goes on from here (exit code %d)", CODE)
+        return CODE
     return 3 if n_failed else 0
 
 
-def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator[tuple[I, str | None]]:
-    """All three steps for all items, with a progress bar; of each, why it failed, if it did.
+def carry_out(
+    stage: Stage[I, P, R], items: Sequence[I], plan: Plan, stop: Stop | None = None
+) -> Iterator[tuple[I, str | None]]:
+    """All three steps for all items, with a progress bar; of each, why it failed, if it did. `stop`: asked before each
+    batch whether it is the last.
 
-    Raises OSError where nothing more can be written.
+    Raises OSError where nothing more can be written, ChildProcessError where a worker was killed.
     """
-    way = _by_item if plan.by_item else _by_batches
+    way, stop = _by_item if plan.by_item else _by_batches, stop or Stop()
     with tqdm(total=len(items), unit="image", smoothing=0.1, **bar_for(len(items))) as progress:
-        for index, failure in way(stage, items, plan):
+        stop.in_hand = True
+        for index, failure in way(stage, items, plan, stop):
             if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
                 raise failure.error
             yield items[index], None if failure is None else failure.reason
@@ -184,11 +195,13 @@ def _split(window: list[_Prepared], size: int, stage: Stage) -> Iterator[list[_P
         yield window[start : start + size]
 
 
-def _by_batches(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
+def _by_batches(stage: Stage, items: Sequence[Item], plan: Plan, stop: Stop) -> Iterator[Outcome]:
     computing = _Computing(stage, items, plan.batch_size)
-    made = in_workers(_Preparing(stage, items), plan.n_workers)
+    made = takewhile(lambda _: not stop(), in_workers(_Preparing(stage, items), plan.n_workers))
     with Finishing(stage, items, plan.finishes_elsewhere and plan.n_workers > 0) as finishing:
         for batch in _batches(made, plan.batch_size, stage):
+            if stop():
+                break
             if batch[0].failure is not None:
                 yield batch[0].index, batch[0].failure
                 continue
@@ -217,11 +230,14 @@ class _Whole(Dataset):
         return index, result if isinstance(result, Failure) else finished(self.stage, self.items[index], result)
 
 
-def _by_item(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
+def _by_item(stage: Stage, items: Sequence[Item], plan: Plan, stop: Stop) -> Iterator[Outcome]:
     """One thread for each item, in workers as here: how a sum is split among threads changes its last bit."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield from in_workers(_Whole(stage, items), plan.n_workers)
+        for outcome in in_workers(_Whole(stage, items), plan.n_workers):
+            yield outcome
+            if stop():
+                break
     finally:
         torch.set_num_threads(n_threads)

@@ -1,14 +1,14 @@
 """Processes beside the one that has the models: some that prepare, and one that finishes."""
 
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from threading import Thread
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aas.engine.stage import Item, Outcome, Plan, Stage, finished
+from aas.engine.stopping import leave_to_parent
 
 FEW_ITEMS = 8  # for fewer, starting processes takes longer than they save
 MOST_WORKERS = 8
@@ -56,13 +57,31 @@ def in_workers(dataset: Dataset, n: int) -> Iterator[Any]:
     loader = DataLoader(
         dataset, batch_size=None, num_workers=n, collate_fn=collate, multiprocessing_context="fork", worker_init_fn=init
     )
-    yield from map(_unpacked, loader)
+    with _told_of_deaths():
+        yield from map(_unpacked, loader)
+
+
+@contextmanager
+def _told_of_deaths() -> Iterator[None]:
+    """ChildProcessError, in one line, where a process was killed that this one waits for. The others end with it: one
+    may wait for ever for a lock that the dead one had."""
+    before = set(active_children())
+    try:
+        yield
+    except (RuntimeError, BrokenExecutor) as error:
+        if not isinstance(error, BrokenExecutor) and "DataLoader worker" not in str(error):
+            raise
+        for child in set(active_children()) - before:
+            child.kill()
+        raise ChildProcessError(
+            "a worker process was killed (by the system, where the memory did not suffice). What is done stays: run "
+            "the same command again, with fewer --workers if it happens again."
+        ) from error
 
 
 def _end_with(parent: int, *_: int) -> None:
-    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never. Ctrl-C, which
-    a terminal sends to all, is for the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never."""
+    leave_to_parent()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -137,12 +156,16 @@ class Finishing:
             return
         self.waiting.append(self.pool.submit(_finished_there, index, result))
         while len(self.waiting) > MAX_WAITING or (self.waiting and self.waiting[0].done()):
-            yield self.waiting.popleft().result()
+            yield self._first()
 
     def rest(self) -> Iterator[Outcome]:
         """Waits for those that are not done yet."""
         while self.waiting:
-            yield self.waiting.popleft().result()
+            yield self._first()
+
+    def _first(self) -> Outcome:
+        with _told_of_deaths():
+            return self.waiting.popleft().result()
 
     def __exit__(self, *_: object) -> None:
         if self.pool is not None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aas.store.atomic import locked, write_first, write_text
+from aas.store.atomic import locked, sweep, write_first, write_text
 from aas.store.description import as_text, changes, described, read_description
 from aas.store.keys import quoted, unquoted
 from aas.store.lines import add_lines, lines_text, whole_lines
@@ -110,6 +110,10 @@ class RunFolder:
     def description(self) -> dict[str, Any]:
         """run.json; ValueError where it is damaged."""
         return read_description(self.description_path)
+
+    def sweep(self) -> None:
+        """Take away what writers that were killed left there."""
+        sweep(self.path)
 
     def fail(self, key: str, error: str, image: str | None = None) -> None:
         """Add a line to failed.jsonl, and say so. `image`: what people call it, where that is not its key."""
