@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from aas.cli import evaluation, models, runs, stages
+from aas.cli import evaluation, models, runs, slurm, stages
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
 from aas.cli.stopping import stop_at_ctrl_c
@@ -15,6 +15,7 @@ app = group(
 )
 stages.register(app)
 runs.register(app)
+slurm.register(app)
 models.register(app)
 app.add_typer(show, name="show")
 evaluation.register(app)

@@ -18,6 +18,9 @@ class Chunk:
         return Chunk(outer.count * self.count, outer.index * self.count + self.index, names)
 
 
+ALL = Chunk()
+
+
 def chunk_said_by(environment: Mapping[str, str]) -> Chunk:
     """The part that torchrun and accelerate (RANK, WORLD_SIZE), a SLURM array, or both together say; all, if none does.
 
@@ -28,7 +31,7 @@ def chunk_said_by(environment: Mapping[str, str]) -> Chunk:
 
 def _of_ranks(environment: Mapping[str, str]) -> Chunk:
     if not environment.keys() >= {"RANK", "WORLD_SIZE"}:
-        return Chunk()
+        return ALL
     rank, world_size = (_number(environment, name) for name in ("RANK", "WORLD_SIZE"))
     if not 0 <= rank < world_size:
         raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}: give --num-chunks and --chunk-idx.")
@@ -39,7 +42,7 @@ def _of_array(environment: Mapping[str, str]) -> Chunk:
     """Ids of an array need not begin at 0, nor follow each other (`--array=1-15:2`)."""
     name = "SLURM_ARRAY_TASK_"
     if not environment.keys() >= {f"{name}ID", f"{name}COUNT"}:
-        return Chunk()
+        return ALL
     task, count = (_number(environment, name + what) for what in ("ID", "COUNT"))
     first = _number(environment, f"{name}MIN", 0)
     step = _number(environment, f"{name}STEP", 1) or 1

@@ -36,6 +36,7 @@ from aas.engine.stopping import CODE, Stop, stopping
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
 from aas.store.atomic import check_writable
+from aas.store.heartbeats import Heartbeat
 from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
@@ -65,10 +66,10 @@ def fill(
     waiting = [item for item in work.items if not run.is_done(item.key)]
     if waiting or work.missing:
         check_writable(run.path)
-    with stopping() as stop:
+    with stopping() as stop, Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat:
         if waiting:
             stage, plan, facts = load()
-            stage = Noting(stage, lambda item: run.note_files(item.key, work.files(item)))
+            stage = Noting(stage, run, work.files)
             run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
             run.sweep()
         mine = {item.key for item in work.items} | {key for key, _ in work.missing}
@@ -77,6 +78,7 @@ def fill(
             run.fail(key, reason)
         n_new, n_failed = 0, len(work.missing)
         for item, failed in carry_out(stage, waiting, plan, stop) if waiting else ():
+            heartbeat.count(failed is not None)
             if failed is None:
                 n_new += 1
                 done(item)

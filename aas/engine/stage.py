@@ -2,16 +2,17 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from aas.engine.chunks import Chunk
+from aas.engine.chunks import ALL, Chunk
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
+from aas.store.runs import RunFolder
 
 
 class Item(Protocol):
@@ -57,13 +58,13 @@ class Stage(ABC, Generic[I, P, R]):
 
 
 class Noting(Stage[I, P, R]):
-    """Another stage; what each item is made of is noted before."""
+    """Another stage; what each item is made of is noted before, what was written of it afterwards."""
 
-    def __init__(self, stage: Stage[I, P, R], note: Callable[[I], None]):
-        self.stage, self.note, self.window_batches = stage, note, stage.window_batches
+    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]]):
+        self.stage, self.run, self.files, self.window_batches = stage, run, files, stage.window_batches
 
     def prepare(self, item: I) -> P:
-        self.note(item)
+        self.run.note_files(item.key, self.files(item))
         return self.stage.prepare(item)
 
     def compute(self, batch: Sequence[P]) -> Sequence[R]:
@@ -71,6 +72,7 @@ class Noting(Stage[I, P, R]):
 
     def finish(self, item: I, result: R) -> None:
         self.stage.finish(item, result)
+        self.run.note_result(item.key)
 
     def shown(self, item: I) -> str | None:
         return self.stage.shown(item)
@@ -102,14 +104,18 @@ class Work(Generic[I]):
     is_whole: bool = True
     files: Callable[[I], Mapping[str, Path]] = lambda item: {"photograph": item.image}
     asked: Mapping[str, str] = field(default_factory=dict)
+    chunk: Chunk = ALL
 
-    def part(self, chunk: Chunk) -> "Work[I]":
-        """Of the work of all chunks that of one; what cannot be tried is the first one's to tell."""
+    def part(self, chunk: Chunk, only: Collection[str] | None = None) -> "Work[I]":
+        """Of the work of all chunks that of one, and of it the keys in `only`; what cannot be tried is the first one's
+        to tell."""
         if chunk.said_by:
             log.info("chunk %d of %d (from 0), as %s say", chunk.index, chunk.count, chunk.said_by)
         items = chunk_of(self.items, chunk.count, chunk.index)
         missing = [] if chunk.index else self.missing
-        return replace(self, items=items, missing=missing, is_whole=chunk.count == 1)
+        if only is not None:
+            items, missing = [item for item in items if item.key in only], [one for one in missing if one[0] in only]
+        return replace(self, items=items, missing=missing, is_whole=chunk.count == 1 and only is None, chunk=chunk)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def ground(options: Ground) -> int:
         grounder = Grounder(**options.grounder())
         by_item = options.by_item(grounder.is_small, grounder.lmm.device.type)
         plan = plan_for(grounder.images_at_once(), options.workers, len(requests), by_item)
-        return Saving(grounder, run), plan, facts({}, grounder.lmm)
+        return Saving(grounder, run), plan, facts(options, grounder.lmm)
 
     work = _work(inputs, requests, options)
     code = fill(run, "ground", arguments, work, load, report.show, run.path / REPORT)
@@ -52,7 +52,7 @@ def ground(options: Ground) -> int:
 def _work(inputs: Inputs, requests: Sequence[Request], options: Ground) -> Work[Request]:
     asked = {request.key: _asked(request) for request in requests} if options.answers else {}
     whole = Work(requests, inputs.missing, len(requests) + len(inputs.missing), asked=asked)
-    return whole.part(options.chunk)
+    return whole.part(options.chunk, options.only)
 
 
 def _asked(request: Request) -> str:

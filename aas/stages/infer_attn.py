@@ -20,7 +20,7 @@ from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import Answer, AttentionMaps
 from aas.stages.infer_attn_options import InferAttn
-from aas.stages.options import indices
+from aas.stages.options import RunOptions, indices
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
@@ -63,7 +63,7 @@ def infer_attn(options: InferAttn) -> int:
             options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
             n_workers(options.workers, len(work.items), half_the_cores()),
         )
-        return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options.inputs(), lmm)
+        return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options, lmm)
 
     return fill(RunFolder(options.out, SUFFIX), "infer-attn", options.deciding(), work, load)
 
@@ -111,7 +111,7 @@ def find_requests(options: InferAttn) -> Work[Request]:
         _check_keys(requests)
     missing = [(row.key, f"{row.image}: in {options.answers}, but not among the images") for row in unmatched]
     asked = {request.key: request.given.fingerprint for request in requests if request.given}
-    return Work(requests, missing, len(requests) + len(missing), asked=asked).part(options.chunk)
+    return Work(requests, missing, len(requests) + len(missing), asked=asked).part(options.chunk, options.only)
 
 
 def _check_keys(requests: Sequence[Request]) -> None:
@@ -121,11 +121,12 @@ def _check_keys(requests: Sequence[Request]) -> None:
         raise ValueError(f"--answers: {twice[0]} has two answers; give each line of an image an id of its own.")
 
 
-def facts(inputs: dict[str, Any], lmm: LMM) -> dict[str, Any]:
+def facts(options: RunOptions, lmm: LMM) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
     packages = ("torch", "transformers", "tokenizers")
     return {
-        "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
+        "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
+        "options": options.given(),
         "model": {
             "id": lmm.name,
             "class": type(lmm.model).__name__,

@@ -34,6 +34,7 @@ class RunOptions:
     batch_size: Annotated[str, RUN(help="Images at once, or auto: halved where memory does not suffice.")] = "auto"
     workers: Annotated[int | None, RUN(min=0, help="Processes that read images. Default: by cores.")] = None
     device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
+    only: frozenset[str] | None = None  # the keys that `aas retry` tries again
 
     def __post_init__(self) -> None:
         chunk = self.chunk
@@ -60,6 +61,12 @@ class RunOptions:
     def inputs(self) -> dict[str, Any]:
         """What the results are made of: noted in run.json, and free to move between two starts."""
         return {}
+
+    def given(self) -> dict[str, Any]:
+        """What `aas retry` needs to make the same options again: those that are no defaults, as JSON has them."""
+        mine = ("num_chunks", "chunk_idx", "only", "out")
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in mine}
+        return {f.name: _as_json(changed[f.name]) for f in fields(self) if changed.get(f.name, f.default) != f.default}
 
     def deciding(self) -> dict[str, Any]:
         """Those that decide what the results are: a run folder is filled with the same ones only."""
@@ -170,6 +177,10 @@ class MaskOptions:
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""
         return n_points_for(self.segmenter, asked)
+
+
+def _as_json(value: Any) -> Any:
+    return str(value.absolute()) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def indices(option: str, text: str) -> tuple[int, ...] | None:

@@ -73,13 +73,14 @@ def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[Segment
         annotation = replace(annotation, present={})
     asked = asked_of(jobs, annotation if options.task == "instance" else None)
     whole = Work(jobs, missing, len(jobs) + len(missing), files=files_of, asked=asked)
-    return whole.part(options.chunk), jobs
+    return whole.part(options.chunk, options.only), jobs
 
 
 def _facts(options: Segment) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
     facts: dict[str, Any] = {
         "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
+        "options": options.given(),
         "preset": {
             "name": options.preset,
             "heads": preset_named(options.preset).heads,

@@ -19,6 +19,7 @@ from aas.store.lines import add_lines, whole_lines
 FRESH_SECONDS = 2  # file systems keep times of so many seconds: within them a file may change and look the same
 Files = Mapping[str, Path]  # what it is to the item (photograph, attention) -> file
 ASKED = "asked"
+RESULT = "result"  # the item itself, once it was written
 
 
 class MadeOf:
@@ -61,6 +62,10 @@ class MadeOf:
     def knows_what_was_asked(self) -> bool:
         """Whether lines of --answers are noted."""
         return any(ASKED in note for note in self._notes().values())
+
+    def items(self) -> set[str]:
+        """All that something is noted of."""
+        return set(self._notes())
 
     def digests(self, kind: str) -> dict[str, str]:
         """Item -> SHA-256 of the file that it was made of."""

@@ -10,7 +10,7 @@ from aas.store.atomic import locked, sweep, write_first, write_text
 from aas.store.description import as_text, changes, described, read_description
 from aas.store.keys import quoted, unquoted
 from aas.store.lines import add_lines, lines_text, whole_lines
-from aas.store.made_of import Files, MadeOf
+from aas.store.made_of import RESULT, Files, MadeOf
 from aas.text import harmless
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,10 @@ class RunFolder:
         """What the item is made of, for later starts."""
         self.made_of.note(self.item_path(key).name, files)
 
+    def note_result(self, key: str) -> None:
+        """The bytes that were written of it, for `aas verify`."""
+        self.note_files(key, {RESULT: self.item_path(key)})
+
     def description(self) -> dict[str, Any]:
         """run.json; ValueError where it is damaged."""
         return read_description(self.description_path)
@@ -126,6 +130,10 @@ class RunFolder:
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
         return {line["image"]: line["error"] for line in self._failed() if not self.is_done(_key(line))}
+
+    def failed_keys(self) -> set[str]:
+        """Of the images that are not done, and were tried."""
+        return {_key(line) for line in self._failed() if not self.is_done(_key(line))}
 
     def forget_failures(self, keys: Collection[str] | None = None) -> None:
         """Take the lines of `keys`, or all, out of failed.jsonl: they are tried again, or done."""
