@@ -19,6 +19,7 @@ N_ITEMS = 40
 RUN = """
 import sys, time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from aas.cli.look import show_messages
 from aas.engine.local import fill
@@ -28,6 +29,7 @@ from aas.store.runs import RunFolder
 
 out, photo, way, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 show_messages(False, False)
+device = "slow" if seconds else "fast"
 
 @dataclass(frozen=True)
 class Item:
@@ -44,8 +46,16 @@ class Slow(Stage):
         write_text(out / f"{item.key}.json", "{}")
 
 plans = {"here": Plan(4), "workers": Plan(4, 2, True), "by item": Plan(1, 2, by_item=True)}
-work = Work([Item(f"{i:02}") for i in range(NUMBER)], [], NUMBER)
-sys.exit(fill(RunFolder(out, ".json"), "slow", {}, work, lambda: (Slow(), plans[way], {})))
+items = [Item(f"{i:02}") for i in range(NUMBER)]
+if way == "processes":
+    from tests.told import Number
+    items = [Number(item.key, photo) for item in items]
+work = Work(items, [], NUMBER)
+if way == "processes":
+    from aas.engine.processes import Processes
+    from tests.told import load
+    sys.exit(fill(RunFolder(out, ".json"), "slow", {}, work, partial(load, out, {}), engine=Processes([device] * 2)))
+sys.exit(fill(RunFolder(out, ".json"), "slow", {}, work, lambda _device: (Slow(), plans[way], {})))
 """.replace("NUMBER", str(N_ITEMS))
 
 
@@ -77,7 +87,8 @@ def children(group: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("way", "number"), [("here", signal.SIGTERM), ("workers", signal.SIGUSR1), ("by item", signal.SIGTERM)]
+    ("way", "number"),
+    [("here", signal.SIGTERM), ("workers", signal.SIGUSR1), ("by item", signal.SIGTERM), ("processes", signal.SIGTERM)],
 )
 def test_the_batch_is_finished_and_the_same_command_goes_on(tmp_path: Path, way: str, number: int):
     """Also where the signal is sent to all processes, as schedulers do."""
@@ -87,7 +98,7 @@ def test_the_batch_is_finished_and_the_same_command_goes_on(tmp_path: Path, way:
     assert process.returncode == CODE, said
     assert "finishing the batch" in said and "goes on from here" in said and "Traceback" not in said
     there = results(tmp_path)
-    assert 2 <= len(there) < N_ITEMS and (way == "by item" or len(there) % 4 == 0)
+    assert 2 <= len(there) < N_ITEMS and (way == "by item" or len(there) % (2 if way == "processes" else 4) == 0)
     wait_for(lambda: not children(process.pid))
     command[-1] = "0"
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

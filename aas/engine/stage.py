@@ -48,10 +48,6 @@ class Stage(ABC, Generic[I, P, R]):
     def finish(self, item: I, result: R) -> None:
         """Write the item's result. In a process of its own, if the plan says so."""
 
-    def shown(self, item: I) -> str | None:
-        """What people call the item, where that is not its key."""
-        return None
-
     def length(self, prepared: P) -> int:
         """Items of like length share a batch; those of one length stay in their order."""
         return 0
@@ -74,9 +70,6 @@ class Noting(Stage[I, P, R]):
         self.stage.finish(item, result)
         self.run.note_result(item.key)
 
-    def shown(self, item: I) -> str | None:
-        return self.stage.shown(item)
-
     def length(self, prepared: P) -> int:
         return self.stage.length(prepared)
 
@@ -92,17 +85,38 @@ class Plan:
     by_item: bool = False
 
 
+def photograph_of(item: Item) -> dict[str, Path]:
+    """What most items are made of."""
+    return {"photograph": item.image}
+
+
+@dataclass(frozen=True)
+class Job(Generic[I]):
+    """All that a process needs to do items of a run, wherever it is: so it can be pickled. `load(device)`: the stage
+    with its models, how it runs there, and what is noted of it; None is the options' own device."""
+
+    load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]]
+    run: RunFolder
+    files: Callable[[I], Mapping[str, Path]] = photograph_of
+
+    def begin(self, device: str | None = None) -> tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]:
+        """As `load`, of a stage that notes what it does."""
+        stage, plan, facts = self.load(device)
+        return Noting(stage, self.run, self.files), plan, facts
+
+
 @dataclass(frozen=True)
 class Work(Generic[I]):
     """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
-    there is no other chunk. `files`: what an item is made of; `asked`: key -> fingerprint of its line of --answers, of
-    all chunks."""
+    there is no other chunk. `files`: what an item is made of; `shown`: what people call it, where that is not its key;
+    `asked`: key -> fingerprint of its line of --answers, of all chunks."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
     n_all: int
     is_whole: bool = True
-    files: Callable[[I], Mapping[str, Path]] = lambda item: {"photograph": item.image}
+    files: Callable[[I], Mapping[str, Path]] = photograph_of
+    shown: Callable[[I], str | None] = lambda item: None
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
 
@@ -126,7 +140,7 @@ class Failure:
     error: OSError | None = None
 
 
-Outcome = tuple[int, Failure | None]  # an item's index, and why it failed, if it did
+Outcome = tuple[I, Failure | None]  # an item, and why it failed, if it did
 
 
 def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:

@@ -25,6 +25,7 @@ class Stop:
         self.process = os.getpid()
 
     def __call__(self) -> bool:
+        """Whether the batch in hand is the last."""
         return self.asked
 
     def hear(self, number: int, _frame: FrameType | None = None) -> None:

@@ -4,6 +4,7 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import Answer, AttentionMaps
+from aas.stages.engines import engine_of
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions, indices
 from aas.store.attention import SUFFIX, AttentionItem, write_item
@@ -54,18 +56,19 @@ def infer_attn(options: InferAttn) -> int:
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
     work = find_requests(options)
+    load = partial(_load, options, len(work.items))
+    return fill(RunFolder(options.out, SUFFIX), "infer-attn", options.deciding(), work, load, engine=engine_of(options))
+
+
+def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[Stage, Plan, dict[str, Any]]:
     asked = ask_options(keep=options.keep, heads=indices("--heads", options.heads), **options.asking())
-
-    def load() -> tuple[Stage, Plan, dict[str, Any]]:
-        lmm = load_lmm(options.model, options.device, **options.loading())
-        lmm.resolved(asked.selection)  # complains about layers and heads that the model does not have
-        plan = Plan(
-            options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
-            n_workers(options.workers, len(work.items), half_the_cores()),
-        )
-        return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options, lmm)
-
-    return fill(RunFolder(options.out, SUFFIX), "infer-attn", options.deciding(), work, load)
+    lmm = load_lmm(options.model, device or options.device, **options.loading())
+    lmm.resolved(asked.selection)  # complains about layers and heads that the model does not have
+    plan = Plan(
+        options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
+        n_workers(options.workers, n_items, half_the_cores()),
+    )
+    return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options, lmm)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
@@ -34,12 +34,27 @@ class RunOptions:
     batch_size: Annotated[str, RUN(help="Images at once, or auto: halved where memory does not suffice.")] = "auto"
     workers: Annotated[int | None, RUN(min=0, help="Processes that read images. Default: by cores.")] = None
     device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
+    gpus: Annotated[
+        str | None, RUN(help="all, or numbers: 0,1,2. A process for each, over one queue; also names of devices.")
+    ] = None
+    workers_per_gpu: Annotated[int, RUN(min=1, help="With --gpus: so many processes for each, of small models.")] = 1
+    engine: Annotated[
+        Literal["local", "ray"], RUN(help="Who does the images: this machine, or actors of a Ray cluster.")
+    ] = "local"
+    actors: Annotated[int, RUN(min=1, help="With --engine ray: actors at most; each joins when there is place.")] = 1
+    address: Annotated[str | None, RUN(help="With --engine ray: the cluster's, or auto. Default: its own.")] = None
     only: frozenset[str] | None = None  # the keys that `aas retry` tries again
 
     def __post_init__(self) -> None:
         chunk = self.chunk
         if not 0 <= chunk.index < chunk.count:
             raise ValueError(f"--chunk-idx {chunk.index} must be at least 0 and below --num-chunks {chunk.count}.")
+        if self.gpus is not None and self.device is not None:
+            raise ValueError("--gpus and --device both say where models run: give one of them.")
+        if self.engine == "ray" and self.gpus is not None:
+            raise ValueError("--engine ray takes GPUs from the cluster: leave --gpus out, and give --actors.")
+        if self.engine != "ray" and (self.address is not None or self.actors != 1):
+            raise ValueError("--actors and --address are of --engine ray.")
         if self.batch_size != "auto" and (not self.batch_size.isdigit() or int(self.batch_size) == 0):
             raise ValueError(f"--batch-size {self.batch_size!r}: give auto or a number above 0.")
 

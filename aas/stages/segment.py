@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aas.available import all_here
@@ -15,6 +16,7 @@ from aas.pointing.phrases import PointingOptions
 from aas.presets import preset_named
 from aas.segmenters import load_segmenter
 from aas.segmenters.once import EncodedOnce
+from aas.stages.engines import engine_of
 from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
@@ -45,22 +47,27 @@ def segment(options: Segment) -> int:
     attention = Attention(options.attn, preset_named(options.preset).heads, options.tokenizer, options.fit)
     attention.check([job.item for job in jobs])
 
-    def load() -> tuple[Stage, Plan, dict[str, Any]]:
-        all_here(None, options.segmenter, options.phrases)
-        pipeline = load_pipeline(options.phrases)
-        categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
-        segmenter = load_segmenter(options.segmenter, options.device, options.dtype)
-        pointing = pointing_options(options, options, segmenter.mask_side)
-        stage = Segmenting(options, run, attention, pipeline, pointing, categories, EncodedOnce(segmenter))
-        place = segmenter.device.type
-        by_item = options.by_item(getattr(segmenter, "is_small", False), place)
-        batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)
-        return stage, plan_for(batch_size, options.workers, len(work.items), by_item), _facts(options)
-
-    code = fill(run, f"segment {options.task}", options.deciding(), work, load)
+    load = partial(_load, options, annotation, attention, len(work.items))
+    code = fill(run, f"segment {options.task}", options.deciding(), work, load, engine=engine_of(options))
     if options.task == "instance" and all(run.is_done(job.key) for job in jobs):
         log.info("%s", merge_instances(run))
     return code
+
+
+def _load(
+    options: Segment, annotation: Annotation | None, attention: Attention, n_items: int, device: str | None = None
+) -> tuple[Stage, Plan, dict[str, Any]]:
+    all_here(None, options.segmenter, options.phrases)
+    pipeline = load_pipeline(options.phrases)
+    categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
+    segmenter = load_segmenter(options.segmenter, device or options.device, options.dtype)
+    pointing = pointing_options(options, options, segmenter.mask_side)
+    run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
+    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded)
+    place = segmenter.device.type
+    by_item = options.by_item(getattr(segmenter, "is_small", False), place)
+    batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)
+    return stage, plan_for(batch_size, options.workers, n_items, by_item), _facts(options)
 
 
 def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[SegmentJob], Sequence[SegmentJob]]:

@@ -46,7 +46,8 @@ class Heartbeat:
     def __enter__(self) -> "Heartbeat":
         for path, worker in _read(self.folder):
             if _is_gone(worker):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # a folder that is done may be read-only by now
+                    path.unlink(missing_ok=True)
         return self
 
     def count(self, failed: bool) -> None:
