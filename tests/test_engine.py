@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from aas.engine import workers
-from aas.engine.local import carry_out, fill
+from aas.engine.filling import fill
+from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage, Work, chunk_of
 from aas.images import ImageError
 from aas.store.runs import RunFolder

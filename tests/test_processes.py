@@ -8,8 +8,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from aas.cli import app
+from aas.engine.filling import fill
 from aas.engine.ledger import MOST_DEATHS, Ledger
-from aas.engine.local import fill
 from aas.engine.processes import Processes
 from aas.engine.stage import Work
 from aas.store.runs import RunFolder

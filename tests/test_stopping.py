@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from aas.cli.look import show_messages
-from aas.engine.local import fill
+from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.store.atomic import write_text
 from aas.store.runs import RunFolder

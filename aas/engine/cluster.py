@@ -48,7 +48,7 @@ class _Actor:
 
 @dataclass(frozen=True)
 class Ray:
-    """An engine (`engine/local.py`): at most `most` actors, which join as the cluster has place for them; the run
+    """An engine (`engine/filling.py`): at most `most` actors, which join as the cluster has place for them; the run
     begins with the first. `address`: of the cluster; None begins one on this machine. `uses_gpu`: each actor has a GPU
     of its own, where the cluster has any."""
 

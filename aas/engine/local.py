@@ -1,8 +1,7 @@
-"""One loop for every stage: prepare in worker processes, compute in batches, finish what is to be written.
+"""Items of a stage on this machine: prepare in worker processes, compute in batches, finish what is to be written.
 
-A stage says these three things about its items (stage.py); here is everything else: what is done already, batches of
-like length, halving where memory does not suffice, one item's failure, progress. Another engine makes the same three
-calls elsewhere.
+A stage says these three things about its items (stage.py); here are batches of like length, halving where memory does
+not suffice, and one item's failure. Other engines (processes.py, cluster.py) do this in several processes.
 """
 
 import errno
@@ -10,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,86 +24,18 @@ from aas.engine.stage import (
     Plan,
     R,
     Stage,
-    Work,
     finished,
     is_out_of_memory,
     why,
 )
-from aas.engine.stopping import CODE, Stop, stopping
+from aas.engine.stopping import Stop
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
-from aas.store.atomic import check_writable
-from aas.store.heartbeats import Heartbeat
-from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
 ENDS_A_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 log = logging.getLogger(__name__)
-
-
-# Who does the items: what to do, which, what hears that it begins, and whether to stop.
-Engine = Callable[[Job[I], Sequence[I], Callable[[Mapping[str, Any]], None], Stop], Iterator[tuple[I, str | None]]]
-
-
-def fill(
-    run: RunFolder,
-    command: str,
-    arguments: Mapping[str, Any],
-    work: Work[I],
-    load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]],
-    done: Callable[[I], None] = lambda item: None,
-    made: Path | None = None,
-    engine: "Engine | None" = None,
-) -> int:
-    """Fill a run folder with the items that it lacks; returns the exit code.
-
-    `arguments` decide what the items are: a folder of another run is refused before `load(device)` loads any model and
-    says how the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will
-    want to open, if not the folder. `engine`: who does the items, this process if None.
-    """
-    if run.description_path.exists():
-        run.begin(command, arguments, {}, work.asked)
-        run.check_files({item.key: work.files(item) for item in work.items})
-    waiting = [item for item in work.items if not run.is_done(item.key)]
-    if waiting or work.missing:
-        check_writable(run.path)
-    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
-
-    def ready(facts: Mapping[str, Any]) -> None:
-        run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
-        run.sweep()
-        begin_anew()
-        progress.unpause()
-
-    def begin_anew() -> None:
-        run.forget_failures(None if work.is_whole else mine)
-        for key, reason in work.missing:
-            run.fail(key, reason)
-
-    n_new, n_failed = 0, len(work.missing)
-    with (
-        stopping() as stop,
-        Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat,
-        bar(len(waiting)) as progress,
-    ):
-        if not waiting:
-            begin_anew()
-        outcomes = (engine or here)(Job(load, run, work.files), waiting, ready, stop) if waiting else ()
-        for item, failed in outcomes:
-            progress.update()
-            heartbeat.count(failed is not None)
-            if failed is None:
-                n_new += 1
-                done(item)
-            else:
-                n_failed += 1
-                run.fail(item.key, failed, work.shown(item))
-    log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, made or run.path)
-    if stop.asked:
-        log.warning("stopped: the same command goes on from here (exit code %d)", CODE)
-        return CODE
-    return 3 if n_failed else 0
 
 
 def here(

@@ -22,7 +22,7 @@ SERVED = get_context("forkserver")  # forked from a process that has imported al
 
 
 class Processes:
-    """An engine (`engine/local.py`): a process for each of `devices`, which may name one several times.
+    """An engine (`engine/filling.py`): a process for each of `devices`, which may name one several times.
 
     A process that is killed is started again; an item that was in the hands of three is given up.
     """

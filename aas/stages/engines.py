@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aas.engine.local import Engine
+from aas.engine.filling import Engine
 from aas.stages.options import RunOptions
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aas.datasets.answers import GivenAnswer
-from aas.engine.local import fill
+from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.ground import ByGrounder, Grounder, Request

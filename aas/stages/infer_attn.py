@@ -12,7 +12,7 @@ from typing import Any
 from aas.asking import ask_options
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
 from aas.datasets.sources import ImageSource, find_sources
-from aas.engine.local import fill
+from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image

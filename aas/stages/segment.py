@@ -8,7 +8,7 @@ from typing import Any
 
 from aas.available import all_here
 from aas.datasets.answers import read_answers
-from aas.engine.local import fill
+from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.phrases.parser import load_pipeline
