@@ -5,6 +5,7 @@ had which item must be known, so that one that kills its workers is given up alo
 who is dead are Ray's.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Ray:
         if started:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else it writes a token into the home folder
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level="warning")
+            ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         driver = _Driver(self, job, ray, ready, stop)
         try:
             yield from driver.outcomes(items)
