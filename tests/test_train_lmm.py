@@ -22,9 +22,9 @@ from lmm_losses import (
 )
 from lmm_model import AFTER, BEFORE, GRID, IMAGE, N_CELLS, QUESTIONS, SIDE, build_model, build_processor
 from lmm_own_answers import OwnBatches
-from lmm_training import run_phase
 from split import kept_out
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from training import run_phase
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aas.lmms.llava import Llava

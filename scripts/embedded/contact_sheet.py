@@ -53,7 +53,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = kept_out_rows(args.data)
     files = [args.samples / f"{name}.jpg" for name in NAMES] + [args.data / "coco" / row["file"] for row in rows]
-    groundings = Grounder()(files)
+    grounder = Grounder()
+    groundings = [grounder(file) for file in files]
     lines = [
         "# The photographs of the contact sheet",
         "",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import training
 from caption_data import WORD, Photo, augmented, concept_of, mirrored, word_target
 from lmm_model import AFTER, BEFORE, N_CELLS, QUESTIONS, SIDE, to_pixels
 from torch import Tensor
@@ -58,7 +59,7 @@ class Told:
 
 
 @dataclass
-class Batch:
+class Batch(training.Batch):
     """One packed batch: the beginning of a prompt and the image, then questions and answers that do not see each other.
 
     `ids`, `labels` (next token or IGNORE), `concepts` (of the next token, or -1), `quarter` (0-3, or -1 for the whole
@@ -79,10 +80,6 @@ class Batch:
     image_at: int
     targets: Tensor
     n_mosaics: int
-
-    def to(self, device: torch.device) -> "Batch":
-        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> tuple[list[int], list[int]]:

@@ -42,13 +42,13 @@ from lmm_model import (
 )
 from lmm_own_answers import OwnBatches, own_answers
 from lmm_probe import Probe
-from lmm_training import run_phase
 from parts import load_backbone
 from peft import LoraConfig
 from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
 from split import default_data_dir
 from torch import Tensor, nn
+from training import run_phase
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from aas import int8

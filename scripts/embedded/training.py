@@ -4,13 +4,24 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
-from lmm_batches import Batch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+
+class Batch:
+    """What a dataclass of tensors needs to be a batch."""
+
+    def to(self, device: torch.device) -> Self:
+        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)  # type: ignore[type-var]
+
+
+SomeBatch = TypeVar("SomeBatch", bound=Batch)
 
 
 class Average:
@@ -62,10 +73,10 @@ def cosine(step: int, n_steps: int, warmup: int) -> float:
 class Steps(Dataset):
     """Batches by step, as DataLoader's workers want them."""
 
-    def __init__(self, batches: Callable[[int], Batch]):
+    def __init__(self, batches: Callable[[int], Any]):
         self.batches = batches
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Any:
         return self.batches(step)
 
 
@@ -73,8 +84,8 @@ def run_phase(
     name: str,
     n_steps: int,
     groups: list[tuple[list[nn.Parameter], float]],
-    batches: Callable[[int], Batch],
-    losses: Callable[[Batch], dict[str, Tensor]],
+    batches: Callable[[int], SomeBatch],
+    losses: Callable[[SomeBatch], dict[str, Tensor]],
     figures: Callable[[], dict[str, float]],
     work: Path,
     every: int,
