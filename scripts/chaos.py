@@ -117,8 +117,17 @@ def disturbed(command: str, n_kills: int, chance: random.Random, out: Path) -> t
             wait_for_a_moment(process, out, chance)
             kills += kill(process, chance)
         code = ended(process)
+        if kills < n_kills and code == 0:
+            make_anew(out, chance)
         if kills >= n_kills and code == 0 and "--num-chunks 1" in part:
             return kills, starts
+
+
+def make_anew(out: Path, chance: random.Random) -> None:
+    """Take half of the items away, where all are there before the last kill."""
+    there = sorted(results(out))
+    for name in chance.sample(there, len(there) // 2):
+        (out / name).unlink()
 
 
 def wait_for_a_moment(process: int, out: Path, chance: random.Random) -> None:

@@ -1,6 +1,7 @@
 """One process for each device over one queue: nothing is lost, a slow one holds nobody up, who dies is replaced."""
 
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ def test_what_ends_a_run(tmp_path: Path):
     with pytest.raises(ChildProcessError, match="while they load the models"):
         filled(tmp_path, ["killed"])
     assert not (tmp_path / "run.json").exists()
+
+
+def test_processes_end_where_their_outcomes_cannot_be_told(tmp_path: Path):
+    """As where stderr is a pipe that nobody reads any more: nobody waits for anybody then."""
+
+    def done(item):
+        raise BrokenPipeError("nobody reads")
+
+    loading = partial(load, tmp_path, {})
+    before = set(active_children())
+    with pytest.raises(BrokenPipeError):
+        fill(
+            RunFolder(tmp_path, ".json"), "tell", {}, Work(NUMBERS, [], 24), loading, done, engine=Processes(["a", "b"])
+        )
+    assert set(active_children()) == before
 
 
 def test_a_suspect_is_alone_with_its_worker():

@@ -7,7 +7,7 @@ who is dead are Ray's.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Ray:
 
     def __call__(
         self, job: Job[I], items: Sequence[I], ready: Callable[[Mapping[str, Any]], None], stop: Stop
-    ) -> Iterator[tuple[I, str | None]]:
+    ) -> Generator[tuple[I, str | None], None, None]:
         import ray
 
         started = not ray.is_initialized()

@@ -1,7 +1,8 @@
 """One loop for every stage: what is done is skipped, what is new is noted, what failed is listed, and the exit code."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from aas.store.runs import RunFolder
 
 log = logging.getLogger(__name__)
 # Who does the items: what to do, which, what hears that it begins, and whether to stop.
-Engine = Callable[[Job[I], Sequence[I], Callable[[Mapping[str, Any]], None], Stop], Iterator[tuple[I, str | None]]]
+Outcomes = Generator[tuple[I, str | None], None, None]  # of each item, why it failed, if it did
+Engine = Callable[[Job[I], Sequence[I], Callable[[Mapping[str, Any]], None], Stop], Outcomes[I]]
 
 
 def fill(
@@ -39,7 +41,8 @@ def fill(
     if run.description_path.exists():
         run.begin(command, arguments, {}, work.asked)
         run.check_files({item.key: work.files(item) for item in work.items})
-    waiting = [item for item in work.items if not run.is_done(item.key)]
+    done_already = run.done_of(item.key for item in work.items)
+    waiting = [item for item in work.items if item.key not in done_already]
     if waiting or work.missing:
         check_writable(run.path)
     count = _Count(failed=len(work.missing))
@@ -47,7 +50,6 @@ def fill(
 
         def ready(facts: Mapping[str, Any]) -> None:
             run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
-            run.sweep()
             _begin_anew(run, work)
             progress.unpause()
 
@@ -74,6 +76,7 @@ class _Count:
 
 def _begin_anew(run: RunFolder, work: Work) -> None:
     """What failed before is tried again; what cannot be tried is told."""
+    run.sweep()
     mine = {item.key for item in work.items} | {key for key, _ in work.missing}
     run.forget_failures(None if work.is_whole else mine)
     for key, reason in work.missing:
@@ -83,13 +86,14 @@ def _begin_anew(run: RunFolder, work: Work) -> None:
 def _note(
     run: RunFolder,
     work: Work[I],
-    outcomes: Iterable[tuple[I, str | None]],
+    outcomes: Outcomes[I],
     progress: tqdm,
     count: _Count,
     done: Callable[[I], None],
 ) -> None:
-    """Say what becomes of each item: to people, to the folder, to `done`."""
-    with Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat:
+    """Say what becomes of each item: to people, to the folder, to `done`. However it ends, the engine's processes end
+    with it."""
+    with closing(outcomes), Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat:
         for item, failed in outcomes:
             progress.update()
             heartbeat.count(failed is not None)

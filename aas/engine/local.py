@@ -6,7 +6,7 @@ not suffice, and one item's failure. Other engines (processes.py, cluster.py) do
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def here(
     job: Job[I], items: Sequence[I], ready: Callable[[Mapping[str, Any]], None], stop: Stop
-) -> Iterator[tuple[I, str | None]]:
+) -> Generator[tuple[I, str | None], None, None]:
     """This process does all: the engine that needs nothing else."""
     stage, plan, facts = job.begin()
     ready(facts)

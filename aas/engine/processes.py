@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -32,7 +32,7 @@ class Processes:
 
     def __call__(
         self, job: Job[I], items: Sequence[I], ready: Callable[[Mapping[str, Any]], None], stop: Stop
-    ) -> Iterator[tuple[I, str | None]]:
+    ) -> Generator[tuple[I, str | None], None, None]:
         ledger = Ledger(items)
         with _crew(job, self.devices[: len(items)]) as crew:
             while ledger.is_open and crew.members:

@@ -44,10 +44,6 @@ class Heartbeat:
         self.path = self.folder / f"{host}-{os.getpid()}.json"
 
     def __enter__(self) -> "Heartbeat":
-        for path, worker in _read(self.folder):
-            if _is_gone(worker):
-                with suppress(OSError):  # a folder that is done may be read-only by now
-                    path.unlink(missing_ok=True)
         return self
 
     def count(self, failed: bool) -> None:
@@ -67,6 +63,15 @@ class Heartbeat:
 def workers(folder: Path) -> list[Worker]:
     """Those that fill a run folder, or were killed while they did."""
     return [worker for _, worker in _read(folder / ".workers")]
+
+
+def forget_killed(folder: Path) -> None:
+    """Take away the words of processes that were killed."""
+    with suppress(OSError):  # a folder that is done may be read-only by now
+        for path, worker in _read(folder / ".workers"):
+            if _is_gone(worker):
+                path.unlink(missing_ok=True)
+        (folder / ".workers").rmdir()  # where it is empty
 
 
 def _read(folder: Path) -> list[tuple[Path, Worker]]:
