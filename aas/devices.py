@@ -1,5 +1,6 @@
 """On which device a model runs, and with which numbers."""
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,10 +17,13 @@ def is_small(model: "torch.nn.Module") -> bool:
 
 
 def default_device() -> str:
-    """A GPU if there is one."""
+    """A GPU if there is one; of several, where torchrun or accelerate started a process for each, its own."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    own = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{own}" if own.isdecimal() and int(own) < torch.cuda.device_count() else "cuda"
 
 
 def torch_device(device: "str | torch.device | None") -> "torch.device":

@@ -122,17 +122,13 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path):
 KILLED = """
 import os, signal, sys, time
 import numpy as np
-from torch.utils.data import Dataset
 from aas.engine.workers import in_workers
 
-class Pids(Dataset):
-    def __len__(self):
-        return 100
-    def __getitem__(self, index):
-        return os.getpid(), np.zeros(10_000_000, np.uint8)  # more than a pipe holds: its writer waits
+def pid(item):
+    return os.getpid(), np.zeros(10_000_000, np.uint8)  # more than a pipe holds: its writer waits
 
-made = in_workers(Pids(), 2)
-print(*{next(made)[0] for _ in range(4)}, flush=True)
+made = in_workers(pid, range(100), 2)
+print(*{next(made)[1][0] for _ in range(4)}, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

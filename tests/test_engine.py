@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from aas.engine import workers
-from aas.engine.local import carry_out, fill
+from aas.engine.filling import fill
+from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage, Work, chunk_of
 from aas.images import ImageError
 from aas.store.runs import RunFolder
@@ -117,7 +118,7 @@ def test_a_run_goes_on_and_forgets_what_failed(tmp_path):
     loaded = []
 
     def begin(trouble):
-        def load():
+        def load(_device):
             loaded.append(1)
             return Doubling(tmp_path, trouble), Plan(4), {"versions": "some"}
 
@@ -144,12 +145,12 @@ def test_a_chunk_knows_only_its_own(tmp_path):
     assert [[job.key for job in chunk] for chunk in chunks] == [list("0167"), list("2389"), list("45")]
     run = RunFolder(tmp_path, ".json")
     for chunk in chunks:
-        load = lambda: (Doubling(tmp_path, {"3": "uncomputable"}), Plan(2), {})  # noqa: E731
+        load = lambda _device: (Doubling(tmp_path, {"3": "uncomputable"}), Plan(2), {})  # noqa: E731
         fill(run, "double", {}, Work(chunk, [], 10, is_whole=False), load)
     assert set(run.failures()) == {"3"} and len(run.items()) == 9
     run.fail("0", "another chunk's")
     mended = Work(chunks[1], [], 10, is_whole=False)
-    assert fill(run, "double", {}, mended, lambda: (Doubling(tmp_path), Plan(2), {})) == 0
+    assert fill(run, "double", {}, mended, lambda _device: (Doubling(tmp_path), Plan(2), {})) == 0
     (line,) = run.failed_path.read_text().splitlines()
     assert "another chunk's" in line and len(run.items()) == 10
 
@@ -190,10 +191,10 @@ def test_few_results_wait_for_the_process_that_finishes(tmp_path):
             super().finish(item, result)
 
     numbers = [Number(str(i)) for i in range(3 * workers.MAX_WAITING)]
-    with workers.Finishing(Slow(tmp_path), numbers, elsewhere=True) as finishing:
+    with workers.Finishing(Slow(tmp_path), elsewhere=True) as finishing:
         done = []
-        for i in range(len(numbers)):
-            done += finishing.finish(i, float(i))
+        for i, number in enumerate(numbers):
+            done += finishing.finish(number, float(i))
             assert len(finishing.waiting) <= workers.MAX_WAITING
         done += finishing.rest()
-    assert [index for index, failure in done if failure is None] == list(range(len(numbers)))
+    assert [number for number, failure in done if failure is None] == numbers

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from aas.cli import evaluation, models, runs, stages
+from aas.cli import evaluation, models, runs, slurm, stages
 from aas.cli.compare import compare
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
@@ -16,6 +16,7 @@ app = group(
 )
 stages.register(app)
 runs.register(app)
+slurm.register(app)
 models.register(app)
 app.add_typer(show, name="show")
 app.add_typer(compare, name="compare")

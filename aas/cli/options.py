@@ -27,6 +27,7 @@ EXTRAS = {  # module that only an extra brings -> what to install
     "peft": '"attend-and-segment[train]"',
     "accelerate": '"attend-and-segment[difflmm]"',
     "diffusers": '"attend-and-segment[difflmm]"',
+    "ray": '"attend-and-segment[cluster]"',
     "pycocoevalcap": '"attend-and-segment[eval]"',
 }
 
@@ -52,6 +53,8 @@ def _in_one_line(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.errno in DISK:
         # A folder on a read-only file system is a name to change, as one without permission; a full disk is a failure.
         return f"{DISK[error.errno]}, then run the same command again.", 2 if error.errno == errno.EROFS else 1
+    if isinstance(error, ChildProcessError) and error.errno is None:
+        return str(error), 1
     is_of_a_file = isinstance(error, OSError) and error.filename is not None and error.errno != errno.EPIPE
     is_mistake = isinstance(
         error, (ValueError, FileNotFoundError, NotADirectoryError, FileExistsError, PermissionError)

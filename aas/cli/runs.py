@@ -1,4 +1,4 @@
-"""`aas status`, `verify` and `merge`: run folders."""
+"""`aas status`, `verify`, `retry` and `merge`: run folders."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import examples, usage_errors
+from aas.cli.stages import by_name
 
 Folder = Annotated[Path, typer.Argument(help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -17,7 +18,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("status", cls=Command, epilog=examples("aas status run"))(status)
     app.command("verify", cls=Command, epilog=examples("aas verify run"))(verify)
-    app.command("merge", cls=Command, epilog=examples("aas merge instances"))(merge)
+    app.command("retry", cls=Command, epilog=examples("aas retry run"))(retry)
+    app.command("merge", cls=Command, epilog=examples("aas merge instances", "aas merge here/ there/ whole/"))(merge)
 
 
 def status(folder: Folder, as_json: AsJson = False) -> None:
@@ -41,9 +43,23 @@ def verify(folder: Folder) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
-def merge(folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment instance`.")]) -> None:
-    """Put the results of all images into one file, results.json."""
-    from aas.store.merge import merge as merge_folder
+def retry(folder: Folder) -> None:
+    """Try the images that failed once more, with the options that the run began with."""
+    from aas.stages.retry import retry as retry_failed
 
     with usage_errors():
-        typer.echo(merge_folder(folder))
+        code = retry_failed(folder, by_name())
+    raise typer.Exit(code)
+
+
+def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR... OUT", help="Run folders.")]) -> None:
+    """Put run folders that were filled apart into one, the last that is named; of `segment instance` also all results
+    into one file, results.json, for which its folder alone is enough."""
+    from aas.store.combine import combine
+    from aas.store.merge import merge as merge_results
+
+    with usage_errors():
+        *parts, out = folders
+        run = combine(parts, out) if parts else None
+        is_one_file = run is None or run.description()["command"] == "segment instance"
+        typer.echo(merge_results(out) if is_one_file else out)

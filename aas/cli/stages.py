@@ -1,5 +1,8 @@
 """`aas ground`, `infer-attn` and `segment`: their options are their dataclasses' fields."""
 
+from collections.abc import Callable
+from typing import Any
+
 import typer
 
 from aas.cli.look import Command
@@ -44,6 +47,11 @@ def register(app: typer.Typer) -> None:
             "aas segment gcg --attn authors/ --images photos/ --out masks --tokenizer liuhaotian/llava-v1.5-7b",
         ),
     )(command_of(Segment, _segment))
+
+
+def by_name() -> dict[str, Callable[[Any], int]]:
+    """What carries each of these commands out."""
+    return {"ground": _ground, "infer-attn": _infer_attn, "segment": _segment}
 
 
 def _ground(options: Ground) -> int:

@@ -1,40 +1,36 @@
-"""One loop for every stage: prepare in worker processes, compute in batches, finish what is to be written.
+"""Items of a stage on this machine: prepare in worker processes, compute in batches, finish what is to be written.
 
-A stage says these three things about its items (stage.py); here is everything else: what is done already, batches of
-like length, halving where memory does not suffice, one item's failure, progress. Another engine makes the same three
-calls elsewhere.
+A stage says these three things about its items (stage.py); here are batches of like length, halving where memory does
+not suffice, and one item's failure. Other engines (processes.py, cluster.py) do this in several processes.
 """
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from aas.engine.stage import (
     Failure,
     I,
     Item,
-    Noting,
+    Job,
     Outcome,
     P,
     Plan,
     R,
     Stage,
-    Work,
     finished,
     is_out_of_memory,
     why,
 )
+from aas.engine.stopping import Stop
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
-from aas.store.atomic import check_writable
-from aas.store.runs import RunFolder
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
 ENDS_A_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
@@ -42,59 +38,42 @@ ENDS_A_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, 
 log = logging.getLogger(__name__)
 
 
-def fill(
-    run: RunFolder,
-    command: str,
-    arguments: Mapping[str, Any],
-    work: Work[I],
-    load: Callable[[], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]],
-    done: Callable[[I], None] = lambda item: None,
-    made: Path | None = None,
-) -> int:
-    """Fill a run folder with the items that it lacks; returns the exit code.
-
-    `arguments` decide what the items are: a folder of another run is refused before `load` loads any model and says how
-    the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will want to
-    open, if not the folder.
-    """
-    if run.description_path.exists():
-        run.begin(command, arguments, {}, work.asked)
-        run.check_files({item.key: work.files(item) for item in work.items})
-    waiting = [item for item in work.items if not run.is_done(item.key)]
-    if waiting or work.missing:
-        check_writable(run.path)
-    if waiting:
-        stage, plan, facts = load()
-        stage = Noting(stage, lambda item: run.note_files(item.key, work.files(item)))
-        run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
-    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
-    run.forget_failures(None if work.is_whole else mine)
-    for key, reason in work.missing:
-        run.fail(key, reason)
-    n_failed = len(work.missing)
-    for item, failed in carry_out(stage, waiting, plan) if waiting else ():
-        if failed is None:
-            done(item)
-        else:
-            n_failed += 1
-            run.fail(item.key, failed, stage.shown(item))
-    n_new = len(waiting) + len(work.missing) - n_failed
-    log.info("%d done, %d were there, %d failed: %s", n_new, len(work.items) - len(waiting), n_failed, made or run.path)
-    return 3 if n_failed else 0
+def here(
+    job: Job[I], items: Sequence[I], ready: Callable[[Mapping[str, Any]], None], stop: Stop
+) -> Generator[tuple[I, str | None], None, None]:
+    """This process does all: the engine that needs nothing else."""
+    stage, plan, facts = job.begin()
+    ready(facts)
+    stop.in_hand = True
+    yield from each(stage, items, plan, stop)
 
 
 def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator[tuple[I, str | None]]:
-    """All three steps for all items, with a progress bar; of each, why it failed, if it did.
+    """As `each`, with a progress bar."""
+    with bar(len(items)) as progress:
+        for outcome in each(stage, items, plan):
+            yield outcome
+            progress.update()
 
-    Raises OSError where nothing more can be written.
+
+def bar(n_items: int) -> tqdm:
+    """A progress bar; none for nothing to do."""
+    return tqdm(total=n_items, unit="image", smoothing=0.1, **(bar_for(n_items) if n_items else {"disable": True}))
+
+
+def each(
+    stage: Stage[I, P, R], items: Iterable[I], plan: Plan, stop: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[I, str | None]]:
+    """All three steps for all items, which may come one by one; of each, why it failed, if it did. `stop`: asked before
+    each batch whether it is the last.
+
+    Raises OSError where nothing more can be written, ChildProcessError where a worker was killed.
     """
     way = _by_item if plan.by_item else _by_batches
-    with tqdm(total=len(items), unit="image", smoothing=0.1, **bar_for(len(items))) as progress:
-        for index, failure in way(stage, items, plan):
-            if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
-                raise failure.error
-            yield items[index], None if failure is None else failure.reason
-            progress.update()
+    for item, failure in way(stage, items, plan, stop):
+        if failure is not None and failure.error is not None and failure.error.errno in ENDS_A_RUN:
+            raise failure.error
+        yield item, None if failure is None else failure.reason
 
 
 # ------------------------------------------------------------------------------------------------------ preparing
@@ -102,28 +81,24 @@ def carry_out(stage: Stage[I, P, R], items: Sequence[I], plan: Plan) -> Iterator
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What became of item number `index`: what the batches take, or why there is nothing."""
+    """What became of an item: what the batches take, or why there is nothing. `item`: once it is back from a worker."""
 
-    index: int
     prepared: Any = None
     failure: Failure | None = None
+    item: Any = None
 
 
-class _Preparing(Dataset):
-    """Each entry is an item prepared."""
+@dataclass(frozen=True)
+class _Preparing:
+    """From an item to what was prepared of it."""
 
-    def __init__(self, stage: Stage, items: Sequence[Item]):
-        self.stage, self.items = stage, items
+    stage: Stage
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> _Prepared:
-        item = self.items[index]
+    def __call__(self, item: Item) -> _Prepared:
         try:
-            return _Prepared(index, self.stage.prepare(item))
+            return _Prepared(self.stage.prepare(item))
         except Exception as error:  # whatever one item's trouble is, it costs nobody else's result
-            return _Prepared(index, failure=Failure(why(error, item.image)))
+            return _Prepared(failure=Failure(why(error, item.image)))
 
 
 # ------------------------------------------------------------------------------------------------------ computing
@@ -132,18 +107,18 @@ class _Preparing(Dataset):
 class _Computing:
     """What the models make of what was prepared. `batch_size` shrinks where memory does not suffice."""
 
-    def __init__(self, stage: Stage, items: Sequence[Item], batch_size: int):
-        self.stage, self.items, self.batch_size = stage, items, batch_size
+    def __init__(self, stage: Stage, batch_size: int):
+        self.stage, self.batch_size = stage, batch_size
 
-    def results(self, batch: Sequence[_Prepared]) -> Iterator[tuple[int, Any]]:
-        """Of each its index, and its result or a Failure."""
+    def results(self, batch: Sequence[_Prepared]) -> Iterator[tuple[Any, Any]]:
+        """Of each the item, and its result or a Failure."""
         while batch:
             part, batch = batch[: self.batch_size], batch[self.batch_size :]
             found = self._tried(part)
             if not isinstance(found, Exception):
-                yield from zip([one.index for one in part], found, strict=True)
+                yield from zip([one.item for one in part], found, strict=True)
             elif len(part) == 1:
-                yield part[0].index, Failure(why(found, self.items[part[0].index].image))
+                yield part[0].item, Failure(why(found, part[0].item.image))
             elif is_out_of_memory(found):
                 self._shrink(len(part))
                 yield from self.results(part)
@@ -184,44 +159,47 @@ def _split(window: list[_Prepared], size: int, stage: Stage) -> Iterator[list[_P
         yield window[start : start + size]
 
 
-def _by_batches(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
-    computing = _Computing(stage, items, plan.batch_size)
-    made = in_workers(_Preparing(stage, items), plan.n_workers)
-    with Finishing(stage, items, plan.finishes_elsewhere and plan.n_workers > 0) as finishing:
+def _by_batches(stage: Stage, items: Iterable[Item], plan: Plan, stop: Callable[[], bool]) -> Iterator[Outcome]:
+    computing = _Computing(stage, plan.batch_size)
+    pairs = takewhile(lambda _: not stop(), in_workers(_Preparing(stage), items, plan.n_workers))
+    made = (replace(one, item=item) for item, one in pairs)
+    with Finishing(stage, plan.finishes_elsewhere and plan.n_workers > 0) as finishing:
         for batch in _batches(made, plan.batch_size, stage):
+            if stop():
+                break
             if batch[0].failure is not None:
-                yield batch[0].index, batch[0].failure
+                yield batch[0].item, batch[0].failure
                 continue
-            for index, result in computing.results(batch):
-                yield from [(index, result)] if isinstance(result, Failure) else finishing.finish(index, result)
+            for item, result in computing.results(batch):
+                yield from [(item, result)] if isinstance(result, Failure) else finishing.finish(item, result)
         yield from finishing.rest()
 
 
 # -------------------------------------------------------------------------------------- all steps in one worker
 
 
-class _Whole(Dataset):
-    """Each entry is an item done: its index, and why it failed, if it did."""
+@dataclass(frozen=True)
+class _Whole:
+    """All three steps; why an item failed, if it did."""
 
-    def __init__(self, stage: Stage, items: Sequence[Item]):
-        self.stage, self.items, self.preparing = stage, items, _Preparing(stage, items)
+    stage: Stage
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Outcome:
-        made = self.preparing[index]
+    def __call__(self, item: Item) -> Failure | None:
+        made = _Preparing(self.stage)(item)
         if made.failure is not None:
-            return index, made.failure
-        ((_, result),) = _Computing(self.stage, self.items, 1).results([made])
-        return index, result if isinstance(result, Failure) else finished(self.stage, self.items[index], result)
+            return made.failure
+        ((_, result),) = _Computing(self.stage, 1).results([replace(made, item=item)])
+        return result if isinstance(result, Failure) else finished(self.stage, item, result)
 
 
-def _by_item(stage: Stage, items: Sequence[Item], plan: Plan) -> Iterator[Outcome]:
+def _by_item(stage: Stage, items: Iterable[Item], plan: Plan, stop: Callable[[], bool]) -> Iterator[Outcome]:
     """One thread for each item, in workers as here: how a sum is split among threads changes its last bit."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield from in_workers(_Whole(stage, items), plan.n_workers)
+        for outcome in in_workers(_Whole(stage), items, plan.n_workers):
+            yield outcome
+            if stop():
+                break
     finally:
         torch.set_num_threads(n_threads)

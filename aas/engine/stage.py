@@ -1,15 +1,18 @@
 """What a stage is: three things that it does to an item, and how that runs on this machine."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from aas.engine.chunks import ALL, Chunk
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
+from aas.store.runs import RunFolder
 
 
 class Item(Protocol):
@@ -22,6 +25,7 @@ class Item(Protocol):
     def image(self) -> Path: ...
 
 
+log = logging.getLogger(__name__)
 I = TypeVar("I", bound=Item)  # noqa: E741
 P = TypeVar("P")
 R = TypeVar("R")
@@ -44,23 +48,19 @@ class Stage(ABC, Generic[I, P, R]):
     def finish(self, item: I, result: R) -> None:
         """Write the item's result. In a process of its own, if the plan says so."""
 
-    def shown(self, item: I) -> str | None:
-        """What people call the item, where that is not its key."""
-        return None
-
     def length(self, prepared: P) -> int:
         """Items of like length share a batch; those of one length stay in their order."""
         return 0
 
 
 class Noting(Stage[I, P, R]):
-    """Another stage; what each item is made of is noted before."""
+    """Another stage; what each item is made of is noted before, what was written of it afterwards."""
 
-    def __init__(self, stage: Stage[I, P, R], note: Callable[[I], None]):
-        self.stage, self.note, self.window_batches = stage, note, stage.window_batches
+    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]]):
+        self.stage, self.run, self.files, self.window_batches = stage, run, files, stage.window_batches
 
     def prepare(self, item: I) -> P:
-        self.note(item)
+        self.run.note_files(item.key, self.files(item))
         return self.stage.prepare(item)
 
     def compute(self, batch: Sequence[P]) -> Sequence[R]:
@@ -68,9 +68,7 @@ class Noting(Stage[I, P, R]):
 
     def finish(self, item: I, result: R) -> None:
         self.stage.finish(item, result)
-
-    def shown(self, item: I) -> str | None:
-        return self.stage.shown(item)
+        self.run.note_result(item.key)
 
     def length(self, prepared: P) -> int:
         return self.stage.length(prepared)
@@ -87,18 +85,51 @@ class Plan:
     by_item: bool = False
 
 
+def photograph_of(item: Item) -> dict[str, Path]:
+    """What most items are made of."""
+    return {"photograph": item.image}
+
+
+@dataclass(frozen=True)
+class Job(Generic[I]):
+    """All that a process needs to do items of a run, wherever it is: so it can be pickled. `load(device)`: the stage
+    with its models, how it runs there, and what is noted of it; None is the options' own device."""
+
+    load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]]
+    run: RunFolder
+    files: Callable[[I], Mapping[str, Path]] = photograph_of
+
+    def begin(self, device: str | None = None) -> tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]:
+        """As `load`, of a stage that notes what it does."""
+        stage, plan, facts = self.load(device)
+        return Noting(stage, self.run, self.files), plan, facts
+
+
 @dataclass(frozen=True)
 class Work(Generic[I]):
     """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
-    there is no other chunk. `files`: what an item is made of; `asked`: key -> fingerprint of its line of --answers, of
-    all chunks."""
+    there is no other chunk. `files`: what an item is made of; `shown`: what people call it, where that is not its key;
+    `asked`: key -> fingerprint of its line of --answers, of all chunks."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
     n_all: int
     is_whole: bool = True
-    files: Callable[[I], Mapping[str, Path]] = lambda item: {"photograph": item.image}
+    files: Callable[[I], Mapping[str, Path]] = photograph_of
+    shown: Callable[[I], str | None] = lambda item: None
     asked: Mapping[str, str] = field(default_factory=dict)
+    chunk: Chunk = ALL
+
+    def part(self, chunk: Chunk, only: Collection[str] | None = None) -> "Work[I]":
+        """Of the work of all chunks that of one, and of it the keys in `only`; what cannot be tried is the first one's
+        to tell."""
+        if chunk.said_by:
+            log.info("chunk %d of %d (from 0), as %s say", chunk.index, chunk.count, chunk.said_by)
+        items = chunk_of(self.items, chunk.count, chunk.index)
+        missing = [] if chunk.index else self.missing
+        if only is not None:
+            items, missing = [item for item in items if item.key in only], [one for one in missing if one[0] in only]
+        return replace(self, items=items, missing=missing, is_whole=chunk.count == 1 and only is None, chunk=chunk)
 
 
 @dataclass(frozen=True)
@@ -109,7 +140,7 @@ class Failure:
     error: OSError | None = None
 
 
-Outcome = tuple[int, Failure | None]  # an item's index, and why it failed, if it did
+Outcome = tuple[I, Failure | None]  # an item, and why it failed, if it did
 
 
 def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:

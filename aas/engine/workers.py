@@ -1,14 +1,14 @@
 """Processes beside the one that has the models: some that prepare, and one that finishes."""
 
 import os
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from threading import Thread
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aas.engine.stage import Item, Outcome, Plan, Stage, finished
+from aas.engine.stopping import leave_to_parent
 
 FEW_ITEMS = 8  # for fewer, starting processes takes longer than they save
 MOST_WORKERS = 8
@@ -45,24 +46,62 @@ def plan_for(batch_size: int, asked: int | None, n_items: int, by_item: bool) ->
     return Plan(batch_size, n_workers(asked, n_items, half_the_cores()), finishes_elsewhere=True)
 
 
-def in_workers(dataset: Dataset, n: int) -> Iterator[Any]:
-    """The dataset's entries in order, each made by one of `n` processes; with none, made here."""
+class _Called(Dataset):
+    """A function as a dataset: its entry of an item is what it makes of that."""
+
+    def __init__(self, made: Callable[[Any], Any]):
+        self.made = made
+
+    def __getitem__(self, item: Any) -> Any:
+        return self.made(item)
+
+
+def in_workers(made: Callable[[Any], Any], items: Iterable[Any], n: int) -> Iterator[tuple[Any, Any]]:
+    """Each item and what `made` makes of it, in their order, by one of `n` processes; with none, here. Items are taken
+    when a process is free for them, two for each at once."""
     if n == 0:
-        yield from (dataset[i] for i in range(len(dataset)))  # type: ignore[arg-type]
+        yield from ((item, made(item)) for item in items)
         return
+    taken = deque[Any]()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # they are forked
     collate: Any = _packed  # of one entry, since nothing is batched here
-    init = partial(_end_with, os.getpid())
+    init = partial(end_with, os.getpid())
+    order: Any = _noted(items, taken)  # what it hands to the processes need be no number
     loader = DataLoader(
-        dataset, batch_size=None, num_workers=n, collate_fn=collate, multiprocessing_context="fork", worker_init_fn=init
-    )
-    yield from map(_unpacked, loader)
+        _Called(made), batch_size=None, sampler=order, num_workers=n, collate_fn=collate,
+        multiprocessing_context="fork", worker_init_fn=init,
+    )  # fmt: skip
+    with _told_of_deaths():
+        yield from ((taken.popleft(), _unpacked(entry)) for entry in loader)
 
 
-def _end_with(parent: int, *_: int) -> None:
-    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never. Ctrl-C, which
-    a terminal sends to all, is for the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _noted(items: Iterable[Any], taken: deque[Any]) -> Iterator[Any]:
+    for item in items:
+        taken.append(item)
+        yield item
+
+
+@contextmanager
+def _told_of_deaths() -> Iterator[None]:
+    """ChildProcessError, in one line, where a process was killed that this one waits for. The others end with it: one
+    may wait for ever for a lock that the dead one had."""
+    before = set(active_children())
+    try:
+        yield
+    except (RuntimeError, BrokenExecutor) as error:
+        if not isinstance(error, BrokenExecutor) and "DataLoader worker" not in str(error):
+            raise
+        for child in set(active_children()) - before:
+            child.kill()
+        raise ChildProcessError(
+            "a worker process was killed (by the system, where the memory did not suffice). What is done stays: run "
+            "the same command again, with fewer --workers if it happens again."
+        ) from error
+
+
+def end_with(parent: int, *_: int) -> None:
+    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never."""
+    leave_to_parent()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -102,47 +141,50 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-_stage_and_items: tuple[Stage, Sequence[Item]]  # in the process that finishes, which inherits them
+_stage: Stage  # in the process that finishes, which inherits it
 
 
-def _inherit(parent: int, stage: Stage, items: Sequence[Item]) -> None:
-    global _stage_and_items
-    _end_with(parent)
-    _stage_and_items = stage, items
+def _inherit(parent: int, stage: Stage) -> None:
+    global _stage
+    end_with(parent)
+    _stage = stage
 
 
-def _finished_there(index: int, result: Any) -> Outcome:
-    stage, items = _stage_and_items
-    return index, finished(stage, items[index], result)
+def _finished_there(item: Item, result: Any) -> Outcome:
+    return item, finished(_stage, item, result)
 
 
 class Finishing:
     """Finishes results, here or in another process; says of each, some time later, what became of it."""
 
-    def __init__(self, stage: Stage, items: Sequence[Item], elsewhere: bool):
-        self.stage, self.items = stage, items
+    def __init__(self, stage: Stage, elsewhere: bool):
+        self.stage = stage
         self.waiting: deque[Future[Outcome]] = deque()
         self.pool = None
         if elsewhere:
-            self.pool = ProcessPoolExecutor(1, get_context("fork"), _inherit, (os.getpid(), stage, items))
+            self.pool = ProcessPoolExecutor(1, get_context("fork"), _inherit, (os.getpid(), stage))
             self.pool.submit(int).result()  # starts it now, while this process has few threads
 
     def __enter__(self) -> "Finishing":
         return self
 
-    def finish(self, index: int, result: Any) -> Iterator[Outcome]:
+    def finish(self, item: Item, result: Any) -> Iterator[Outcome]:
         """Hands over one result; says what became of those that are done by now."""
         if self.pool is None:
-            yield index, finished(self.stage, self.items[index], result)
+            yield item, finished(self.stage, item, result)
             return
-        self.waiting.append(self.pool.submit(_finished_there, index, result))
+        self.waiting.append(self.pool.submit(_finished_there, item, result))
         while len(self.waiting) > MAX_WAITING or (self.waiting and self.waiting[0].done()):
-            yield self.waiting.popleft().result()
+            yield self._first()
 
     def rest(self) -> Iterator[Outcome]:
         """Waits for those that are not done yet."""
         while self.waiting:
-            yield self.waiting.popleft().result()
+            yield self._first()
+
+    def _first(self) -> Outcome:
+        with _told_of_deaths():
+            return self.waiting.popleft().result()
 
     def __exit__(self, *_: object) -> None:
         if self.pool is not None:

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aas.datasets.answers import GivenAnswer
-from aas.engine.local import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.filling import fill
+from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.ground import ByGrounder, Grounder, Request
 from aas.grounding import Grounding
+from aas.stages.engines import engine_of
 from aas.stages.ground_inputs import Inputs, collect, requests_of, shown
 from aas.stages.ground_options import Ground
 from aas.stages.ground_report import EMBEDDED_NOTICE, REPORT, RunReport
@@ -35,25 +37,26 @@ def ground(options: Ground) -> int:
     report = RunReport(run, options)
     report.show_what_is_there(requests)
 
-    def load() -> tuple[Stage, Plan, dict[str, Any]]:
-        if options.model == "embedded":
-            _be_quiet_about_loading()
-        grounder = Grounder(**options.grounder())
-        by_item = options.by_item(grounder.is_small, grounder.lmm.device.type)
-        plan = plan_for(grounder.images_at_once(), options.workers, len(requests), by_item)
-        return Saving(grounder, run), plan, facts({}, grounder.lmm)
-
+    load = partial(_load, options, len(requests))
     work = _work(inputs, requests, options)
-    code = fill(run, "ground", arguments, work, load, report.show, run.path / REPORT)
+    code = fill(run, "ground", arguments, work, load, report.show, run.path / REPORT, engine_of(options))
     report.write()
     return code
 
 
+def _load(options: Ground, n_items: int, device: str | None = None) -> tuple[Stage, Plan, dict[str, Any]]:
+    if options.model == "embedded":
+        _be_quiet_about_loading()
+    grounder = Grounder(**options.grounder() | {"device": device or options.device})
+    by_item = options.by_item(grounder.is_small, grounder.lmm.device.type)
+    plan = plan_for(grounder.images_at_once(), options.workers, n_items, by_item)
+    return Saving(grounder, RunFolder(options.out, ".json")), plan, facts(options, grounder.lmm)
+
+
 def _work(inputs: Inputs, requests: Sequence[Request], options: Ground) -> Work[Request]:
-    chunk = chunk_of(requests, options.num_chunks, options.chunk_idx)
-    missing = inputs.missing if options.chunk_idx == 0 else []
     asked = {request.key: _asked(request) for request in requests} if options.answers else {}
-    return Work(chunk, missing, len(requests) + len(inputs.missing), options.num_chunks == 1, asked=asked)
+    whole = Work(requests, inputs.missing, len(requests) + len(inputs.missing), shown=shown, asked=asked)
+    return whole.part(options.chunk, options.only)
 
 
 def _asked(request: Request) -> str:
@@ -82,9 +85,6 @@ class Saving(ByGrounder):
     def __init__(self, grounder: Grounder, run: RunFolder):
         super().__init__(grounder)
         self.run = run
-
-    def shown(self, item: Request) -> str:
-        return shown(item)
 
     def finish(self, item: Request, result: Grounding) -> None:
         result.write(self.run.path, self.run.item_path(item.key).stem)

@@ -4,6 +4,7 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 from aas.asking import ask_options
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
 from aas.datasets.sources import ImageSource, find_sources
-from aas.engine.local import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.filling import fill
+from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import Answer, AttentionMaps
+from aas.stages.engines import engine_of
 from aas.stages.infer_attn_options import InferAttn
-from aas.stages.options import indices
+from aas.stages.options import RunOptions, indices
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
@@ -54,18 +56,19 @@ def infer_attn(options: InferAttn) -> int:
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
     work = find_requests(options)
+    load = partial(_load, options, len(work.items))
+    return fill(RunFolder(options.out, SUFFIX), "infer-attn", options.deciding(), work, load, engine=engine_of(options))
+
+
+def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[Stage, Plan, dict[str, Any]]:
     asked = ask_options(keep=options.keep, heads=indices("--heads", options.heads), **options.asking())
-
-    def load() -> tuple[Stage, Plan, dict[str, Any]]:
-        lmm = load_lmm(options.model, options.device, **options.loading())
-        lmm.check_options(asked)
-        plan = Plan(
-            options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
-            n_workers(options.workers, len(work.items), half_the_cores()),
-        )
-        return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options.inputs(), lmm)
-
-    return fill(RunFolder(options.out, SUFFIX), "infer-attn", options.deciding(), work, load)
+    lmm = load_lmm(options.model, device or options.device, **options.loading())
+    lmm.check_options(asked)
+    plan = Plan(
+        options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
+        n_workers(options.workers, n_items, half_the_cores()),
+    )
+    return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options, lmm)
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,8 @@ def find_requests(options: InferAttn) -> Work[Request]:
         requests = [Request(source, row.question or options.question, row) for source, row in matched]
         _check_keys(requests)
     missing = [(row.key, f"{row.image}: in {options.answers}, but not among the images") for row in unmatched]
-    return Work(
-        chunk_of(requests, options.num_chunks, options.chunk_idx),
-        missing if options.chunk_idx == 0 else [],
-        len(requests) + len(missing),
-        options.num_chunks == 1,
-        asked={request.key: request.given.fingerprint for request in requests if request.given},
-    )
+    asked = {request.key: request.given.fingerprint for request in requests if request.given}
+    return Work(requests, missing, len(requests) + len(missing), asked=asked).part(options.chunk, options.only)
 
 
 def _check_keys(requests: Sequence[Request]) -> None:
@@ -126,11 +124,12 @@ def _check_keys(requests: Sequence[Request]) -> None:
         raise ValueError(f"--answers: {twice[0]} has two answers; give each line of an image an id of its own.")
 
 
-def facts(inputs: dict[str, Any], lmm: LMM) -> dict[str, Any]:
+def facts(options: RunOptions, lmm: LMM) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
     packages = ("torch", "transformers", "tokenizers")
     return {
-        "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
+        "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
+        "options": options.given(),
         "model": {
             "id": lmm.name,
             "class": type(lmm.model).__name__,

@@ -1,14 +1,16 @@
 """The options that stages share, in groups. A stage's options are a dataclass of some groups and fields of its own; its
 command has exactly these. Nothing heavy is imported here: `aas --help` reads it."""
 
+import os
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
 from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, ReadOut, Words
+from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
@@ -28,19 +30,43 @@ RUN = partial(Option, rich_help_panel="How it runs")
 class RunOptions:
     """When and where results are made; none of it decides what they are."""
 
-    num_chunks: Annotated[int, RUN(min=1, help="Split the images into so many parts …")] = 1
-    chunk_idx: Annotated[int, RUN(min=0, help="… and do this one (from 0).")] = 0
+    num_chunks: Annotated[
+        int | None, RUN(min=1, help="Split the images into so many parts … Default: as torchrun or SLURM's array says.")
+    ] = None
+    chunk_idx: Annotated[int | None, RUN(min=0, help="… and do this one (from 0).")] = None
     batch_size: Annotated[str, RUN(help="Images at once, or auto: halved where memory does not suffice.")] = "auto"
     workers: Annotated[int | None, RUN(min=0, help="Processes that read images. Default: by cores.")] = None
     device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
+    gpus: Annotated[
+        str | None, RUN(help="all, or numbers: 0,1,2. A process for each, over one queue; also names of devices.")
+    ] = None
+    workers_per_gpu: Annotated[int, RUN(min=1, help="With --gpus: so many processes for each, of small models.")] = 1
+    engine: Annotated[
+        Literal["local", "ray"], RUN(help="Who does the images: this machine, or actors of a Ray cluster.")
+    ] = "local"
+    actors: Annotated[int, RUN(min=1, help="With --engine ray: actors at most; each joins when there is place.")] = 1
+    address: Annotated[str | None, RUN(help="With --engine ray: the cluster's, or auto. Default: its own.")] = None
+    only: frozenset[str] | None = None  # the keys that `aas retry` tries again
 
     def __post_init__(self) -> None:
-        if not 0 <= self.chunk_idx < self.num_chunks:
-            raise ValueError(
-                f"--chunk-idx {self.chunk_idx} must be at least 0 and below --num-chunks {self.num_chunks}."
-            )
+        chunk = self.chunk
+        if not 0 <= chunk.index < chunk.count:
+            raise ValueError(f"--chunk-idx {chunk.index} must be at least 0 and below --num-chunks {chunk.count}.")
+        if self.gpus is not None and self.device is not None:
+            raise ValueError("--gpus and --device both say where models run: give one of them.")
+        if self.engine == "ray" and self.gpus is not None:
+            raise ValueError("--engine ray takes GPUs from the cluster: leave --gpus out, and give --actors.")
+        if self.engine != "ray" and (self.address is not None or self.actors != 1):
+            raise ValueError("--actors and --address are of --engine ray.")
         if self.batch_size != "auto" and (not self.batch_size.isdigit() or int(self.batch_size) == 0):
             raise ValueError(f"--batch-size {self.batch_size!r}: give auto or a number above 0.")
+
+    @property
+    def chunk(self) -> Chunk:
+        """The part of the items that this process does."""
+        if self.num_chunks is None and self.chunk_idx is None:
+            return chunk_said_by(os.environ)
+        return Chunk(self.num_chunks or 1, self.chunk_idx or 0)
 
     def images_at_once(self, by_device: dict[str, int], device: str) -> int:
         """`by_device`: what auto stands for, by type of device; 1 where that is not named."""
@@ -53,6 +79,12 @@ class RunOptions:
     def inputs(self) -> dict[str, Any]:
         """What the results are made of: noted in run.json, and free to move between two starts."""
         return {}
+
+    def given(self) -> dict[str, Any]:
+        """What `aas retry` needs to make the same options again: those that are no defaults, as JSON has them."""
+        mine = ("num_chunks", "chunk_idx", "only", "out")
+        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in mine}
+        return {f.name: _as_json(changed[f.name]) for f in fields(self) if changed.get(f.name, f.default) != f.default}
 
     def deciding(self) -> dict[str, Any]:
         """Those that decide what the results are: a run folder is filled with the same ones only."""
@@ -171,6 +203,10 @@ class MaskOptions:
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""
         return n_points_for(self.segmenter, asked)
+
+
+def _as_json(value: Any) -> Any:
+    return str(value.absolute()) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def indices(option: str, text: str) -> tuple[int, ...] | None:

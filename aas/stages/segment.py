@@ -3,18 +3,20 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aas.available import all_here
 from aas.datasets.answers import read_answers
-from aas.engine.local import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.filling import fill
+from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.phrases.parser import load_pipeline
 from aas.pointing.phrases import PointingOptions
 from aas.presets import preset_named
 from aas.segmenters import load_segmenter
 from aas.segmenters.once import EncodedOnce
+from aas.stages.engines import engine_of
 from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
@@ -47,22 +49,27 @@ def segment(options: Segment) -> int:
     )
     attention.check([job.item for job in jobs])
 
-    def load() -> tuple[Stage, Plan, dict[str, Any]]:
-        all_here(None, options.segmenter, options.phrases)
-        pipeline = load_pipeline(options.phrases)
-        categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
-        segmenter = load_segmenter(options.segmenter, options.device, options.dtype)
-        pointing = pointing_options(options, options, segmenter.mask_side)
-        stage = Segmenting(options, run, attention, pipeline, pointing, categories, EncodedOnce(segmenter))
-        place = segmenter.device.type
-        by_item = options.by_item(getattr(segmenter, "is_small", False), place)
-        batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)
-        return stage, plan_for(batch_size, options.workers, len(work.items), by_item), _facts(options)
-
-    code = fill(run, f"segment {options.task}", options.deciding(), work, load)
+    load = partial(_load, options, annotation, attention, len(work.items))
+    code = fill(run, f"segment {options.task}", options.deciding(), work, load, engine=engine_of(options))
     if options.task == "instance" and all(run.is_done(job.key) for job in jobs):
         log.info("%s", merge_instances(run))
     return code
+
+
+def _load(
+    options: Segment, annotation: Annotation | None, attention: Attention, n_items: int, device: str | None = None
+) -> tuple[Stage, Plan, dict[str, Any]]:
+    all_here(None, options.segmenter, options.phrases)
+    pipeline = load_pipeline(options.phrases)
+    categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
+    segmenter = load_segmenter(options.segmenter, device or options.device, options.dtype)
+    pointing = pointing_options(options, options, segmenter.mask_side)
+    run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
+    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded)
+    place = segmenter.device.type
+    by_item = options.by_item(getattr(segmenter, "is_small", False), place)
+    batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)
+    return stage, plan_for(batch_size, options.workers, n_items, by_item), _facts(options)
 
 
 def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[SegmentJob], Sequence[SegmentJob]]:
@@ -71,18 +78,18 @@ def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[Segment
         jobs, missing = find_jobs(options.attn, options.images, annotation)
     else:
         jobs, missing = find_rows(options.attn, options.images, read_answers(options.answers))
-    chunk = chunk_of(jobs, options.num_chunks, options.chunk_idx)
-    missing_here = missing if options.chunk_idx == 0 else []
     if annotation and options.categories != "present":
         annotation = replace(annotation, present={})
     asked = asked_of(jobs, annotation if options.task == "instance" else None)
-    return Work(chunk, missing_here, len(jobs) + len(missing), options.num_chunks == 1, files_of, asked), jobs
+    whole = Work(jobs, missing, len(jobs) + len(missing), files=files_of, asked=asked)
+    return whole.part(options.chunk, options.only), jobs
 
 
 def _facts(options: Segment) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
     facts: dict[str, Any] = {
         "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
+        "options": options.given(),
         "preset": {
             "name": options.preset,
             "heads": preset_named(options.preset).heads,

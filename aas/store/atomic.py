@@ -4,11 +4,17 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part"  # ends the name of a file that is not whole yet
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -36,25 +42,60 @@ def check_target(file: Path | None) -> None:
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder, renamed to `path` when the block ends well, removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A run that is killed may leave the temporary file: its suffix keeps it from being taken for a result.
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _temporary(path.parent) as temporary:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        _complete(temporary)
         temporary.replace(path)
+
+
+def _complete(temporary: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(0o666 & ~_umask())
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """An empty file, gone afterwards. A process that is killed may leave it: its suffix keeps it from being taken for a
+    result, and its lock, which ended with the process, tells that nobody needs it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = _locked_file(folder)
+    try:
+        yield Path(name)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)
+
+
+def _locked_file(folder: Path) -> tuple[int, str]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=".", suffix=PART, dir=folder)
+        with suppress(OSError):  # a file system without locks: nobody sweeps there
+            if fcntl:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:  # not swept before it was locked
+            return handle, name
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that nobody is writing any more."""
+    with os.scandir(folder) as entries:
+        left = [Path(entry.path) for entry in entries if entry.name.startswith(".") and entry.name.endswith(PART)]
+    for path in left if fcntl else ():
+        with suppress(OSError), path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """The whole text as UTF-8, or nothing. Halves of characters, as names that are no UTF-8 have, are written as JSON
     spells them (`\\udce9`)."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, _encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -65,24 +106,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_first(path: Path, text: str) -> bool:
     """As `write_text`, where no file is there; whether it was written. Of two processes at once one is the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    os.close(handle)
-    whole = Path(name)
-    try:
-        write_text(whole, text)
-        os.link(whole, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        with locked(path.parent):  # a file system without links
-            if path.exists():
-                return False
-            whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    with _temporary(path.parent) as whole:
+        try:
+            whole.write_bytes(_encoded(text))
+            _complete(whole)
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with locked(path.parent):  # a file system without links
+                if path.exists():
+                    return False
+                whole.replace(path)
     return True
 
 

@@ -6,6 +6,7 @@ disk are others than they were, as git does it: a copy, on whatever file system,
 same; a run of a million photographs that goes on reads none of them.
 """
 
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +20,7 @@ from aas.store.lines import add_lines, whole_lines
 FRESH_SECONDS = 2  # file systems keep times of so many seconds: within them a file may change and look the same
 Files = Mapping[str, Path]  # what it is to the item (photograph, attention) -> file
 ASKED = "asked"
+RESULT = "result"  # the item itself, once it was written
 
 
 class MadeOf:
@@ -38,17 +40,17 @@ class MadeOf:
         there, changed, copied = self._notes(), [], []
         for item, files in items.items():
             noted = there.get(item, {})
-            known = {kind: file for kind, file in files.items() if kind in noted and file.is_file()}
-            changed += [f"{kind} of {item}" for kind, file in known.items() if not _is_same(file, *noted[kind])]
-            if any(_stamp(file) != noted[kind][1] for kind, file in known.items()):
-                copied.append({"item": item, **_told(known)})
+            others = {kind: file for kind, file in files.items() if kind in noted and _may_differ(file, noted[kind][1])}
+            changed += [f"{kind} of {item}" for kind, file in others.items() if digest_of(file) != noted[kind][0]]
+            if others:
+                copied.append({"item": item, **_told(others)})
         if not changed:
             self._add(copied)  # so that it is read this once
         return changed
 
     def others_asked(self, asked: Mapping[str, str], free: Collection[str] = ()) -> list[str]:
         """Items that were asked something else; those in `free` may be. Where there is none, what is new is noted."""
-        if self._new(asked, self._notes()):
+        if asked and self._new(asked, self._notes()):
             with locked(self.folder):  # of two runs that begin at once, one sees the other's
                 there = self._notes()
                 new = self._new(asked, there)
@@ -61,6 +63,10 @@ class MadeOf:
     def knows_what_was_asked(self) -> bool:
         """Whether lines of --answers are noted."""
         return any(ASKED in note for note in self._notes().values())
+
+    def items(self) -> set[str]:
+        """All that something is noted of."""
+        return set(self._notes())
 
     def digests(self, kind: str) -> dict[str, str]:
         """Item -> SHA-256 of the file that it was made of."""
@@ -90,13 +96,17 @@ def _told(files: Files) -> dict[str, Any]:
     return {kind: [digest_of(file), _stamp(file)] for kind, file in files.items() if file.is_file()}
 
 
-def _is_same(file: Path, digest: str, stamp: list[int] | None) -> bool:
-    return (stamp is not None and _stamp(file) == stamp) or digest_of(file) == digest
+def _may_differ(file: Path, stamp: list[int] | None) -> bool:
+    """Whether a file that is there must be read to know that it is the same."""
+    try:
+        return (stamp is None or _stamp(file) != stamp) and file.is_file()
+    except OSError:  # it is gone
+        return False
 
 
 def _stamp(file: Path) -> list[int] | None:
     """What changes when a file does; None where that cannot be trusted yet."""
-    found = file.stat()
+    found = os.stat(file)
     if time.time() - max(found.st_mtime, found.st_ctime) < FRESH_SECONDS:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]

@@ -2,15 +2,16 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aas.store.atomic import locked, write_first, write_text
+from aas.store.atomic import locked, sweep, write_first, write_text
 from aas.store.description import as_text, changes, described, read_description
+from aas.store.heartbeats import forget_killed
 from aas.store.keys import quoted, unquoted
 from aas.store.lines import add_lines, lines_text, whole_lines
-from aas.store.made_of import Files, MadeOf
+from aas.store.made_of import RESULT, Files, MadeOf
 from aas.text import harmless
 
 log = logging.getLogger(__name__)
@@ -33,18 +34,27 @@ class RunFolder:
 
     def item_path(self, key: str) -> Path:
         """The file of an item, whether it is there or not."""
+        return self.path / self._item_name(key)
+
+    def _item_name(self, key: str) -> str:
         name = f"{quoted(key)}{self.suffix}"
-        if name in OWN_FILES:  # an image may be called "run"
-            name = f"%{ord(name[0]):02X}{name[1:]}"
-        return self.path / name
+        # An image may be called "run".
+        return f"%{ord(name[0]):02X}{name[1:]}" if name in OWN_FILES else name
 
     def items(self) -> dict[str, Path]:
         """Key -> file of every item that is done, by key."""
+        return dict(sorted((unquoted(name.removesuffix(self.suffix)), self.path / name) for name in self._names()))
+
+    def _names(self) -> list[str]:
         with os.scandir(self.path) as entries:
             # Only files: to read from a named pipe would wait for ever.
             names = [entry.name for entry in entries if entry.name.endswith(self.suffix) and entry.is_file()]
-        names = [name for name in names if name not in OWN_FILES and not name.startswith(".")]
-        return dict(sorted((unquoted(name.removesuffix(self.suffix)), self.path / name) for name in names))
+        return [name for name in names if name not in OWN_FILES and not name.startswith(".")]
+
+    def done_of(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` that are done; of many it is faster to look into the folder once than to ask for each."""
+        names = set(self._names()) if self.path.is_dir() else set()
+        return {key for key in keys if self._item_name(key) in names}
 
     def is_done(self, key: str) -> bool:
         """Whether its file is there."""
@@ -66,18 +76,18 @@ class RunFolder:
         text = as_text(described(command, arguments, facts))
         if self.description_path.exists() or not write_first(self.description_path, text):
             there = self.description()
-            by_line = {"answers"} if self.made_of.knows_what_was_asked() else ()
-            self._check_same(there, command, arguments, by_line)
+            self._check_same(there, command, arguments)
             if "n_images" in facts and there.get("n_images") != facts["n_images"]:  # photographs were added
                 write_text(self.description_path, as_text(there | {"n_images": facts["n_images"]}))
         self._check_asked(asked or {})
 
-    def _check_same(
-        self, there: Mapping[str, Any], command: str, arguments: Mapping[str, Any], free: Collection[str]
-    ) -> None:
+    def _check_same(self, there: Mapping[str, Any], command: str, arguments: Mapping[str, Any]) -> None:
         if there["command"] != command:
             raise ValueError(f"{self.path} holds a run of `aas {there['command']}`; name another folder with --out.")
-        if changed := list(changes(there["arguments"], arguments, free)):
+        changed = list(changes(there["arguments"], arguments, ()))
+        if changed and self.made_of.knows_what_was_asked():  # then each line is looked at by itself
+            changed = list(changes(there["arguments"], arguments, {"answers"}))
+        if changed:
             raise ValueError(
                 f"{self.path} holds a run with other arguments ({'; '.join(changed)}); repeat them to resume it, or "
                 "name another folder with --out."
@@ -96,7 +106,7 @@ class RunFolder:
 
     def check_files(self, files: Mapping[str, Files]) -> None:
         """ValueError where items that are done, by their keys, are of files that are others now."""
-        changed = self.made_of.others({self.item_path(key).name: of for key, of in files.items() if self.is_done(key)})
+        changed = self.made_of.others({self._item_name(key): files[key] for key in self.done_of(files)})
         if changed:
             raise ValueError(
                 f"{self.path} holds results of other files: changed since is the {_few(changed)}. Delete these items "
@@ -107,9 +117,19 @@ class RunFolder:
         """What the item is made of, for later starts."""
         self.made_of.note(self.item_path(key).name, files)
 
+    def note_result(self, key: str) -> None:
+        """The bytes that were written of it, for `aas verify`."""
+        self.note_files(key, {RESULT: self.item_path(key)})
+
     def description(self) -> dict[str, Any]:
         """run.json; ValueError where it is damaged."""
         return read_description(self.description_path)
+
+    def sweep(self) -> None:
+        """Take away what processes that were killed left there."""
+        if self.path.is_dir():
+            sweep(self.path)
+            forget_killed(self.path)
 
     def fail(self, key: str, error: str, image: str | None = None) -> None:
         """Add a line to failed.jsonl, and say so. `image`: what people call it, where that is not its key."""
@@ -122,6 +142,10 @@ class RunFolder:
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
         return {line["image"]: line["error"] for line in self._failed() if not self.is_done(_key(line))}
+
+    def failed_keys(self) -> set[str]:
+        """Of the images that are not done, and were tried."""
+        return {_key(line) for line in self._failed() if not self.is_done(_key(line))}
 
     def forget_failures(self, keys: Collection[str] | None = None) -> None:
         """Take the lines of `keys`, or all, out of failed.jsonl: they are tried again, or done."""

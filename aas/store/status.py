@@ -1,13 +1,21 @@
 """`aas status` and `aas verify`: how far a run folder is, and whether what it holds is whole."""
 
+import time
+from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from aas.progress import bar_for
+from aas.store.causes import by_cause
+from aas.store.heartbeats import SILENT_SECONDS, workers
 from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
+from aas.store.made_of import RESULT, digest_of
 from aas.store.runs import RunFolder
+
+FEW_CAUSES = 20
 
 
 def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
@@ -22,11 +30,25 @@ def open_run(folder: Path) -> tuple[RunFolder, dict[str, Any]]:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """Counts of a run's images: `total`, `done`, `failed` (with reasons), `waiting`."""
+    """Counts of a run's images: `total`, `done`, `failed` (with reasons), `causes` (how many failed by each),
+    `waiting`; `images_per_second` of all processes that fill it now, `seconds_left` (None where nobody does), and
+    `workers`, each of them."""
     run, description = open_run(folder)
     done, failures, total = len(run.items()), run.failures(), description["n_images"]
     waiting = None if total is None else max(0, total - done - len(failures))
-    return {"command": description["command"], "total": total, "done": done, "waiting": waiting, "failed": failures}
+    there = workers(folder)
+    speed = sum(worker.images_per_second for worker in there)
+    return {
+        "command": description["command"],
+        "total": total,
+        "done": done,
+        "waiting": waiting,
+        "failed": failures,
+        "causes": {cause: len(images) for cause, images in by_cause(failures).items()},
+        "images_per_second": round(speed, 3),
+        "seconds_left": round(waiting / speed) if waiting is not None and speed else None,
+        "workers": [asdict(worker) | {"images_per_second": round(worker.images_per_second, 3)} for worker in there],
+    }
 
 
 def status_text(folder: Path, found: dict[str, Any]) -> str:
@@ -35,14 +57,43 @@ def status_text(folder: Path, found: dict[str, Any]) -> str:
         f"{folder}: aas {found['command']}",
         f"  {found['done']} of {found['total']} done, {len(found['failed'])} failed, {found['waiting']} to do",
     ]
-    lines += [f"  failed: {reason}" for reason in list(found["failed"].values())[:20]]
-    if len(found["failed"]) > 20:
-        lines.append(f"  … and {len(found['failed']) - 20} more, see {folder / 'failed.jsonl'}")
+    if found["workers"]:
+        left = "" if found["seconds_left"] is None else f", {duration(found['seconds_left'])} left"
+        lines.append(f"  {found['images_per_second']:.3g} images/s{left}")
+        lines += [f"  {_worker_text(worker)}" for worker in found["workers"]]
+    for cause, images in list(by_cause(found["failed"]).items())[:FEW_CAUSES]:
+        lines.append(f"  failed: {len(images)} × {cause}" if len(images) > 1 else f"  failed: {_only(found, images)}")
+    if len(found["causes"]) > FEW_CAUSES or len(found["failed"]) > len(found["causes"]):
+        lines.append(f"  which ones: {folder / 'failed.jsonl'}")
     return "\n".join(lines)
 
 
+def _only(found: dict[str, Any], images: Collection[str]) -> str:
+    (image,) = images
+    return found["failed"][image]
+
+
+def _worker_text(worker: dict[str, Any]) -> str:
+    silent = time.time() - worker["told"]
+    told = f", silent for {duration(silent)}" if silent > SILENT_SECONDS else ""
+    speed = f"{worker['images_per_second']:.3g} images/s"
+    return (
+        f"{worker['host']} {worker['pid']}, chunk {worker['chunk']} of {worker['num_chunks']}: {worker['done']} done, "
+        f"{worker['failed']} failed, {speed}{told}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for unit, name in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.{0 if unit == 60 else 1}f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def verify(folder: Path) -> list[str]:
-    """Read every item of a run; what is wrong, one line for each damaged file, which it names."""
+    """Read every item of a run; what is wrong, one line for each file, which it names: it is damaged, has other bytes
+    than were written, or is of an image that this run never began."""
     from aas.store.readers import READERS  # numpy and more, which a status does without
 
     run, description = open_run(folder)
@@ -50,10 +101,15 @@ def verify(folder: Path) -> list[str]:
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which is not known here.")
     read = READERS[description["command"]]
     wrong = []
-    items = run.items()
+    items, begun, written = run.items(), run.made_of.items(), run.made_of.digests(RESULT)
     for path in tqdm(items.values(), unit="item", **bar_for(len(items))):
         try:
             read(path)
         except (ValueError, OSError) as error:
             wrong.append(str(error))
+            continue
+        if path.name in written and digest_of(path) != written[path.name]:
+            wrong.append(f"{path} has other bytes than were written: it was changed, or the disk lost some")
+        elif begun and path.name not in begun:
+            wrong.append(f"{path} is of no image of this run: it was put here, or renamed")
     return wrong

@@ -1,0 +1,105 @@
+"""One loop for every stage: what is done is skipped, what is new is noted, what failed is listed, and the exit code."""
+
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aas.engine.local import bar, here
+from aas.engine.stage import I, Job, Plan, Stage, Work
+from aas.engine.stopping import CODE, Stop, stopping
+from aas.store.atomic import check_writable
+from aas.store.heartbeats import Heartbeat
+from aas.store.runs import RunFolder
+
+log = logging.getLogger(__name__)
+# Who does the items: what to do, which, what hears that it begins, and whether to stop.
+Outcomes = Generator[tuple[I, str | None], None, None]  # of each item, why it failed, if it did
+Engine = Callable[[Job[I], Sequence[I], Callable[[Mapping[str, Any]], None], Stop], Outcomes[I]]
+
+
+def fill(
+    run: RunFolder,
+    command: str,
+    arguments: Mapping[str, Any],
+    work: Work[I],
+    load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]],
+    done: Callable[[I], None] = lambda item: None,
+    made: Path | None = None,
+    engine: "Engine | None" = None,
+) -> int:
+    """Fill a run folder with the items that it lacks; returns the exit code.
+
+    `arguments` decide what the items are: a folder of another run is refused before `load(device)` loads any model and
+    says how the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will
+    want to open, if not the folder. `engine`: who does the items, this process if None.
+    """
+    if run.description_path.exists():
+        run.begin(command, arguments, {}, work.asked)
+        run.check_files({item.key: work.files(item) for item in work.items})
+    done_already = run.done_of(item.key for item in work.items)
+    waiting = [item for item in work.items if item.key not in done_already]
+    if waiting or work.missing:
+        check_writable(run.path)
+    count = _Count(failed=len(work.missing))
+    with stopping() as stop, bar(len(waiting)) as progress:
+
+        def ready(facts: Mapping[str, Any]) -> None:
+            run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
+            _begin_anew(run, work)
+            progress.unpause()
+
+        if waiting:
+            outcomes = (engine or here)(Job(load, run, work.files), waiting, ready, stop)
+            _note(run, work, outcomes, progress, count, done)
+        else:
+            _begin_anew(run, work)
+    there = len(work.items) - len(waiting)
+    log.info("%d done, %d were there, %d failed: %s", count.new, there, count.failed, made or run.path)
+    if stop.asked and count.new + count.failed < len(waiting) + len(work.missing):
+        log.warning("stopped: the same command goes on from here (exit code %d)", CODE)
+        return CODE
+    return 3 if count.failed else 0
+
+
+@dataclass
+class _Count:
+    """Items that are new, and that failed."""
+
+    new: int = 0
+    failed: int = 0
+
+
+def _begin_anew(run: RunFolder, work: Work) -> None:
+    """What failed before is tried again; what cannot be tried is told."""
+    run.sweep()
+    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
+    run.forget_failures(None if work.is_whole else mine)
+    for key, reason in work.missing:
+        run.fail(key, reason)
+
+
+def _note(
+    run: RunFolder,
+    work: Work[I],
+    outcomes: Outcomes[I],
+    progress: tqdm,
+    count: _Count,
+    done: Callable[[I], None],
+) -> None:
+    """Say what becomes of each item: to people, to the folder, to `done`. However it ends, the engine's processes end
+    with it."""
+    with closing(outcomes), Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat:
+        for item, failed in outcomes:
+            progress.update()
+            heartbeat.count(failed is not None)
+            if failed is None:
+                count.new += 1
+                done(item)
+            else:
+                count.failed += 1
+                run.fail(item.key, failed, work.shown(item))

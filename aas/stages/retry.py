@@ -1,0 +1,43 @@
+"""`aas retry`: the images of a run that failed, once more, with the options of run.json."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from aas.stages.ground_options import Ground
+from aas.stages.infer_attn_options import InferAttn
+from aas.stages.options import RunOptions
+from aas.stages.segment_options import Segment
+from aas.store.status import open_run
+
+OPTIONS: dict[str, type[RunOptions]] = {"ground": Ground, "infer-attn": InferAttn, "segment": Segment}
+
+
+def retry(folder: Path, run_stage: dict[str, Callable[[Any], int]]) -> int:
+    """Try what failed again; returns the exit code. `run_stage`: command -> what carries it out.
+
+    Raises ValueError where run.json does not say the options (of a run that began before they were noted).
+    """
+    run, description = open_run(folder)
+    stage = description["command"].split()[0]
+    given = description.get("options")
+    if stage not in OPTIONS or not isinstance(given, dict):
+        raise ValueError(f"{run.description_path} does not say the run's options: repeat its command instead.")
+    failed = frozenset(run.failed_keys())
+    return run_stage[stage](_options(OPTIONS[stage], given, folder, failed))
+
+
+def _options(kind: type[RunOptions], given: dict[str, Any], out: Path, only: frozenset[str]) -> RunOptions:
+    hints = get_type_hints(kind)
+    try:
+        values = {name: _as_field(value, hints[name]) for name, value in given.items()}
+        return kind(**values, out=out, only=only, num_chunks=1)  # type: ignore[call-arg]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{out / 'run.json'} has options that this version does not know ({error}).") from error
+
+
+def _as_field(value: Any, hint: Any) -> Any:
+    """What JSON made a string or a list, as the field has it."""
+    if isinstance(value, str) and "Path" in str(hint):
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
