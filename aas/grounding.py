@@ -142,11 +142,12 @@ class Grounding:
         """
         return self.write(Path(folder), self.name if name is None else quoted(name))
 
-    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+    def write(self, folder: Path, name: str, with_png: bool = True) -> tuple[Path, Path]:
         """As `save`; `name` is what the files are called, with nothing encoded."""
         json_path, png_path = folder / f"{name}.json", folder / f"{name}.png"
-        with written(png_path) as temporary:
-            self.draw().save(temporary, format="PNG")
+        if with_png:
+            with written(png_path) as temporary:
+                self.draw().save(temporary, format="PNG")
         write_item(folder / f"{name}.safetensors", self._attention_item())
         write_result(json_path, self._result(name, self._source_from(folder, name)))  # the last: now it is done
         return json_path, png_path

@@ -299,7 +299,7 @@ def test_marks_stay_in_forced_colours(opened):
 )
 def test_axe_finds_nothing(browser, tmp_path, device):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")
-    beside = panel(title="Prediction", figures={"IoU": (0.5, 0.1)}), panel(title="Truth", with_scores=False)
+    beside = panel(title="Prediction", figures={"IoU": (0.5, 0.1)}), panel(title="Truth", is_found=False)
     report = Report(tmp_path / "report.html", About("run", [("Model", "embedded")], "A notice."))
     for one in (photograph("a", links={"JSON": "a.json"}), photograph("b", *beside, figures={"IoU": 0.3})):
         report.add(one.summary["name"], one)

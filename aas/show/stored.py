@@ -30,13 +30,16 @@ class Truths:
         content: Any = read_json(annotation) if annotation else {}
         self.file_names = {entry["id"]: entry.get("file_name") for entry in content.get("images", [])}
         self.categories = {entry["id"]: entry["name"] for entry in content.get("categories", [])}
+        self.ids = {Path(str(name)).stem: key for key, name in self.file_names.items() if name}
         self.by_image: dict[str | int, list[dict[str, Any]]] = {}
         for entry in content.get("annotations", []):
             if entry.get("segmentation"):
                 self.by_image.setdefault(entry["image_id"], []).append(entry)
 
     def of(self, image_id: str | int, size_hw: tuple[int, int]) -> list[GroundedPhrase] | None:
-        """The true masks of an image of `size_hw` pixels; None where it has none."""
+        """The true masks of an image of `size_hw` pixels, by its id or its file's name; None where it has none."""
+        if image_id not in self.by_image:
+            image_id = self.ids.get(str(image_id), image_id)
         if image_id not in self.by_image:
             return None
         shown = []
@@ -44,7 +47,7 @@ class Truths:
             name = entry.get("caption") or self.categories.get(entry.get("category_id"), "thing")
             mask = _decoded(entry["segmentation"], size_hw)
             if mask.any():
-                shown.append(_grounded(str(name), (0, 0), mask, 1.0, ()))
+                shown.append(grounded(str(name), (0, 0), mask, 1.0, ()))
         return shown
 
 
@@ -53,7 +56,7 @@ def _decoded(segmentation: Any, size_hw: tuple[int, int]) -> np.ndarray:
     return coco_mask.decode(rle.compressed(segmentation, size_hw)).astype(bool)
 
 
-def _grounded(
+def grounded(
     text: str,
     span: tuple[int, int],
     mask: np.ndarray,
@@ -65,6 +68,15 @@ def _grounded(
     points_xy, labels = tuple((x, y) for x, y, _ in points), tuple(label for *_, label in points)
     phrase, no_map = Phrase(text, span, span, ()), np.zeros((1, 1), np.float32)
     return GroundedPhrase(phrase, no_map, points_xy[0], mask, score, points_xy, labels)
+
+
+def found_in(item: Result | InstanceResult, path: Path, size_hw: tuple[int, int]) -> list[GroundedPhrase]:
+    """What was found in an image of `size_hw` pixels, without maps; ValueError, which names `path`, where the result is
+    of another size."""
+    rows = _rows(item)
+    if any(tuple(row[2]["size"]) != size_hw for row in rows):
+        raise ValueError(f"{path} is about an image of another size than the photograph.")
+    return [grounded(text, span, _decoded(mask, size_hw), score, points) for text, span, mask, score, points in rows]
 
 
 def _rows(item: Result | InstanceResult) -> list[tuple[str, tuple[int, int], Rle, float, Points]]:
@@ -82,12 +94,26 @@ def paired(
     predicted: Sequence[GroundedPhrase], shown: Sequence[Thing], truth: Sequence[GroundedPhrase]
 ) -> mask_sheet.Truth:
     """The true masks beside the predicted things: one-to-one pairs, those of the largest IoU first, share a colour."""
-    ious = iou_matrix(
-        [rle.of_mask(predicted[thing.phrases[0]].mask) for thing in shown], [rle.of_mask(one.mask) for one in truth]
+    own = [Thing((i,), i) for i in range(len(truth))]
+    ious = ious_of(predicted, shown, truth, own)
+    return mask_sheet.Truth(truth, coloured_as(shown, own, ious), ious.max(axis=1, initial=0.0).tolist())
+
+
+def ious_of(
+    predicted: Sequence[GroundedPhrase],
+    shown: Sequence[Thing],
+    others: Sequence[GroundedPhrase],
+    other_things: Sequence[Thing],
+) -> np.ndarray:
+    """float64 [things, other things]."""
+    return iou_matrix(
+        [rle.of_mask(predicted[thing.phrases[0]].mask) for thing in shown],
+        [rle.of_mask(others[thing.phrases[0]].mask) for thing in other_things],
     )
-    colours = {true: shown[found].colour for found, true, iou in greedy_pairs(ious) if iou >= PAIR_FROM_IOU}
+
+
+def coloured_as(shown: Sequence[Thing], others: Sequence[Thing], ious: np.ndarray) -> list[Thing]:
+    """The `others` in the colours of the things that they are paired with, or in ones of their own."""
+    colours = {other: shown[one].colour for one, other, iou in greedy_pairs(ious) if iou >= PAIR_FROM_IOU}
     further = itertools.count(len(shown))
-    own = [Thing((i,), colours[i] if i in colours else next(further)) for i in range(len(truth))]
-    return mask_sheet.Truth(truth, own, ious.max(axis=1, initial=0.0).tolist())
-
-
+    return [Thing(one.phrases, colours[i] if i in colours else next(further)) for i, one in enumerate(others)]

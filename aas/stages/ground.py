@@ -41,7 +41,7 @@ def ground(options: Ground) -> int:
         grounder = Grounder(**options.grounder())
         by_item = options.by_item(grounder.is_small, grounder.lmm.device.type)
         plan = plan_for(grounder.images_at_once(), options.workers, len(requests), by_item)
-        return Saving(grounder, run), plan, facts({}, grounder.lmm)
+        return Saving(grounder, run, options.png), plan, facts({}, grounder.lmm)
 
     work = _work(inputs, requests, options)
     code = fill(run, "ground", arguments, work, load, report.show, run.path / REPORT)
@@ -77,14 +77,14 @@ def _be_quiet_about_loading() -> None:
 
 
 class Saving(ByGrounder):
-    """Saves each grounding under its key."""
+    """Saves each grounding under its key, `with_png` its picture too."""
 
-    def __init__(self, grounder: Grounder, run: RunFolder):
+    def __init__(self, grounder: Grounder, run: RunFolder, with_png: bool):
         super().__init__(grounder)
-        self.run = run
+        self.run, self.with_png = run, with_png
 
     def shown(self, item: Request) -> str:
         return shown(item)
 
     def finish(self, item: Request, result: Grounding) -> None:
-        result.write(self.run.path, self.run.item_path(item.key).stem)
+        result.write(self.run.path, self.run.item_path(item.key).stem, self.with_png)

@@ -34,7 +34,8 @@ class Panel:
     """One answer about a photograph: what was found, by one run or another, or what is true.
 
     `left_out`: phrases that were given no mask on purpose. `shown`: which phrases share a mask, and their colours;
-    None: as their masks say. `figures`: of each phrase further numbers, by name.
+    None: as their masks say. `figures`: of each phrase further numbers, by name. `is_found`: whether it has scores and
+    points; the truth has none.
     """
 
     answer: Answer
@@ -44,7 +45,7 @@ class Panel:
     maps: Sequence[Maps] = ()
     shown: Sequence[Thing] | None = None
     figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    with_scores: bool = True
+    is_found: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def entry(
 
 def _told(panel: Panel, shown: Sequence[Thing], image_hw: SizeHW, size_hw: SizeHW) -> dict[str, Any]:
     thing_of = thing_of_phrases(shown)
-    scores = {"score": [one.score for one in panel.phrases]} if panel.with_scores else {}
+    scores = {"score": [one.score for one in panel.phrases]} if panel.is_found else {}
     figures = {name: [round(float(value), 4) for value in row] for name, row in (scores | dict(panel.figures)).items()}
     return {
         "title": harmless(panel.title),
@@ -100,7 +101,7 @@ def _told(panel: Panel, shown: Sequence[Thing], image_hw: SizeHW, size_hw: SizeH
             {
                 "text": harmless(one.text),
                 "thing": thing_of[i].colour,
-                "points": _points(one, image_hw, size_hw),
+                "points": _points(one, image_hw, size_hw) if panel.is_found else [],
                 "figures": {name: row[i] for name, row in figures.items()},
             }
             for i, one in enumerate(panel.phrases)
@@ -146,7 +147,9 @@ def _points(phrase: GroundedPhrase, image_hw: SizeHW, size_hw: SizeHW) -> list[d
 
 def _answer_pieces(answer: Answer, phrases: Sequence[GroundedPhrase]) -> list[list[Any]]:
     """The answer's characters with the phrase that each belongs to, or None; a phrase that longer or equal spans left
-    none stands behind."""
+    none stands behind. Without an answer nothing."""
+    if not answer.text:
+        return []
     pieces = [[piece.text, piece.phrase] for piece in pieces_of(answer.text, phrases)]
     left = set(range(len(phrases))) - {phrase for _, phrase in pieces}
     return pieces + [part for i in sorted(left) for part in ([" ", None], [harmless(phrases[i].text), i])]

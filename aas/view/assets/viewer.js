@@ -14,8 +14,9 @@ globalThis.AasViewer = (() => {
   }
 
   const same = (one, other) => one?.panel === other?.panel && one?.index === other?.index;
-  const shown = (value) => value.toFixed(2);
+  const shown = (value) => value.toFixed(2).replace("-", "−");
   const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+  const wordsOf = (panel) => (panel?.pieces ?? []).map(([text]) => text).join("");
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
   function bytesOf(base64) {
@@ -238,7 +239,7 @@ globalThis.AasViewer = (() => {
         row.append(make("label", { class: "walk" }, make("span", {}, "Tokens"), this.slider));
       }
       this.raw.addEventListener("click", () => this.entry.set({ raw: !this.entry.state.raw }));
-      row.append(this.raw);
+      if (!this.index) row.append(this.raw);
       return row;
     }
 
@@ -255,9 +256,8 @@ globalThis.AasViewer = (() => {
       const legend = make("ul", { class: "legend" }, ...told.things.map((thing) => this.row(thing)));
       const question = told.question ? make("p", { class: "question", dir: "auto" }, told.question) : null;
       const remark = told.remark ? make("p", { class: "remark", dir: "auto" }, told.remark) : null;
-      const hasWords = told.pieces.length > 0;
-      if (!hasWords) this.answer.hidden = true;
-      return make("div", { class: "words" }, question, this.answer, told.things.length ? legend : null, remark);
+      const answer = told.pieces.length ? this.answer : null;
+      return make("div", { class: "words" }, question, answer, told.things.length ? legend : null, remark);
     }
 
     // A phrase is one button, and what other phrases cut off it has its colours and no place of its own for Tab.
@@ -289,6 +289,12 @@ globalThis.AasViewer = (() => {
     term(i, thing) {
       const words = this.told.phrases[i].text;
       return make("button", { class: "term", type: "button", tabindex: "-1", "aria-pressed": "false", "data-i": i, "data-m": thing, dir: "auto" }, words);
+    }
+
+    // What the arrow keys go through.
+    stops() {
+      const inAnswer = [...this.answer.querySelectorAll("button")];
+      return inAnswer.length ? inAnswer : [...this.element.querySelectorAll(".term")];
     }
 
     phraseOf(thing) {
@@ -440,16 +446,23 @@ globalThis.AasViewer = (() => {
       Object.assign(this, { page, summary, index });
       this.state = { ...NOTHING, raw: false };
       this.id = `photo-${summary.name}`;
-      this.panels = summary.panels.map((told, i) => new Panel(this, told, i));
+      Object.assign(this, { panels: [], stops: [] });
       this.n_phrases = summary.panels[0]?.phrases.length ?? 0;
-      const panels = make("div", { class: `panels of${this.panels.length}` }, ...this.panels.map((panel) => panel.element));
-      this.element = make("article", { class: this.form(), id: this.id, "aria-label": summary.name }, this.head(), panels);
-      const texts = summary.panels.flatMap(({ title, question, pieces, phrases }) => [title, question, pieces.map(([text]) => text).join(""), ...phrases.map((one) => one.text)]);
+      // The words alone, to be found and read, until the rest is needed.
+      this.plain = make("p", { class: "answer", dir: "auto" }, wordsOf(summary.panels[0]));
+      this.element = make("article", { class: this.form(), id: this.id, "aria-label": summary.name }, this.head(), this.plain);
+      const texts = summary.panels.flatMap(({ title, question, pieces, phrases }) => [title, question, wordsOf({ pieces }), ...phrases.map((one) => one.text)]);
       this.text = [summary.name, ...texts].join("\n").toLowerCase();
-      this.stops = [...this.element.querySelectorAll(".answer button.phrase")];
-      if (!this.stops.length) this.stops = [...this.element.querySelectorAll(".term")];
-      this.stops[0]?.setAttribute("tabindex", "0");
       this.listen();
+    }
+
+    build() {
+      if (this.panels.length) return;
+      this.panels = this.summary.panels.map((told, i) => new Panel(this, told, i));
+      this.plain.replaceWith(make("div", { class: `panels of${this.panels.length}` }, ...this.panels.map((panel) => panel.element)));
+      this.stops = this.panels.flatMap((panel) => panel.stops());
+      this.stops[0]?.setAttribute("tabindex", "0");
+      this.mark();
     }
 
     form() {
@@ -483,18 +496,26 @@ globalThis.AasViewer = (() => {
       const phrases = this.summary.panels[0]?.phrases ?? [];
       const leaves = !phrases.length || !this.page.isFiltering() || phrases.some((one) => this.page.passes(one));
       this.element.hidden = !(leaves && words.every((word) => this.text.includes(word)));
-      this.panels.forEach((panel) => {
+      this.mark();
+      if (this.isOpen) {
+        this.panels.forEach((panel) => panel.drawAll());
+        this.update();
+      }
+      return !this.element.hidden;
+    }
+
+    // What the filters leave out.
+    mark() {
+      for (const panel of this.panels) {
         for (const element of panel.marked) {
           element.classList.toggle("below", !this.isSeen(panel.index, Number(element.dataset.m)));
         }
-        if (this.isOpen) panel.drawAll();
-      });
-      if (this.isOpen) this.update();
-      return !this.element.hidden;
+      }
     }
 
     async open() {
       this.wanted = true;
+      this.build();
       if (this.isOpen || this.isOpening) return;
       this.isOpening = true;
       try {
@@ -637,7 +658,7 @@ globalThis.AasViewer = (() => {
       const edge = { Home: 0, End: this.stops.length - 1 }[event.key];
       const to = step === undefined ? this.stops[edge] : this.stops[(at + step + this.stops.length) % this.stops.length];
       const across = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      const target = to ?? (across ? this.page.neighbour(this, across)?.stops[0] : undefined);
+      const target = to ?? (across ? this.page.neighbour(this, across) : undefined);
       if (!target) return;
       event.preventDefault();
       target.focus({ focusVisible: true });
@@ -671,6 +692,8 @@ globalThis.AasViewer = (() => {
 
   // ------------------------------------------------------------------------------------------------ the whole page
 
+  const ALL_AT_ONCE = 50;
+
   class Page {
     constructor(root, told) {
       Object.assign(this, { root, told, opacity: 0.4, least: {}, colours: [] });
@@ -682,6 +705,7 @@ globalThis.AasViewer = (() => {
       this.isOne = this.entries.length === 1;
       const body = make("div", { class: this.isOne ? "body" : "body with-contents" }, this.isOne ? null : this.contents(), this.list);
       root.append(this.bar, body);
+      if (this.entries.length <= ALL_AT_ONCE) this.entries.forEach((entry) => entry.build());
       this.fillBar();
       this.sort(told.sort ?? "");
       this.watch();
@@ -791,8 +815,10 @@ globalThis.AasViewer = (() => {
     }
 
     neighbour(entry, step) {
-      const seen = this.order.filter((one) => !one.element.hidden && one.stops.length);
-      return seen[seen.indexOf(entry) + step];
+      const seen = this.order.filter((one) => !one.element.hidden && one.n_phrases);
+      const next = seen[seen.indexOf(entry) + step];
+      next?.build();
+      return next?.stops[0];
     }
 
     // ---- contents
