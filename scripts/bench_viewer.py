@@ -2,21 +2,20 @@
 
     python scripts/bench_viewer.py [PHOTOGRAPH]
 
-Prints the size of the page and of a photograph's details beside the photo, the milliseconds until a page of 1,000 can
-be used, and how long a hover takes from the event until the mask is drawn.
+Prints how large the details of a photograph are beside the photo, and milliseconds of CPU time of the page's main
+thread (wall time says more about what else the machine does): of a hover with the frame that shows it, of opening the
+page until the first photographs are drawn, of a frame while scrolling.
 """
 
 import json
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from aas.images import read_image
 from aas.records import Answer, GroundedPhrase, Phrase, View
@@ -34,8 +33,15 @@ HOVERS = """async (n) => {
 STROLLS = """async (n) => {
   const stage = document.querySelector(".stage"), box = stage.getBoundingClientRect();
   for (let i = 0; i < n; i++) {
-    const clientX = box.left + (box.width * ((i * 37) % 100)) / 100, clientY = box.top + (box.height * ((i * 61) % 100)) / 100;
+    const clientX = box.left + (box.width * ((i * 37) % 100)) / 100;
+    const clientY = box.top + (box.height * ((i * 61) % 100)) / 100;
     stage.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, pointerType: "mouse", clientX, clientY }));
+    await new Promise(requestAnimationFrame);
+  }
+}"""
+SCROLLS = """async (n) => {
+  for (let i = 0; i < n; i++) {
+    scrollBy(0, 160);
     await new Promise(requestAnimationFrame);
   }
 }"""
@@ -84,43 +90,30 @@ def report(folder: Path, one: Entry, n: int) -> Path:
     return found.path
 
 
-def opening_ms(page: Page, path: Path) -> float:
-    """Until the first photographs are drawn."""
-    start = time.perf_counter()
-    page.goto(path.as_uri())
-    page.locator(".entry.open").first.wait_for()
-    return 1000 * (time.perf_counter() - start)
+class Watched:
+    """A new page whose main thread's CPU time is counted: script, style, layout, painting, parsing."""
 
+    def __init__(self, browser: Browser):
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        self.session = self.page.context.new_cdp_session(self.page)
+        self.session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
-def scrolling_ms(page: Page) -> list[float]:
-    """Milliseconds of each frame while 1,000 photographs are scrolled through."""
-    return page.evaluate(
-        """async () => { const taken = []; let last = performance.now();
-        for (let i = 0; i < 150; i++) { scrollBy(0, 160); await new Promise(requestAnimationFrame);
-          taken.push(performance.now() - last); last = performance.now(); } return taken; }"""
-    )
+    def busy_ms(self) -> float:
+        """So far."""
+        found = self.session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(one["value"] for one in found if one["name"] == "TaskDuration")
 
+    def opening_ms(self, path: Path) -> float:
+        """Until the first photographs are drawn."""
+        self.page.goto(path.as_uri(), timeout=200_000)
+        self.page.locator(".entry.open").first.wait_for()
+        return self.busy_ms()
 
-def cpu_ms(page: Page, code: str, n: int = 100) -> float:
-    """Milliseconds of the page's thread for each of `n` events: handler, style, layout and painting."""
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        return next(
-            one["value"] for one in session.send("Performance.getMetrics")["metrics"] if one["name"] == "TaskDuration"
-        )
-
-    before = busy()
-    page.evaluate(code, n)
-    return 1000 * (busy() - before) / n
-
-
-def said(what: str, values: list[float]) -> None:
-    """The middle, and the slowest but 5 %."""
-    values = sorted(values)
-    print(f"{what}: median {statistics.median(values):.1f} ms, 95 % {values[int(0.95 * len(values))]:.1f} ms, "
-          f"largest {values[-1]:.1f} ms")  # fmt: skip
+    def event_ms(self, code: str, n: int = 100) -> float:
+        """For each of `n` events, with the frame that shows it."""
+        before = self.busy_ms()
+        self.page.evaluate(code, n)
+        return (self.busy_ms() - before) / n
 
 
 def main() -> None:
@@ -130,15 +123,14 @@ def main() -> None:
     print(f"beside the photo: {beside / 1e3:.0f} kB a photograph; photo: {len(one.details['photo']) / 1e3:.0f} kB")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        path = report(Path(folder), one, 1)
-        opening_ms(page, path)
-        print(f"hovering over {N_MASKS} phrases: {cpu_ms(page, HOVERS):.1f} ms of CPU time an event")
-        print(f"strolling over the photograph: {cpu_ms(page, STROLLS):.1f} ms of CPU time an event")
-        path = report(Path(folder), one, N_PHOTOGRAPHS)
-        print(f"page of {N_PHOTOGRAPHS}: {path.stat().st_size / 1e6:.1f} MB")
-        said("opening it", [opening_ms(page, path) for _ in range(5)])
-        said("a frame while scrolling", scrolling_ms(page))
+        watched = Watched(browser)
+        watched.opening_ms(report(Path(folder), one, 1))
+        for what, code in (("hovering over phrases", HOVERS), ("strolling over the photograph", STROLLS)):
+            print(f"{what}: {watched.event_ms(code):.1f} ms an event")
+        path, watched = report(Path(folder), one, N_PHOTOGRAPHS), Watched(browser)
+        opening = watched.opening_ms(path)
+        print(f"opening {N_PHOTOGRAPHS} photographs ({path.stat().st_size / 1e6:.1f} MB): {opening:.0f} ms")
+        print(f"scrolling through them: {watched.event_ms(SCROLLS):.1f} ms a frame")
         browser.close()
 
 

@@ -519,12 +519,15 @@ globalThis.AasViewer = (() => {
       if (this.isOpen || this.isOpening) return;
       this.isOpening = true;
       try {
-        const details = await detailsOf(this.summary);
-        if (this.wanted) this.draw(details);
+        await idle(); // what is scrolled past quickly is not drawn
+        const details = this.wanted ? await detailsOf(this.summary) : null;
+        if (this.wanted && details) this.draw(details);
       } catch (error) {
+        this.hasFailed = true;
         for (const panel of this.panels) panel.caption.textContent = error.message;
       }
       this.isOpening = false;
+      if (this.wanted && !this.isOpen && !this.hasFailed) this.open();
     }
 
     draw(details) {
@@ -668,6 +671,10 @@ globalThis.AasViewer = (() => {
   // -------------------------------------------------------------------------- where a photograph's details lie
 
   const waiting = new Map();
+
+  function idle() {
+    return new Promise((done) => (globalThis.requestIdleCallback ? requestIdleCallback(done, { timeout: 300 }) : setTimeout(done)));
+  }
 
   // In the object itself, in a block of the page, or in a file beside it, which calls `receive`.
   async function detailsOf(summary) {
