@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import training
 from caption_data import WORD, Photo, augmented, concept_of, mirrored, word_target
 from lmm_model import AFTER, BEFORE, N_CELLS, QUESTIONS, SIDE, to_pixels
 from torch import Tensor
@@ -58,7 +59,7 @@ class Told:
 
 
 @dataclass
-class Batch:
+class Batch(training.Batch):
     """One packed batch: the beginning of a prompt and the image, then questions and answers that do not see each other.
 
     `ids`, `labels` (next token or IGNORE), `concepts` (of the next token, or -1), `quarter` (0-3, or -1 for the whole
@@ -175,6 +176,26 @@ class PhotoBatches:
         self.start(step)
         samples = [self._mosaic() for _ in range(self.n_mosaics)] + [self._single() for _ in range(self.n_single)]
         return batch_of(samples, self.words, self.n_mosaics)
+
+
+class TextBatches:
+    """Batches by step of `n_rows` rows, each of `PER_ROW` questions with their answers and no picture."""
+
+    PER_ROW = 5
+
+    def __init__(self, told: Sequence[Told], words: Words, n_rows: int, seed: int):
+        self.told, self.words, self.n_rows, self.seed = told, words, n_rows, seed
+
+    def __call__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.seed, step])
+        rows = rng.integers(len(self.told), size=(self.n_rows, self.PER_ROW))
+        return collate(
+            [pack([self.told[i] for i in row], self.words) for row in rows],
+            pixels=torch.empty(0),
+            image_at=len(prompt_ids(self.words.tokenizer, "")[0]),
+            targets=torch.empty(0),
+            n_mosaics=0,
+        )
 
 
 def batch_of(samples: list[tuple[np.ndarray, list[Told], np.ndarray]], words: Words, n_mosaics: int) -> Batch:

@@ -15,8 +15,7 @@ def cells_of(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
 
 def cosines(cells: Tensor, word_embeddings: Tensor) -> Tensor:
     """Of each cell [B, N_CELLS, width] with each word [n_concepts, width], float32 [B, N_CELLS, n_concepts]."""
-    with torch.autocast("cpu", enabled=False):
-        return F.normalize(cells.float(), dim=-1) @ F.normalize(word_embeddings.float(), dim=-1).T
+    return F.normalize(cells.float(), dim=-1) @ F.normalize(word_embeddings.float(), dim=-1).T
 
 
 def smoothed(scores: Tensor) -> Tensor:
@@ -25,7 +24,7 @@ def smoothed(scores: Tensor) -> Tensor:
     Single cells are noisy: on the photographs for choosing it brings the point of the shipped cells' scores on the
     thing in 0.54 instead of 0.44 of the phrases.
     """
-    kernel = torch.exp(-torch.arange(-3.0, 4.0).square() / 2)
+    kernel = torch.exp(-torch.arange(-3.0, 4.0, device=scores.device).square() / 2)
     kernel = (kernel / kernel.sum()).expand(scores.shape[2], 1, 1, -1)
     grid = F.pad(scores.float().transpose(1, 2).unflatten(2, (GRID, GRID)), (3, 3, 3, 3), mode="reflect")
     grid = F.conv2d(grid, kernel, groups=len(kernel))
@@ -66,7 +65,7 @@ def attention_loss(maps: Tensor, lens: Tensor, batch: Batch, sharpness: float) -
     """
     b, t = torch.nonzero(batch.concepts >= 0, as_tuple=True)
     score = lens.detach()[b, :, batch.concepts[b, t]]
-    inside = quarter_mask()[batch.quarter[b, t]]
+    inside = quarter_mask().to(maps.device)[batch.quarter[b, t]]
     score = (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True) + 1e-6)
     target = score.mul(sharpness).masked_fill(~inside, -torch.inf).softmax(-1)
     raw = maps[b, t].clamp_min(1e-8).log()
@@ -88,9 +87,9 @@ def attention_mask(segment: Tensor, image_at: int, n_image: int) -> Tensor:
     before, after = segment[:, :image_at], segment[:, image_at:]
     full = torch.cat([before, torch.zeros(len(segment), n_image, dtype=segment.dtype), after], dim=1)
     length = full.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
     visible = causal & ((full[:, None, :] == 0) | (full[:, None, :] == full[:, :, None]))
-    return torch.zeros(visible.shape).masked_fill(~visible, -1e9)[:, None]
+    return torch.zeros(visible.shape, device=segment.device).masked_fill(~visible, -1e9)[:, None]
 
 
 def text_forward(
@@ -103,7 +102,7 @@ def text_forward(
     position = batch.position
     if cells is not None:
         embeds = torch.cat([embeds[:, :at], cells.to(embeds.dtype), embeds[:, at:]], dim=1)
-        image_position = torch.arange(at, at + n_image).expand(len(embeds), -1)
+        image_position = torch.arange(at, at + n_image, device=embeds.device).expand(len(embeds), -1)
         position = torch.cat([position[:, :at], image_position, position[:, at:]], dim=1)
     RECORDED.maps = []
     RECORDED.columns = slice(at, at + n_image)
@@ -122,9 +121,3 @@ def text_forward(
 def token_loss(model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batch, smoothing: float) -> Tensor:
     keep = batch.labels != IGNORE
     return F.cross_entropy(model.lm_head(hidden[keep]).float(), batch.labels[keep], label_smoothing=smoothing)
-
-
-def keeping_loss(model: LlavaForConditionalGeneration, hidden: Tensor, before: Tensor, batch: Batch) -> Tensor:
-    """KL divergence of the next token from what it was `before` (log-probabilities), over the answers' rows."""
-    now = model.lm_head(hidden[batch.answer]).float().log_softmax(-1)
-    return F.kl_div(now, before, reduction="batchmean", log_target=True)

@@ -83,6 +83,7 @@ def build_model(
 def standardize_cells(model: LlavaForConditionalGeneration, photos: list[Photo]) -> None:
     tower = model.model.vision_tower
     pixels = to_pixels(np.stack([augmented(p.pixels, SIDE, np.random.default_rng(0))[0] for p in photos]))
+    pixels = pixels.to(model.device)
     cells = tower(pixels).last_hidden_state[..., : len(tower.scale)].flatten(0, 1)
     tower.scale.copy_(1 / cells.std(0).clamp_min(1e-3))
     tower.shift.copy_(-cells.mean(0) * tower.scale)

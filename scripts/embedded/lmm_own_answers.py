@@ -24,11 +24,11 @@ def own_answers(model: LlavaForConditionalGeneration, words: Words, photos: list
     model.eval().set_attn_implementation({"text_config": "sdpa"})
     for start in range(0, len(photos), 32):
         pictures = np.stack([cv2.resize(photo.pixels, (SIDE, SIDE)) for photo in photos[start : start + 32]])
-        ids = torch.tensor([prompt] * len(pictures))
+        ids = torch.tensor([prompt] * len(pictures), device=model.device)
         written = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=to_pixels(pictures),
+            pixel_values=to_pixels(pictures).to(model.device),
             do_sample=False,
             max_new_tokens=LONGEST,
         )
@@ -53,7 +53,7 @@ class OwnBatches(PhotoBatches):
         picture, flipped = augmented(self.photos[i].pixels, SIDE, self.rng)
         answer = mirrored(self.answers[i]) if flipped else self.answers[i]
         told = [*self._told(self.photos[i], flipped), Told(QUESTIONS[0], answer, is_label=False)]
-        return picture, told, np.zeros((4, len(self.words.concepts)), np.float32)
+        return picture, told, np.stack([self.targets[i]] * 4)
 
     def __call__(self, step: int) -> Batch:
         self.start(step)

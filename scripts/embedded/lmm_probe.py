@@ -37,13 +37,23 @@ class Probe:
         self.words = words
 
     @torch.no_grad()
+    def text_loss(self, model: LlavaForConditionalGeneration) -> dict[str, float]:
+        """Of the captions without their photographs, nats per token."""
+        model.eval()
+        batches = [batch.to(model.device) for batch in self.batches]
+        losses = [token_loss(model, text_forward(model, batch, None)[0], batch, 0).item() for batch in batches]
+        model.train()
+        return {"text_loss": float(np.mean(losses))}
+
+    @torch.no_grad()
     def __call__(self, model: LlavaForConditionalGeneration, table: Tensor, language: bool = True) -> dict[str, float]:
         """`table` [n_concepts, width]: what the cells are compared with. Of words of captions with a mask: the share
         whose highest cell lies on it, by the cells' own scores, attention, and the image centre."""
         model.eval()
         hits: dict[str, list[bool]] = {"lens": [], "smooth_lens": [], "attention": [], "minus_mean": [], "centre": []}
         losses, small = [], []
-        for batch, masks in zip(self.batches, self.masks, strict=True):
+        for kept, masks in zip(self.batches, self.masks, strict=True):
+            batch = kept.to(table.device)
             cells = cells_of(model, batch.pixels)
             lens = cosines(cells, table)
             smooth = smoothed(lens)[0]

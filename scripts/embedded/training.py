@@ -4,11 +4,24 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+
+class Batch:
+    """What a dataclass of tensors needs to be a batch."""
+
+    def to(self, device: torch.device) -> Self:
+        tensors = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)  # type: ignore[type-var]
+
+
+SomeBatch = TypeVar("SomeBatch", bound=Batch)
 
 
 class Average:
@@ -57,20 +70,33 @@ def cosine(step: int, n_steps: int, warmup: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n_steps - warmup)))
 
 
+class Steps(Dataset):
+    """Batches by step, as DataLoader's workers want them."""
+
+    def __init__(self, batches: Callable[[int], Any]):
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Any:
+        return self.batches(step)
+
+
 def run_phase(
     name: str,
     n_steps: int,
     groups: list[tuple[list[nn.Parameter], float]],
-    losses: Callable[[int], dict[str, Tensor]],
+    batches: Callable[[int], SomeBatch],
+    losses: Callable[[SomeBatch], dict[str, Tensor]],
     figures: Callable[[], dict[str, float]],
     work: Path,
     every: int,
     decay: float = 0.998,
+    n_workers: int = 0,
 ) -> list[dict]:
     """Train until step `n_steps` and leave the averaged weights in the model; returns the log.
 
-    `losses(step)` -> {name: weighted loss}. Every so many steps `figures()` of the averaged weights are logged and the
-    state is written to `work/<name>.pt`; a phase that was stopped goes on from there.
+    `batches(step)` -> a step's batch, made by `n_workers` processes (0: by this one); `losses(batch)` -> {name:
+    weighted loss}. Every so many steps `figures()` of the averaged weights are logged and the state is written to
+    `work/<name>.pt`; a phase that was stopped goes on from there, to the same weights.
     """
     optimizer = optimizer_for(groups)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -79,7 +105,7 @@ def run_phase(
     state: dict[str, Any] = {"optimizer": optimizer, "average": average, "scheduler": scheduler}
     path, log, first = work / f"{name}.pt", [], 0
     if path.exists():
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=parameters[0].device)
         for key, value in state.items():
             value.load_state_dict(saved[key])
         with torch.no_grad():
@@ -88,8 +114,10 @@ def run_phase(
         log, first = json.loads(saved["log"]), saved["step"]
     running: dict[str, float] = {}
     started = time.time()
-    for step in range(first, n_steps):
-        parts = losses(step)
+    loader = DataLoader(Steps(batches), batch_size=None, sampler=range(first, n_steps), num_workers=n_workers)
+    for step, batch in enumerate(loader, start=first):
+        torch.manual_seed(step)  # dropout of a phase that goes on is that of one which never stopped
+        parts = losses(batch.to(parameters[0].device))
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
