@@ -11,12 +11,14 @@ from PIL import Image
 
 from aas import rle
 from aas.images import ImageLike, as_pixels, is_url
+from aas.maps.mean import without_token_mean
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.atomic import written
 from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.keys import quoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
-from aas.view import overlay
+from aas.view import overlay, report
+from aas.view.report_entry import Maps, Panel, entry
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,6 +120,20 @@ class Grounding:
         """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
         return overlay.draw(self.image, self.answer, self.phrases, self.left_out)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: photograph, masks and maps in the viewer of report.html."""
+        height, width = self.image.shape[:2]
+        return report.embedded(
+            entry(self.name, self.image, [self.panel()]), 240 + round(min(520, 640 * height / width))
+        )
+
+    def panel(self, title: str = "") -> Panel:
+        """What the viewer is told of the answer, its phrases and their maps."""
+        of_phrases = np.array([one.map for one in self.phrases], np.float32).reshape(-1, *self.view.size_hw)
+        of_tokens = without_token_mean(self.attention.maps) if self.attention.maps.ndim == 3 else None
+        maps = Maps("attention", self.view, of_phrases, of_tokens)
+        return Panel(self.answer, self.phrases, title, self.left_out, (maps,))
+
     def save(self, folder: str | Path, name: str | None = None) -> tuple[Path, Path]:
         """Write `NAME.json` (the item), `NAME.png` (the picture) and `NAME.safetensors` (the maps) into `folder`;
         returns the paths of the first two. `name`: this grounding's own unless another one is given.
@@ -126,11 +142,12 @@ class Grounding:
         """
         return self.write(Path(folder), self.name if name is None else quoted(name))
 
-    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+    def write(self, folder: Path, name: str, with_png: bool = True) -> tuple[Path, Path]:
         """As `save`; `name` is what the files are called, with nothing encoded."""
         json_path, png_path = folder / f"{name}.json", folder / f"{name}.png"
-        with written(png_path) as temporary:
-            self.draw().save(temporary, format="PNG")
+        if with_png:
+            with written(png_path) as temporary:
+                self.draw().save(temporary, format="PNG")
         write_item(folder / f"{name}.safetensors", self._attention_item())
         write_result(json_path, self._result(name, self._source_from(folder, name)))  # the last: now it is done
         return json_path, png_path

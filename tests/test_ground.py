@@ -245,6 +245,13 @@ def test_one_photo(tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir() if not p.name.startswith(".")} == written
 
 
+def test_no_picture_unless_asked_for(tmp_path):
+    photo, out = cat(tmp_path / "chelsea.jpg"), tmp_path / "out"
+    assert run(photo, "--answer", "a cat", "--no-png", "--out", out).exit_code == 0
+    assert not list(out.glob("*.png")) and "chelsea.png" not in (out / "report.html").read_text()
+    assert run(photo, "--answer", "a cat", "--out", out).exit_code == 0  # it decides no result: the run is the same
+
+
 def test_json_lines_and_given_answer(tmp_path):
     photo = cat(tmp_path / "chelsea.jpg")
     result = run(photo, "--out", tmp_path / "out", "--answer", "a cat with whiskers", "--json")

@@ -51,6 +51,7 @@ def test_a_session(tmp_path, attention):
 
     # looked at, kept, and read again
     assert grounding.draw().width > 451 and len(repr(grounding)) < 150
+    assert grounding._repr_html_().startswith("<iframe") and "the sofa" in grounding._repr_html_()
     json_path, _ = grounding.save(tmp_path, name="cat")
     again = aas.Grounding.load(json_path)
     np.testing.assert_array_equal(again.masks, grounding.masks)

@@ -8,7 +8,7 @@ import pytest
 
 from aas import rle
 from aas.records import Answer, GroundedPhrase
-from aas.show.masks import Truths, _grounded, paired
+from aas.show.stored import Truths, grounded, paired
 from aas.view import colours, mask_sheet
 from aas.view.sharing import things
 
@@ -22,7 +22,7 @@ def box(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def phrase(words: str, mask: np.ndarray, score: float = 0.5) -> GroundedPhrase:
-    return _grounded(words, (0, 0), mask, score, ())
+    return grounded(words, (0, 0), mask, score, ())
 
 
 LEFT, RIGHT, TOP = box(0, 10, 20, 30), box(40, 10, 60, 30), box(20, 0, 40, 10)
@@ -87,7 +87,7 @@ def test_the_sheet_draws_truth_and_prediction_in_one_colour_and_says_the_iou(mon
 
 
 def test_all_points_of_a_result_are_shown_and_a_mask_prompt_is_marked_inside():
-    shown = _grounded("a", (0, 0), LEFT, 0.5, ((3, 4, 1), (50, 30, 0)))
+    shown = grounded("a", (0, 0), LEFT, 0.5, ((3, 4, 1), (50, 30, 0)))
     assert shown.point_xy == (3, 4) and shown.prompt_points == (((3, 4), 1), ((50, 30), 0))
     (((x, y), label),) = phrase("a", LEFT).prompt_points
     assert LEFT[y, x] and label == 1

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import itertools
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from aas.records import Answer, GroundedPhrase, Phrase, View
 from aas.view import colours, overlay, panel, report, text
+from aas.view.report import About
+from aas.view.report_entry import Entry, Maps, Panel, entry
+from aas.view.report_pictures import map_bytes
 from aas.view.scaling import inner_edge, shown_mask, shown_size_hw
 from aas.view.sharing import things
 from aas.view.terminal import coloured
@@ -290,7 +295,7 @@ def test_masks_keep_their_place_at_any_scale():
 
 
 class Page(HTMLParser):
-    """The tags of a page with their attributes, and the text inside of buttons and list items."""
+    """The tags of a page with their attributes, and the text inside of each."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -305,9 +310,6 @@ class Page(HTMLParser):
         self.open.append(tag)
         self.words.setdefault(tag, []).append("")
 
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
     def handle_endtag(self, tag):
         while self.open and self.open.pop() != tag:
             pass
@@ -316,11 +318,13 @@ class Page(HTMLParser):
         for tag in set(self.open):
             self.words[tag][-1] += data
 
-    def of_class(self, name: str) -> list[dict[str, str]]:
-        return [attrs for _, attrs in self.tags if name in attrs.get("class", "").split()]
-
     def named(self, tag: str) -> list[dict[str, str]]:
         return [attrs for name, attrs in self.tags if name == tag]
+
+
+def told(image: np.ndarray, answer: Answer, phrases: list[GroundedPhrase], view: View, **about) -> Entry:
+    of_phrases = np.array([one.map for one in phrases], np.float32).reshape(-1, *view.size_hw)
+    return entry("a.jpg", image, [Panel(answer, phrases, maps=(Maps("mean", view, of_phrases),), **about)])
 
 
 def decoded(uri: str) -> Image.Image:
@@ -331,52 +335,49 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
     return (one & other).sum() / max(1, (one | other).sum())
 
 
+def mask_told(runs: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """bool [h, w] of runs along the rows, read by pycocotools."""
+    return coco_mask.decode({"size": list(size_hw[::-1]), "counts": runs}).T.astype(bool)
+
+
 @pytest.mark.parametrize("image_hw", [(480, 640), (2400, 3200), (30, 20), (500, 3000)])
 def test_report_masks_are_the_masks_at_its_scale(image_hw: tuple[int, int]):
     image, answer, phrases, view = example(image_hw)
-    page = Page(report.render_report([report.entry("a.jpg", image, answer, phrases, view)], "Title"))
-    (base,) = page.of_class("base")
-    photo, size_hw = decoded(base["href"]), shown_size_hw(image_hw, 1, 960)
-    assert photo.size == size_hw[::-1]
-    tags = page.of_class("mask")
-    assert len(tags) == 2
-    for tag in tags:
-        picture = decoded(tag["href"]).convert("RGBA")
-        index = int(tag["data-m"])
-        assert picture.size == photo.size
-        assert np.asarray(picture)[0, 0, 3] == 0
-        expected = shown_mask(phrases[index].mask, size_hw) >= 0.5
-        assert iou(np.asarray(picture)[..., 3] > 0, expected) == 1
-        colour = np.asarray(picture)[expected][:, :3]
-        assert (colour == colours.colour_of(index)).all()
+    found, size_hw = told(image, answer, phrases, view), shown_size_hw(image_hw, 1, 960)
+    assert found.summary["size"] == list(size_hw) and decoded(found.details["photo"]).size == size_hw[::-1]
+    masks = found.details["panels"][0]["masks"]
+    assert [mask["thing"] for mask in masks] == [0, 1]
+    for mask, phrase in zip(masks, phrases, strict=True):
+        assert (mask_told(mask["runs"], size_hw) == (shown_mask(phrase.mask, size_hw) >= 0.5)).all()
 
 
-def test_attention_lies_on_the_views_rectangle_and_keeps_its_peak():
+def test_maps_lie_on_the_views_rectangle_and_keep_their_order():
     image, answer, phrases, _ = example((960, 1280))
     view = View((4, 4), (0.0, -160.0, 1280.0, 1120.0))
-    page = Page(report.entry("a.jpg", image, answer, phrases, view))
-    heat = page.of_class("heat")[0]
-    assert [float(heat[k]) for k in ("x", "y", "width", "height")] == [0, -120, 960, 960]
-    picture = np.asarray(decoded(heat["href"]).convert("RGBA").convert("L")).astype(int)
-    row, column = divmod(int(picture.argmax()), picture.shape[1])
-    assert row >= 72 and column >= 72
-    assert picture[-1, -1] > 200 > 60 > picture[0, 0]
-    flat = GroundedPhrase(phrases[0].phrase, np.full((4, 4), np.nan, np.float32), (1, 1), phrases[0].mask, 0.5)
-    assert "heat" in report.entry("a.jpg", image, answer, [flat], view)
+    (told_map,) = told(image, answer, phrases, view).details["panels"][0]["maps"]
+    np.testing.assert_allclose(told_map["box"], [0, -1 / 6, 1, 4 / 3], atol=1e-4)
+    levels = np.frombuffer(base64.b64decode(told_map["phrases"]["bytes"]), np.uint8).reshape(2, 4, 4)
+    assert (levels[0].ravel() == np.linspace(0, 255, 16).round()).all() and told_map["tokens"] is None
+    flat = replace(phrases[0], map=np.full((4, 4), np.nan, np.float32))
+    assert told(image, answer, [flat], view).details["panels"][0]["maps"][0]["phrases"]["size"] == [4, 4]
 
 
-def test_one_button_per_phrase_even_when_spans_are_equal_or_cover_each_other():
+def test_maps_of_a_long_answer_get_coarser_and_not_larger():
+    maps = np.random.default_rng(0).random((400, 24, 24), np.float32)
+    found = map_bytes(maps)
+    assert len(base64.b64decode(found["bytes"])) == 400 * np.prod(found["size"]) <= 60_000
+    assert map_bytes(maps[:50])["size"] == [24, 24]
+
+
+def test_every_phrase_has_a_piece_even_when_spans_are_equal_or_cover_each_other():
     image, answer, _, view = example()
     spans = [(0, 19), (0, 5), (0, 5), (9, 18), (30, 40)]
     masks = [ellipse((480, 640), (0.1 + 0.2 * i, 0.5), (0.1, 0.1)) for i in range(5)]
     many = [grounded(answer.text[a:b] or "it", (a, b), mask) for (a, b), mask in zip(spans, masks, strict=True)]
-    page = Page(report.entry("a.jpg", image, answer, many, view))
-    buttons = page.named("button")
-    assert sorted(int(b["data-i"]) for b in buttons) == list(range(5))
-    assert all(b["type"] == "button" and b["aria-pressed"] == "false" for b in buttons)
-    assert len(page.of_class("point")) == len(page.named("li")) == 5
-    assert page.words["li"][3] == "a red mat0.87"
-    assert Page(report.entry("a.jpg", image, answer, [], view)).named("button") == []
+    (panel,) = told(image, answer, many, view).summary["panels"]
+    assert {phrase for _, phrase in panel["pieces"]} - {None} == set(range(5))
+    assert [one["text"] for one in panel["phrases"]][3:] == ["a red mat", "it"]
+    assert panel["phrases"][3]["figures"] == {"score": 0.87}
 
 
 def with_points(phrase: GroundedPhrase, *points: tuple[int, int, int]) -> GroundedPhrase:
@@ -387,80 +388,94 @@ def with_points(phrase: GroundedPhrase, *points: tuple[int, int, int]) -> Ground
 def test_all_points_stand_in_the_report_the_peak_on_top():
     image, answer, (one, other), view = example()
     phrases = [with_points(one, (200, 190, 1), (150, 200, 1), (600, 20, 0)), other]
-    page = Page(report.entry("a.jpg", image, answer, phrases, view))
-    dots = [path for path in page.named("path") if "dot" in path["class"]]
-    peak_xy = f"M{other.point_xy[0] + 0.5} {other.point_xy[1] + 0.5}h0.01"
-    assert [(dot["class"].split()[0], dot["d"]) for dot in dots] == [
-        ("not", "M600.5 20.5h0.01"),
-        ("further", "M150.5 200.5h0.01"),
-        ("peak", "M200.5 190.5h0.01"),
-        ("peak", peak_xy),
-    ]
-    assert len(page.of_class("point")) == 2
+    (panel,) = told(image, answer, phrases, view).summary["panels"]
+    points = panel["phrases"][0]["points"]
+    assert [point["kind"] for point in points] == ["not", "further", "peak"]
+    np.testing.assert_allclose(points[-1]["at"], [200.5 / 640, 190.5 / 480], atol=1e-5)
+    assert len(panel["phrases"][1]["points"]) == 1
 
 
 def test_phrases_of_one_mask_are_one_thing_in_the_report():
     image, answer, (one, other), view = example()
     shared = [one, other, replace(other, mask=one.mask, phrase=Phrase("mat", (15, 18), (15, 18), ()))]
-    page = Page(report.entry("a.jpg", image, answer, shared, view))
-    assert [tag["data-m"] for tag in page.of_class("mask")] == ["0", "1"]
-    assert page.words["li"] == ["A cat · mat0.87", "a red mat0.87"]
-    # Each phrase keeps its own attention and points, and knows its mask.
-    assert [(tag["data-i"], tag["data-m"]) for tag in page.of_class("heat")] == [("0", "0"), ("1", "1"), ("2", "0")]
-    assert [(tag["data-i"], tag["data-m"]) for tag in page.of_class("point")] == [("0", "0"), ("1", "1"), ("2", "0")]
-    assert {tag["data-m"] for tag in page.of_class("phrase") if "c0" in tag["class"]} == {"0"}
-    assert len(page.named("button")) == 3 and len(page.of_class("term")) == 3
+    found = told(image, answer, shared, view)
+    (panel,) = found.summary["panels"]
+    assert panel["things"] == [{"thing": 0, "phrases": [0, 2]}, {"thing": 1, "phrases": [1]}]
+    assert [mask["thing"] for mask in found.details["panels"][0]["masks"]] == [0, 1]
+    # Each phrase keeps its own map, and knows its mask.
+    assert [one["thing"] for one in panel["phrases"]] == [0, 1, 0]
 
 
 def test_what_is_not_shown_is_said():
     image, answer, phrases, view = example((60, 80))
-    page = Page(report.entry("a.jpg", image, answer, phrases, view, ["it", "the <b>image</b>", "it"]))
-    assert page.words["p"][-1] == "Not shown on the picture: it, the <b>image</b>"
-    assert len(page.of_class("remark")) == 1 and not page.named("b")
-    assert not Page(report.entry("a.jpg", image, answer, phrases, view)).of_class("remark")
-    plain, told = (overlay.draw(image, answer, phrases, left_out) for left_out in ((), ("it",) * 3))
-    assert (np.asarray(plain)[:480, :640] == np.asarray(told)[:480, :640]).all()
-    assert (np.asarray(told)[:, 640:] < 200).sum() > (np.asarray(plain)[:, 640:] < 200).sum() + 100
+    (panel,) = told(image, answer, phrases, view, left_out=["it", "the <b>image</b>", "it"]).summary["panels"]
+    assert panel["remark"] == "Not shown on the picture: it, the <b>image</b>"
+    assert told(image, answer, phrases, view).summary["panels"][0]["remark"] == ""
+    plain, said = (overlay.draw(image, answer, phrases, left_out) for left_out in ((), ("it",) * 3))
+    assert (np.asarray(plain)[:480, :640] == np.asarray(said)[:480, :640]).all()
+    assert (np.asarray(said)[:, 640:] < 200).sum() > (np.asarray(plain)[:, 640:] < 200).sum() + 100
 
 
-def test_the_answers_own_spaces_and_signs_reach_the_page():
+def test_tokens_are_counted_as_javascript_does_in_what_is_shown():
+    text = "a\x00 \U0001f600 cat"  # a character that is not shown, and one of two units
+    answer = Answer("", text, (1, 2, 3, 4), ((0, 2), (2, 4), (4, 8), (8, 8)))
     image, _, _, view = example((60, 80))
-    words = "  A\n cat & {{ dog }} <i> ©\n"
-    page = Page(
-        report.entry("a.jpg", image, answer_of(words, " {% x %} "), [grounded("cat", (5, 8), np.eye(60, 80) > 0)], view)
-    )
-    assert page.words["p"][1] == words and page.words["p"][0] == " {% x %} "
-    assert page.words["button"] == ["cat"]
+    found = told(image, answer, [], view)
+    (panel,) = found.summary["panels"]
+    assert "".join(words for words, _ in panel["pieces"]) == "a \U0001f600 cat"
+    assert found.details["panels"][0]["tokens"] == [[0, 1], [1, 4], [4, 8], [8, 8]]
+
+
+EVIL = """<script>alert(1)</script>"' onload='x\x00\ud800<!--"""
 
 
 def test_report_is_self_contained_and_names_are_harmless(tmp_path: Path):
-    image, _, phrases, view = example((60, 80))
-    evil = """<script>alert(1)</script>"' onload='x\x00\ud800"""
-    fragment = report.entry(evil, image, answer_of(evil * 2, evil), phrases, view)
-    target = tmp_path / "report.html"
-    report.write_report(target, [fragment], evil, evil, failures=[(evil, evil)])
-    content = target.read_text(encoding="utf-8")
+    image, _, phrases, _ = example((60, 80))
+    found = entry(EVIL, image, [Panel(answer_of(EVIL * 2, EVIL), phrases, EVIL, (EVIL,))])
+    written = report.Report(tmp_path / "report.html", About(EVIL, [(EVIL, EVIL)], EVIL))
+    written.add(EVIL, found)
+    written.write([(EVIL, EVIL)])
+    content = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(content)
-    assert len(page.named("script")) == len(page.named("style")) == 1
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"//[^\n]*", "", content))
-    allowed = {"data-i", "data-m", "aria-pressed", "aria-label", "aria-live"}
+    assert [tag.get("type") for tag in page.named("script")] == ["application/json"] * 2 + [None]
+    assert len(page.named("style")) == 1 and "<!--" not in content and content.count("<script") == 3
+    assert not re.search(r"https?:|@import|url\(", content)
     for _, attrs in page.tags:
         assert not {a for a in attrs if a.startswith("on") or a in {"style", "src", "srcset"}}
-        assert all(v.startswith("data:image/") for k, v in attrs.items() if k == "href")
-        assert {a for a in attrs if "-" in a} <= allowed | {"http-equiv"}
-    assert page.words["h2"][0] == text.harmless(evil)
-    assert text.harmless(evil) in page.words["li"][-1]
+    assert page.words["h1"] == [text.harmless(EVIL)] and text.harmless(EVIL) in page.words["li"][-1]
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_security_policy_allows_exactly_the_pages_own_style_and_script():
-    content = report.render_report([], "Title", failures=[("a.jpg", "the file is empty")])
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_security_policy_allows_exactly_the_pages_own_style_and_script(tmp_path: Path, beside: bool):
+    written = report.Report(tmp_path / "report.html", About("Title"), beside_from_bytes=0 if beside else 10**9)
+    written.add("a", told(*example((60, 80))))
+    written.write([("a.jpg", "the file is empty")])
+    content = (tmp_path / "report.html").read_text()
     policy = Page(content).named("meta")[1]["content"]
     for tag in ("style", "script"):
         inline = content.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
         assert base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode() in policy
-    assert policy.startswith("default-src 'none'; img-src data:;")
-    assert "0 photographs, 1 failed" in content and "the file is empty" in content
+    # With 'strict-dynamic' that script may load others: the files beside the page.
+    assert policy.startswith("default-src 'none'; img-src data:;") and ("strict-dynamic" in policy) == beside
+    assert "1 photograph, 1 failed" in content and "the file is empty" in content
+    assert (tmp_path / "report_files/a.js").is_file() == beside
+
+
+def test_a_large_report_has_its_details_beside_it(tmp_path: Path):
+    found = told(*example((60, 80)))
+    one = len(json.dumps(found.details))
+    written = report.Report(tmp_path / "report.html", About("Title"), beside_from_bytes=2 * one)
+    for key in ("b", "a", "c/d"):
+        written.add(key, found)
+        written.write()
+    assert {file.name for file in (tmp_path / "report_files").iterdir()} == {"a.js", "b.js", "c%2Fd.js"}
+    content = (tmp_path / "report.html").read_text()
+    page = json.loads(content.partition('id="page">')[2].partition("</script>")[0])
+    assert [one["file"] for one in page["entries"]] == [f"report_files/{name}.js" for name in ("a", "b", "c%252Fd")]
+    assert (
+        found.details["photo"] not in content and found.details["photo"] in (tmp_path / "report_files/a.js").read_text()
+    )
 
 
 def test_an_entry_is_small():
@@ -468,4 +483,5 @@ def test_an_entry_is_small():
     y, x = np.mgrid[:2400, :3200]
     image = np.stack([x // 13, y // 10, (x + y) // 23], axis=2).astype(np.uint8)
     _, answer, phrases, view = example((2400, 3200))
-    assert len(report.entry("a.jpg", image, answer, phrases, view)) < 100_000
+    found = told(image, answer, phrases, view)
+    assert len(json.dumps(found.details)) < 100_000 and len(json.dumps(found.summary)) < 10_000

@@ -1,4 +1,4 @@
-"""`aas status`, `verify`, `retry` and `merge`: run folders."""
+"""`aas view`, `status`, `verify`, `retry` and `merge`: run folders."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,36 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command(
+        "view",
+        cls=Command,
+        epilog=examples(
+            "aas view grounded",
+            "aas view masks --gt instances_val2017.json      (worst first)",
+            "aas view masks other-masks --gt instances_val2017.json",
+        ),
+    )(view)
     app.command("status", cls=Command, epilog=examples("aas status run"))(status)
     app.command("verify", cls=Command, epilog=examples("aas verify run"))(verify)
     app.command("retry", cls=Command, epilog=examples("aas retry run"))(retry)
     app.command("merge", cls=Command, epilog=examples("aas merge instances", "aas merge here/ there/ whole/"))(merge)
+
+
+def view(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run folder, or two to be compared.")],
+    gt: Annotated[
+        Path | None, typer.Option(help="COCO or GranD-f masks, to stand beside those found; the worst come first.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write. Default: RUN/report.html.")] = None,
+    opened: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Look at a run: photographs, answers, masks and maps in one page that needs no network."""
+    from aas.show.view import view as view_runs
+
+    with usage_errors():
+        code = view_runs(folders, gt, images, out, opened)
+    raise typer.Exit(code)
 
 
 def status(folder: Folder, as_json: AsJson = False) -> None:

@@ -50,7 +50,7 @@ def _load(options: Ground, n_items: int, device: str | None = None) -> tuple[Sta
     grounder = Grounder(**options.grounder() | {"device": device or options.device})
     by_item = options.by_item(grounder.is_small, grounder.lmm.device.type)
     plan = plan_for(grounder.images_at_once(), options.workers, n_items, by_item)
-    return Saving(grounder, RunFolder(options.out, ".json")), plan, facts(options, grounder.lmm)
+    return Saving(grounder, RunFolder(options.out, ".json"), options.png), plan, facts(options, grounder.lmm)
 
 
 def _work(inputs: Inputs, requests: Sequence[Request], options: Ground) -> Work[Request]:
@@ -80,11 +80,11 @@ def _be_quiet_about_loading() -> None:
 
 
 class Saving(ByGrounder):
-    """Saves each grounding under its key."""
+    """Saves each grounding under its key, `with_png` its picture too."""
 
-    def __init__(self, grounder: Grounder, run: RunFolder):
+    def __init__(self, grounder: Grounder, run: RunFolder, with_png: bool):
         super().__init__(grounder)
-        self.run = run
+        self.run, self.with_png = run, with_png
 
     def finish(self, item: Request, result: Grounding) -> None:
-        result.write(self.run.path, self.run.item_path(item.key).stem)
+        result.write(self.run.path, self.run.item_path(item.key).stem, self.with_png)

@@ -36,6 +36,9 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
         Path("grounded")
     )
     as_json: Annotated[bool, Option("--json", help="Print one JSON line per image.")] = False
+    png: Annotated[bool, Option("--png/--no-png", help="NAME.png: the picture with its masks beside the answer.")] = (
+        True
+    )
     heads: Annotated[str | None, ATTENTION(help="all, or numbers: -2. Default: the preset's.")] = None
     drop: Annotated[
         tuple[Kind, ...],
@@ -59,7 +62,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
         return {"answers": self.answers}
 
     def deciding(self) -> dict[str, Any]:
-        left_out = ("images", "as_json", "keep_all")
+        left_out = ("images", "as_json", "png", "keep_all")
         found = {name: value for name, value in super().deciding().items() if name not in left_out}
         return found | {
             "points": self.n_points(self.points),

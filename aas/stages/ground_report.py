@@ -5,22 +5,25 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from aas.ground import Request
 from aas.grounding import Grounding
+from aas.show.page import REPORT, facts_of, links_of
 from aas.stages.ground_inputs import shown
 from aas.stages.ground_options import Ground
 from aas.store.runs import RunFolder
 from aas.text import harmless
-from aas.view import report, terminal
+from aas.view import terminal
+from aas.view.report import About, Report
+from aas.view.report_entry import entry
 
 EMBEDDED_NOTICE = (
     "The embedded model is small (7 million parameters, trained on 2,000 photographs): expect simple captions and "
     "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
 )
-REPORT = "report.html"
 REPORT_SHARE = 0.1  # of the time, at most, goes into reports of what is done so far
 
 log = logging.getLogger(__name__)
@@ -34,7 +37,8 @@ class RunReport:
 
     def __init__(self, run: RunFolder, options: Ground):
         self.run, self.options = run, options
-        self.entries: dict[str, str] = {}
+        notice = EMBEDDED_NOTICE if options.model == "embedded" else ""
+        self.report = Report(run.path / REPORT, About(run.path.absolute().name, notice=notice))
         self.next_report = 0.0
 
     def show_what_is_there(self, requests: Sequence[Request]) -> None:
@@ -56,9 +60,8 @@ class RunReport:
         except (ValueError, OSError) as error:  # the photograph may be gone since
             log.warning("not in the report: %s", harmless(str(error)))
             return
-        self.entries[key] = report.entry(
-            path.stem, found.image, found.answer, found.phrases, found.view, found.left_out
-        )
+        links = links_of(path, found.source, self.report.path)
+        self.report.add(key, entry(path.stem, found.image, [found.panel()], links=links))
         if request is not None:
             self._print(request, found)
 
@@ -74,10 +77,9 @@ class RunReport:
     def write(self) -> None:
         """Every entry so far, by name."""
         start = time.monotonic()
-        entries = [self.entries[key] for key in sorted(self.entries)]
-        notice = EMBEDDED_NOTICE if self.options.model == "embedded" else ""
-        path = self.run.path / REPORT
-        report.write_report(path, entries, "aas ground", notice, list(self.run.failures().items()))
+        if self.run.description_path.is_file():
+            self.report.about = replace(self.report.about, facts=facts_of(self.run, self.run.description()))
+        self.report.write(list(self.run.failures().items()))
         self.next_report = time.monotonic() + (time.monotonic() - start) / REPORT_SHARE
 
 

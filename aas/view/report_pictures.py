@@ -1,34 +1,29 @@
-"""The pictures inside of report.html, as data URIs: photograph, masks, attention."""
+"""What the viewer draws of one photograph, as text: pictures as data URIs, masks as run lengths, maps as bytes."""
 
 import base64
 import io
-from collections.abc import Sequence
+from typing import Any
 
+import cv2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image
 
-from aas.records import GroundedPhrase
-from aas.view.colours import BLACK, PALETTE, colour_of
-from aas.view.scaling import PIXELATED_BELOW_PX, inner_edge, shown_image, shown_mask
-from aas.view.sharing import Thing
+from aas import rle
+from aas.view.scaling import PIXELATED_BELOW_PX, shown_image, shown_mask, shown_size_hw
 
-_FILL_ALPHA, _EDGE_ALPHA = 105, 245
 _JPEG_QUALITY = 78
-# The grid is interpolated as the point was found (bicubic) to about this size; the browser does the rest.
-_HEAT_SIDE_PX = 96
-_HEAT_LEVELS = 48
-_HEAT_RGB = ((8, 6, 30), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
-_HEAT_ALPHA = (120, 150, 185, 205, 220)
+_THUMB_SIDE_PX, _THUMB_QUALITY = 128, 60
+# Of all maps of one kind together: long answers get coarser maps of their tokens, and a page stays small.
+_MAP_BYTES = 60_000
 
 
-def _uri(picture: Image.Image, kind: str, **options: object) -> Markup:
+def _uri(picture: Image.Image, kind: str, **options: object) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, optimize=True, **options)
-    return Markup(f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}")
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def photo_uri(image: np.ndarray, size_hw: tuple[int, int]) -> Markup:
+def photo_uri(image: np.ndarray, size_hw: tuple[int, int]) -> str:
     """`image` uint8 [H, W, 3] RGB as JPEG; as PNG where it has so few pixels that they show as squares."""
     picture = shown_image(image, size_hw).convert("RGB")
     if max(size_hw) < PIXELATED_BELOW_PX:
@@ -36,51 +31,31 @@ def photo_uri(image: np.ndarray, size_hw: tuple[int, int]) -> Markup:
     return _uri(picture, "JPEG", quality=_JPEG_QUALITY, progressive=True)
 
 
-def _mask_of(thing: Thing, phrases: Sequence[GroundedPhrase]) -> np.ndarray:
-    return phrases[thing.phrases[0]].mask
+def thumb_uri(image: np.ndarray) -> str:
+    """For the list of contents: a JPEG of a few kilobytes."""
+    picture = shown_image(image, shown_size_hw(image.shape[:2], 1, _THUMB_SIDE_PX))
+    return _uri(picture.convert("RGB"), "JPEG", quality=_THUMB_QUALITY)
 
 
-def largest_first(phrases: Sequence[GroundedPhrase], shown: Sequence[Thing]) -> list[Thing]:
-    """In the order in which masks are laid over each other: small ones stay visible."""
-    return sorted(shown, key=lambda thing: -np.count_nonzero(_mask_of(thing, phrases)))
-
-
-def _inside_and_edge(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """bool [H, W] -> uint8 [h, w]: 0 outside, 1 inside, 2 the part of the inside that is the outline."""
+def mask_runs(mask: np.ndarray, size_hw: tuple[int, int]) -> str:
+    """bool [H, W] at its shown size, as COCO writes runs, but along the rows: a canvas has its pixels in this order."""
     inside = shown_mask(mask, size_hw) >= 0.5
-    edge = inner_edge(inside.astype(np.float32), 0 if max(size_hw) < PIXELATED_BELOW_PX else 2) > 0
-    return inside.astype(np.uint8) + edge
+    return rle.of_mask(np.asfortranarray(inside.T))["counts"]
 
 
-def mask_uri(thing: Thing, phrases: Sequence[GroundedPhrase], size_hw: tuple[int, int]) -> Markup:
-    """A picture of 2 bits per pixel: outside, inside and edge, in the thing's colour."""
-    picture = Image.fromarray(_inside_and_edge(_mask_of(thing, phrases), size_hw))
-    picture.putpalette([*colour_of(thing.colour)] * 3)
-    return _uri(picture, "PNG", bits=2, transparency=bytes((0, _FILL_ALPHA, _EDGE_ALPHA)))
-
-
-def rest_uri(phrases: Sequence[GroundedPhrase], shown: Sequence[Thing], size_hw: tuple[int, int]) -> Markup:
-    """All masks in one picture, the smallest on top: tints that add up would hide both photograph and colours."""
-    levels = np.zeros(size_hw, np.uint8)
-    for thing in largest_first(phrases, shown):
-        part = _inside_and_edge(_mask_of(thing, phrases), size_hw)
-        levels = np.where(part > 0, part + 2 * (thing.colour % len(PALETTE)), levels).astype(np.uint8)
-    picture = Image.fromarray(levels)
-    picture.putpalette([*BLACK, *(channel for colour in PALETTE for channel in colour * 2)])
-    return _uri(picture, "PNG", transparency=bytes((0, *(_FILL_ALPHA, _EDGE_ALPHA) * len(PALETTE))))
-
-
-def heat_uri(grid_map: np.ndarray) -> Markup:
-    """The attention map float32 [h, w], smooth and coloured, clearer where it is low."""
-    grid = np.nan_to_num(np.asarray(grid_map, np.float32))
-    height, width = grid.shape
-    factor = max(1, _HEAT_SIDE_PX // max(height, width))
-    smooth = Image.fromarray(grid).resize((width * factor, height * factor), Image.Resampling.BICUBIC)
-    low, high = float(grid.min()), float(grid.max())
-    shares = (np.asarray(smooth) - low) / max(high - low, 1e-12)
-    levels = (shares.clip(0, 1) * (_HEAT_LEVELS - 1)).round().astype(np.uint8)
-    picture = Image.fromarray(levels)
-    stops, ramp = np.linspace(0, 1, len(_HEAT_RGB)), np.linspace(0, 1, _HEAT_LEVELS)
-    channels = [np.interp(ramp, stops, values) for values in (*zip(*_HEAT_RGB, strict=True), _HEAT_ALPHA)]
-    picture.putpalette(np.stack(channels[:3], axis=1).round().astype(np.uint8).ravel().tolist())
-    return _uri(picture, "PNG", transparency=channels[3].round().astype(np.uint8).tobytes())
+def map_bytes(maps: np.ndarray) -> dict[str, Any]:
+    """Maps float32 [n, h, w] as `size` [h, w] and `bytes`, base64 of uint8 [n, h, w]: 0 each one's least value, 255 its
+    largest. Where they are many, their cells are averaged first."""
+    grid = np.nan_to_num(np.asarray(maps, np.float32))
+    height, width = grid.shape[1:]
+    share = min(1.0, (_MAP_BYTES / max(1, grid.size)) ** 0.5)
+    size_hw = max(1, int(height * share)), max(1, int(width * share))
+    if size_hw != (height, width):
+        smaller = [cv2.resize(one, size_hw[::-1], interpolation=cv2.INTER_AREA) for one in grid]
+        grid = np.stack(smaller)
+    low, high = (
+        grid.min(axis=(1, 2), keepdims=True, initial=np.inf),
+        grid.max(axis=(1, 2), keepdims=True, initial=-np.inf),
+    )
+    levels = ((grid - low) / np.maximum(high - low, 1e-12) * 255).round().astype(np.uint8)
+    return {"size": list(size_hw), "bytes": base64.b64encode(levels.tobytes()).decode("ascii")}

@@ -1,0 +1,47 @@
+"""What stands above and beside the photographs of a run's report.html."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from aas.images import is_url
+from aas.store.runs import RunFolder
+
+REPORT = "report.html"
+
+
+def facts_of(run: RunFolder, description: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Model, segmenter, command and date of a run, as far as its run.json says them."""
+    named = {"model": _model(description)} | {
+        name: description["arguments"].get(name) for name in ("segmenter", "preset")
+    }
+    facts = [(name.capitalize(), str(value)) for name, value in named.items() if value]
+    begun = datetime.fromtimestamp(run.description_path.stat().st_mtime)
+    return [*facts, ("Command", f"aas {description['command']}"), ("Date", f"{begun:%d %B %Y, %H:%M}".lstrip("0"))]
+
+
+def _model(description: Mapping[str, Any]) -> str | None:
+    """Of `aas segment` that of the attention, where it is still there."""
+    attn = description.get("inputs", {}).get("attn")
+    if attn and (Path(attn) / "run.json").is_file():
+        return RunFolder(Path(attn), "").description()["arguments"].get("model")
+    return description["arguments"].get("model")
+
+
+def links_of(item: Path, photograph: str | None, page: Path) -> dict[str, str]:
+    """Where a photograph's files are, seen from `page`: its result, its picture, itself (a path or a URL)."""
+    files = {"JSON" if item.suffix == ".json" else "Maps": item, "PNG": item.with_suffix(".png")}
+    found = {words: _href(file, page) for words, file in files.items() if file.is_file()}
+    if photograph is None:
+        return found
+    if is_url(photograph):
+        return found | {"Photograph": quote(photograph, safe=":/?#[]@!$&'()*+,;=%")}
+    return found | {"Photograph": _href(Path(photograph), page)}
+
+
+def _href(file: Path, page: Path) -> str:
+    """A relative address that no browser takes for a scheme."""
+    return "./" + quote(os.path.relpath(file, page.parent).replace(os.sep, "/"), errors="surrogateescape")

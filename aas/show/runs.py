@@ -1,0 +1,119 @@
+"""Any run folder, read for the viewer: of each image its photograph, answer, phrases, masks and, where kept, maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aas.grounding import Grounding
+from aas.images import read_image
+from aas.maps.mean import without_token_mean
+from aas.maps.merge import phrase_map
+from aas.presets import preset_named
+from aas.records import Answer, AttentionMaps
+from aas.show.stored import found_in
+from aas.store.attention import SUFFIX, AttentionItem, read_item
+from aas.store.instances import InstanceResult
+from aas.store.keys import is_cut
+from aas.store.photographs import folder_of, image_file
+from aas.store.readers import READERS
+from aas.store.results import ImageId, Result
+from aas.store.runs import RunFolder
+from aas.store.status import open_run
+from aas.view.report_entry import Maps, Panel
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run says of one image. `image` uint8 [H, W, 3]; `item`: the file; `photograph`: a path or a URL."""
+
+    image_id: ImageId
+    image: np.ndarray
+    panel: Panel
+    item: Path
+    photograph: str | None
+
+
+class StoredRun:
+    """A run of `aas ground`, `infer-attn` or `segment`. `images`: where its photographs are, if not as in run.json.
+
+    `file_names`: of images by their ids, where their names do not say them. Raises ValueError where `folder` is no run.
+    """
+
+    def __init__(self, folder: Path, images: Path | None = None):
+        self.run, self.description = open_run(folder)
+        self.command = self.description["command"]
+        if self.command not in READERS:
+            raise ValueError(f"{folder} holds a run of `aas {self.command}`, which cannot be shown.")
+        self.inputs = self.description.get("inputs", {})
+        named = images or (Path(self.inputs["images"]) if self.inputs.get("images") else None)
+        self.photographs = folder_of(named) if named else folder
+        self.file_names: dict[ImageId, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.run.path.absolute().name
+
+    def find(self, key: str) -> Found:
+        """Raises ValueError or OSError for what is missing or damaged."""
+        path = self.run.item_path(key)
+        if self.command == "ground":
+            grounding = Grounding.load(path)
+            return Found(grounding.name, grounding.image, grounding.panel(), path, grounding.source)
+        item = READERS[self.command](path)
+        return self._attention(item, path) if isinstance(item, AttentionItem) else self._masks(item, key, path)
+
+    def _attention(self, item: AttentionItem, path: Path) -> Found:
+        file = image_file(self.photographs, item.image)
+        panel = Panel(item.answer, [], maps=_maps([], item.attention))
+        return Found(item.image, _photograph(file, item.image_hw, path), panel, path, str(file))
+
+    def _masks(self, item: Result | InstanceResult, key: str, path: Path) -> Found:
+        told = item.image if isinstance(item, Result) else None
+        name = str(item.image_id) if is_cut(key) else key
+        file = image_file(self.photographs, name, told or self.file_names.get(item.image_id))
+        image = read_image(file)
+        phrases = found_in(item, path, image.shape[:2])
+        answer = Answer(item.question if isinstance(item, Result) else "", item.caption, (), ())
+        left_out = (item.left_out or ()) if isinstance(item, Result) else ()
+        panel = Panel(answer, phrases, left_out=left_out)
+        captured = self._captured(key, file)
+        if captured is not None and captured.answer.text == answer.text:
+            panel = self._with_maps(panel, captured, item)
+        return Found(item.image_id, image, panel, path, str(file))
+
+    def _captured(self, key: str, photograph: Path) -> AttentionItem | None:
+        """The attention that a result was made of, where it is still there."""
+        if not self.inputs.get("attn"):
+            return None
+        attn = RunFolder(Path(self.inputs["attn"]), SUFFIX)
+        names = [key]
+        if photograph.is_relative_to(self.photographs):
+            names.append(photograph.relative_to(self.photographs).as_posix())
+        file = next((file for file in map(attn.item_path, names) if file.is_file()), None)
+        return None if file is None else read_item(file)
+
+    def _with_maps(self, panel: Panel, captured: AttentionItem, item: Result | InstanceResult) -> Panel:
+        maps, tokens = captured.attention.maps, item.token_indices if isinstance(item, Result) else None
+        panel = replace(panel, answer=captured.answer)
+        if maps.ndim != 3 or tokens is None or not all(tokens):
+            return replace(panel, maps=_maps([], captured.attention))
+        merge = self.description.get("preset", {}).get("merge") or preset_named("paper").merge
+        centred = without_token_mean(maps)
+        return replace(panel, maps=_maps([phrase_map(centred, of, merge) for of in tokens], captured.attention))
+
+
+def _maps(of_phrases: Sequence[np.ndarray], attention: AttentionMaps) -> tuple[Maps, ...]:
+    if attention.maps.ndim != 3:
+        return ()
+    stacked = np.array(of_phrases, np.float32).reshape(-1, *attention.view.size_hw)
+    return (Maps("attention", attention.view, stacked, without_token_mean(attention.maps)),)
+
+
+def _photograph(file: Path, image_hw: tuple[int, int], item: Path) -> np.ndarray:
+    image = read_image(file)
+    if image.shape[:2] != image_hw:
+        raise ValueError(f"{item} is about an image of another size than {file}.")
+    return image

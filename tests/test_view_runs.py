@@ -1,0 +1,146 @@
+"""`aas view`: the page of one run, beside the truth, and of two runs."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from aas import rle
+from aas.cli import app
+from aas.records import Answer, AttentionMaps, Phrase, View
+from aas.store.attention import SUFFIX, AttentionItem, write_item
+from aas.store.results import result_of, write_result
+from aas.store.runs import RunFolder
+
+HW = (60, 90)
+VIEW = View((2, 3), (0.0, 0.0, 90.0, 60.0))
+ANSWER = Answer("What is it?", "a dog, a cat", (3, 4, 5), ((0, 5), (5, 6), (6, 12)))
+MAPS = np.arange(18, dtype=np.float32).reshape(3, 2, 3) ** 2
+
+
+def box(x0: int, x1: int) -> np.ndarray:
+    mask = np.zeros(HW, bool)
+    mask[10:50, x0:x1] = True
+    return mask
+
+
+TRUE = {"one": [box(0, 40), box(50, 90)], "two": [box(20, 60)]}
+
+
+def view(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["view", *map(str, arguments), "--no-open"])
+    return result.exit_code, result.output
+
+
+def page(path: Path) -> tuple[dict, list[dict]]:
+    """What the page is told, and the details of each photograph."""
+    blocks = path.read_text().split('<script type="application/json"')[1:]
+    told = [json.loads(block.partition(">")[2].partition("</script>")[0]) for block in blocks]
+    return told[-1], told[:-1]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "photos").mkdir()
+    attn = RunFolder(tmp_path / "attn", SUFFIX)
+    attn.begin("infer-attn", {"model": "tiny"}, {"inputs": {"images": str(tmp_path / "photos")}})
+    for name in TRUE:
+        Image.new("RGB", HW[::-1], "grey").save(tmp_path / f"photos/{name}.png")
+        item = AttentionItem(f"{name}.png", HW, ANSWER, AttentionMaps(MAPS, VIEW))
+        write_item(attn.item_path(f"{name}.png"), item)
+    true = [(name, mask) for name, masks in TRUE.items() for mask in masks]
+    images = {"one": 7, "two": 8}
+    content = {
+        "images": [{"id": i, "file_name": f"{name}.png"} for name, i in images.items()],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [
+            {"id": i, "image_id": images[name], "category_id": 1, "segmentation": rle.of_mask(mask)}
+            for i, (name, mask) in enumerate(true)
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def run_of(folder: Path, name: str, found: dict[str, list[np.ndarray]]) -> Path:
+    """A run of `aas segment gcg` that found these masks."""
+    run = RunFolder(folder / name, ".json")
+    inputs = {"images": str(folder / "photos"), "attn": str(folder / "attn")}
+    run.begin("segment gcg", {"segmenter": "tiny-sam"}, {"inputs": inputs, "preset": {"merge": "max"}})
+    phrases = [Phrase("a dog", (0, 5), (2, 5), (0,)), Phrase("a cat", (7, 12), (9, 12), (1, 2))]
+    for key, masks in found.items():
+        columns = phrases[: len(masks)], list(map(rle.of_mask, masks)), [(5, 20)] * len(masks), [0.5] * len(masks)
+        result = result_of(*columns, image_id=key, question=ANSWER.question, caption=ANSWER.text)
+        write_result(run.item_path(key), result)
+    return run.path
+
+
+def test_a_run_of_masks_has_the_maps_that_it_was_made_of(folder):
+    masks = run_of(folder, "masks", TRUE)
+    code, output = view(masks)
+    assert code == 0 and output.strip().endswith(str(masks / "report.html"))
+    told, details = page(masks / "report.html")
+    assert [one["name"] for one in told["entries"]] == ["one", "two"] and told["sort"] == ""
+    (panel,) = told["entries"][0]["panels"]
+    assert [one["text"] for one in panel["phrases"]] == ["a dog", "a cat"] and panel["sources"] == ["attention"]
+    assert [words for words, _ in told["entries"][0]["links"]] == ["JSON", "Photograph"]
+    maps, centred = details[0]["panels"][0]["maps"][0], MAPS - MAPS.mean(axis=0)
+    expected = np.stack([centred[0], centred[1:].max(axis=0)])
+    found = np.frombuffer(base64.b64decode(maps["phrases"]["bytes"]), np.uint8).reshape(2, 2, 3)
+    assert (found.reshape(2, -1).argsort() == expected.reshape(2, -1).argsort()).all()
+    assert details[0]["panels"][0]["tokens"] == [[0, 5], [5, 6], [6, 12]]
+    content = (masks / "report.html").read_text()
+    assert "tiny-sam" in content and "aas segment gcg" in content and ">tiny<" in content
+
+
+def test_a_run_of_attention_can_be_walked(folder):
+    assert view(folder / "attn")[0] == 0
+    told, details = page(folder / "attn/report.html")
+    assert [one["name"] for one in told["entries"]] == ["one.png", "two.png"]
+    assert told["entries"][0]["panels"][0]["pieces"] == [["a dog, a cat", None]]
+    assert details[0]["panels"][0]["maps"][0]["tokens"]["size"] == [2, 3]
+
+
+def test_the_truth_stands_beside_the_worst_first(folder):
+    masks = run_of(folder, "masks", {"one": [box(0, 20), box(50, 90)], "two": [box(0, 40)]})
+    assert view(masks, "--gt", folder / "truth.json", "--out", folder / "page.html")[0] == 0
+    told, _ = page(folder / "page.html")
+    one, two = told["entries"]
+    assert told["sort"] == "+IoU"
+    assert one["figures"]["IoU"] == pytest.approx((0.5 + 1) / 2) and two["figures"]["IoU"] == pytest.approx(1 / 3)
+    assert [panel["title"] for panel in one["panels"]] == ["Found", "Ground truth"]
+    found, truth = one["panels"]
+    assert [phrase["figures"] for phrase in found["phrases"]] == [{"score": 0.5, "IoU": 0.5}, {"score": 0.5, "IoU": 1}]
+    assert truth["pieces"] == [] and [phrase["figures"] for phrase in truth["phrases"]] == [{}, {}]
+    assert [phrase["thing"] for phrase in truth["phrases"]] == [phrase["thing"] for phrase in found["phrases"]]
+
+
+def test_two_runs_side_by_side(folder):
+    better = run_of(folder, "better", TRUE)
+    worse = run_of(folder, "worse", {"one": [box(0, 20), box(50, 90)], "three": [box(0, 10)]})
+    code, _ = view(better, worse, "--gt", folder / "truth.json", "--out", folder / "page.html")
+    told, _ = page(folder / "page.html")
+    (one,) = told["entries"]  # what both have
+    assert code == 0 and told["sort"] == "+B − A"
+    assert one["figures"] == pytest.approx({"IoU of A": 1, "IoU of B": 0.75, "B − A": -0.25})
+    assert [panel["title"] for panel in one["panels"]] == ["better", "worse", "Ground truth"]
+    assert view(better, worse, "--out", folder / "page.html")[0] == 0
+    (one,) = page(folder / "page.html")[0]["entries"]
+    assert one["figures"] == pytest.approx({"IoU": 0.75}) and len(one["panels"]) == 2
+
+
+def test_what_cannot_be_shown_is_said(folder):
+    masks = run_of(folder, "masks", TRUE)
+    (folder / "photos/one.png").unlink()
+    code, output = view(masks)
+    assert code == 3 and "one" in output
+    assert "1 photograph, 1 failed" in (masks / "report.html").read_text()
+    assert view(folder / "photos")[0] == 2
+    assert view(masks, masks, masks)[0] == 2
+    assert view(masks, "--gt", folder / "nothing.json")[0] == 2
+    empty = run_of(folder, "empty", {})
+    assert view(empty)[0] == 2
