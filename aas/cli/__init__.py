@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from aas.cli import evaluation, models, runs, stages
+from aas.cli import evaluation, exports, models, runs, stages
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
 from aas.cli.stopping import stop_at_ctrl_c
@@ -18,6 +18,7 @@ runs.register(app)
 models.register(app)
 app.add_typer(show, name="show")
 evaluation.register(app)
+exports.register(app)
 
 
 def _say_version(wanted: bool) -> None:
