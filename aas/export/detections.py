@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 def detections(photograph: Photograph) -> "Detections":
     """Of N phrases: `xyxy` float32 [N, 4], half-open, `mask` bool [N, H, W], `confidence` float32 [N], `class_id`
     int64 [N]; `data`: `class_name` and `phrase` [N] of str."""
-    from supervision import Detections
-
+    try:
+        from supervision import Detections
+    except ImportError as error:
+        raise ImportError('supervision is not installed: pip install "attend-and-segment[export]"') from error
     found, names = photograph.found, ClassNames()
     masks = np.array([rle.decoded(one.mask) for one in found], bool).reshape(-1, *photograph.size_hw)
     scores = [one.score for one in found]

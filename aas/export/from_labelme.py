@@ -55,7 +55,7 @@ class FromLabelMe(Importer):
         )
         words = {key: text_of(content, key) for key in ("caption", "question")}
         image = self.image_file(path.parent, PureWindowsPath(content.get("imagePath") or "").as_posix())
-        return Photograph(0, key_of(content, f"{path.stem}."), image, size_hw, found=found, **words)
+        return Photograph(0, key_of(content, path.name), image, size_hw, found=found, **words)
 
 
 def _size(content: Mapping[str, Any]) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class FromLabelStudio(Importer):
         """See `Importer`."""
         path = self.source / "tasks.json" if self.source.is_dir() else self.source
         tasks = read_json(path)
-        if not isinstance(tasks, list) or not all(isinstance(one, dict) and "data" in one for one in tasks):
+        if not isinstance(tasks, list) or not all(isinstance(one, dict) for one in tasks):
             raise ValueError(f"{path} is no JSON export of Label Studio's: it holds no list of tasks.")
         for i, task in enumerate(tasks, start=1):
             yield f"task {task.get('id', i)}", partial(self._photograph, path.parent, task, notes)

@@ -23,6 +23,8 @@ from aas.text import harmless
 
 COMMAND = "import"
 BY_HAND = 1.0  # the score of a mask that has none
+# What reading raises where another tool's file holds something else than its format says, at any depth.
+OF_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def import_corrected(options: ImportOptions, importer: Importer) -> int:
             if run.is_done(photograph.key):
                 raise ValueError(f"another photograph is called {photograph.key!r} too")
             write_result(run.item_path(photograph.key), result)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+        except OF_DAMAGE as error:
             run.fail(name, f"{name}: {error}")
     print(options.out)
     for line in notes:
