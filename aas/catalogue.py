@@ -96,6 +96,11 @@ def metrics() -> list[Row]:
     return _described(registry.EXPRESSION_METRICS)
 
 
+def formats() -> list[Row]:
+    """Formats of `aas export`; those that `aas import` reads back."""
+    return [{**row, "import": row["id"] in registry.IMPORTS} for row in _described(registry.EXPORTS)]
+
+
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "models": models,
     "segmenters": segmenters,
@@ -103,6 +108,7 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
     "presets": presets,
     "datasets": datasets,
     "metrics": metrics,
+    "formats": formats,
 }
 
 

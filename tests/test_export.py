@@ -6,9 +6,11 @@ import json
 import os
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -25,8 +27,10 @@ from aas.export.photograph import label_of
 from aas.export.writing import NO_XML
 from aas.images import read_image
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
+from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.keys import quoted
 from aas.store.results import write_result
+from aas.store.runs import RunFolder
 from aas.text import harmless
 from tests.conftest import shared
 from tests.export_runs import (
@@ -39,10 +43,12 @@ from tests.export_runs import (
     RING,
     grounded,
     iou,
+    photograph,
     truth_of,
     write_coco_run,
     write_run,
 )
+from tests.test_adding import follow
 
 FOLDERS = {"fiftyone": "data", "labelme": ".", "voc": "JPEGImages"}  # of the photographs; others: images
 
@@ -109,6 +115,37 @@ def test_one_bad_result_costs_only_itself(scenes, tmp_path):
     assert said.count("failed: ") == 3 and "plain.json" in said and "empty.webp" in said and "odd.png" in said
     content = json.loads((tmp_path / "out/annotations.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["turned.png"]
+
+
+def test_photographs_that_were_moved(tmp_path):
+    """By their keys, or the names of their files."""
+    run = write_run(tmp_path)
+    moved = tmp_path / "moved"
+    (tmp_path / "photos").rename(moved)
+    export("coco", run, tmp_path / "none", code=3)
+    (moved / "plain.jpg").rename(moved / "plain.jpeg")
+    export("coco", run, tmp_path / "out", "--images", moved)
+    assert len(list((tmp_path / "out/images").iterdir())) == 4
+
+
+@pytest.mark.parametrize("task", ["gcg", "instance"])
+def test_runs_of_aas_segment(task, tmp_path):
+    """Photographs are found by run.json and the annotation; categories are classes."""
+    (tmp_path / "photos").mkdir()
+    photograph().save(tmp_path / "photos/0007.png")
+    (tmp_path / "truth.json").write_text(json.dumps({"images": [{"id": 7, "file_name": "0007.png"}]}))
+    inputs = {"images": str(tmp_path / "photos"), "ref_anno": str(tmp_path / "truth.json")}
+    run = RunFolder(tmp_path / "run", ".json")
+    run.begin(f"segment {task}", {}, {"n_images": 1, "inputs": inputs})
+    if task == "gcg":
+        write_result(run.item_path("7"), replace(grounded("7", "", ["a ring"], [RING]), image=None, image_id=7))
+    else:
+        one = Detection(7, 3, "round\tthing", "a ring", rle.of_mask(RING), 0.5, int(RING.sum()), (10, 10))
+        write_instances(run.item_path("7"), InstanceResult(7, "a ring", (one,)))
+    export("coco", run.path, tmp_path / "out")
+    content = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert [(one["id"], one["file_name"]) for one in content["images"]] == [(7, "7.png")]
+    assert [one["name"] for one in content["categories"]] == ["ring" if task == "gcg" else "round thing"]
 
 
 def test_what_cannot_be_exported(scenes, tmp_path):
@@ -193,6 +230,17 @@ def test_yolo_by_supervision(photographs, tmp_path):
         for label, mask in zip(labels, found.mask, strict=True):
             ious.append(max(iou(mask, true) for phrase, true in truth[Path(path).stem] if phrase == label))
     assert len(ious) == sum(map(len, truth.values())) and min(ious) > 0.98 and np.mean(ious) > 0.999
+
+
+def test_yolos_polygons_are_found_by_readers_that_cut_fractions_off(scenes, tmp_path):
+    """As Ultralytics does; supervision rounds."""
+    export("yolo", scenes, tmp_path / "out")
+    line = (tmp_path / "out/labels/plain.txt").read_text().splitlines()[0]
+    points = np.array(line.split()[1:], np.float32).reshape(-1, 2) * HW[::-1]
+    for whole in (points.astype(np.int32), np.round(points).astype(np.int32)):
+        canvas = np.zeros(HW, np.uint8)
+        cv2.fillPoly(canvas, [whole], 1)
+        assert (canvas.astype(bool) == RING).all()
 
 
 def test_voc_by_supervision(photographs, tmp_path):
@@ -406,3 +454,26 @@ def test_a_grounding_exports_itself(scenes, tmp_path):
     with pytest.raises(ValueError, match="not an empty folder"):
         grounding.export("coco", tmp_path / "coco")
     assert sizes(truth_of(scenes)["plain"])[:2] == [one["area"] for one in coco["annotations"]]
+
+
+# ---- one's own ---------------------------------------------------------------------------------------
+
+
+def test_a_format_is_a_file_and_a_line(scenes, tmp_path, monkeypatch):
+    """docs/adding-an-export.md, followed to the letter."""
+    (words,) = follow("adding-an-export.md", monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").symlink_to(scenes)
+    (tmp_path / "photos").symlink_to(scenes.parent / "photos")
+    result = CliRunner().invoke(app, words[1:])
+    assert result.exit_code == 0 and "things are small" not in result.output, result.output
+    rows = [line.split("\t") for line in (tmp_path / "boxes/boxes.tsv").read_text().splitlines()]
+    assert ["plain.jpg", "1", "two boxes", "60", "5", "70", "56"] in rows and len(rows) == 7
+    assert "--least-area" in CliRunner().invoke(app, ["export", "boxes", "--help"]).output
+    assert any(a_grounding(scenes).export("boxes", tmp_path / "mine", least_area=10**6).iterdir())
+
+
+def test_formats_are_listed():
+    rows = json.loads(CliRunner().invoke(app, ["list", "formats", "--json"]).stdout)
+    assert {row["id"] for row in rows} == set(registry.EXPORTS)
+    assert {row["id"] for row in rows if row["import"]} == set(registry.IMPORTS)

@@ -10,7 +10,7 @@ from aas.cli.look import Command
 from aas.cli.options import command_of, examples, usage_errors
 from aas.stages.options import ModelOptions
 
-Listed = Literal["models", "segmenters", "phrases", "presets", "datasets", "metrics"]
+Listed = Literal["models", "segmenters", "phrases", "presets", "datasets", "metrics", "formats"]
 
 
 @dataclass(frozen=True, kw_only=True)

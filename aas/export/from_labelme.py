@@ -15,7 +15,7 @@ from aas import rle
 from aas.datasets.sources import read_json
 from aas.export.importer import Importer, Read, found_of, key_of, text_of
 from aas.export.photograph import Photograph
-from aas.images.files import read_bytes
+from aas.images.files import check_size, read_bytes
 from aas.rle import side_of
 from aas.store import values
 
@@ -62,6 +62,7 @@ def _size(content: Mapping[str, Any]) -> tuple[int, int]:
     height, width = (side_of(content.get(key)) for key in ("imageHeight", "imageWidth"))
     if not height or not width:
         raise ValueError("it does not say its image's height and width")
+    check_size((width, height), "its image")
     return height, width
 
 

@@ -12,6 +12,7 @@ from aas.datasets.sources import read_json
 from aas.export import brush
 from aas.export.importer import Importer, Read, found_of, key_of, text_of
 from aas.export.photograph import Found, Photograph
+from aas.images.files import check_size
 from aas.rle import side_of
 
 
@@ -35,7 +36,7 @@ class FromLabelStudio(Importer):
 
     def _photograph(self, folder: Path, task: Mapping[str, Any], notes: list[str]) -> Photograph:
         data = task["data"]
-        address = next(str(data[key]) for key in ("image", *data) if data.get(key))
+        address = next((str(data[key]) for key in ("image", *data) if data.get(key)), "")
         name = unquote(PurePosixPath(address.replace("?d=", "/")).name)
         regions = _result(task)
         strokes = [_region(one) for one in regions if one.get("type") == "brushlabels"]
@@ -60,6 +61,7 @@ def _region(region: Mapping[str, Any]) -> Found:
     height, width = (side_of(region.get(f"original_{side}")) for side in ("height", "width"))
     if not height or not width:
         raise ValueError("a region does not say its image's height and width")
+    check_size((width, height), "its image")
     mask = rle.of_mask(brush.decoded(value.get("rle") or [], (height, width)))
     labels, texts = value.get("brushlabels") or ["thing"], (region.get("meta") or {}).get("text") or [None]
     return found_of(region, texts[0] if isinstance(texts, list) else texts, labels[0], mask)

@@ -38,9 +38,12 @@ class Importer:
 
 
 def key_of(about: Mapping[str, Any], file_name: str) -> str:
-    """What the run calls a photograph: as the file says; else as its image is called."""
+    """What the run calls a photograph: as the file says; else as its image is called. ValueError where it is not."""
     name = about.get("name")
-    return name if isinstance(name, str) and name else unquoted(Path(file_name).stem)
+    key = name if isinstance(name, str) and name else unquoted(Path(file_name).stem)
+    if not key:
+        raise ValueError("it does not say what its photograph is called")
+    return key
 
 
 def text_of(about: Mapping[str, Any], key: str) -> str:

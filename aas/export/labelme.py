@@ -21,8 +21,8 @@ VERSION = "5.5.0"  # of LabelMe's files: the first of those with all keys below
 class LabelMe(Exporter):
     """LabelMe: NAME.json beside each photograph, polygons with a hole or several parts included.
 
-    The parts of a thing are one group, a hole is cut out by a seam; LabelMe's own fill gives the mask back, exactly
-    where --tolerance-px is 0. A phrase is its polygons' description. `aas import labelme` reads the folder.
+    The parts of a thing are one group, a hole is cut out by a seam; where --tolerance-px is 0, LabelMe's own fill gives
+    the mask back (docs/exports.md). A phrase is its polygons' description. `aas import labelme` reads the folder.
     """
 
     examples: ClassVar = ("run --out labelme", "run --out labelme --tolerance-px 1")

@@ -69,10 +69,12 @@ class Results:
             if told is None:
                 raise ValueError(f"{path} does not say where its photograph is: give its folder with --images.")
             return path.parent / told
-        if self.command in BESIDE and told is not None:
-            told = Path(told).name
         name = str(item.image_id) if is_cut(key) else key
-        return image_file(self.photographs, name, told or self.file_names.get(item.image_id))
+        found = image_file(self.photographs, name, None if self.command in BESIDE else told or self._file_name(item))
+        return self.photographs / Path(told).name if told is not None and not found.is_file() else found
+
+    def _file_name(self, item: Result | InstanceResult) -> str | None:
+        return self.file_names.get(item.image_id)
 
 
 def _images_of(folder: Path, inputs: Mapping[str, Any]) -> Path:
