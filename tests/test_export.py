@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 import aas
 from aas import registry, rle
 from aas.cli import app
-from aas.export.photograph import label_of
+from aas.export.fiftyone import sample
+from aas.export.photograph import Found, Photograph, label_of
 from aas.export.writing import NO_XML
 from aas.images import read_image
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
@@ -41,6 +42,7 @@ from tests.export_runs import (
     OVER,
     PARTS,
     RING,
+    box,
     grounded,
     iou,
     photograph,
@@ -351,9 +353,9 @@ def test_fiftyones_samples(scenes, tmp_path):
     """As FiftyOne's loader unpacks them; `test_fiftyone_by_fiftyone` needs its database."""
     export("fiftyone", scenes, tmp_path / "out")
     truth = truth_of(scenes)
-    for sample in json.loads((tmp_path / "out/samples.json").read_text())["samples"]:
-        words = truth[Path(sample["filepath"]).stem]
-        for one, (phrase, mask) in zip(sample["phrases"]["detections"], words, strict=True):
+    for entry in json.loads((tmp_path / "out/samples.json").read_text())["samples"]:
+        words = truth[Path(entry["filepath"]).stem]
+        for one, (phrase, mask) in zip(entry["phrases"]["detections"], words, strict=True):
             packed = zlib.decompress(base64.b64decode(one["mask"]["$binary"]["base64"]))
             inside = np.load(io.BytesIO(packed), allow_pickle=False)
             x, y, width, height = (
@@ -363,6 +365,14 @@ def test_fiftyones_samples(scenes, tmp_path):
             assert inside.sum() == mask.sum() and one["phrase"] == phrase and (height, width) <= inside.shape
 
 
+def test_fiftyone_finds_every_pixel_with_its_fractions_cut_off():
+    for left in range(333):
+        mask = rle.of_mask(box(left, 0, 333, 1, (1, 333)))
+        shares = sample(Photograph(1, "a", Path("a.jpg"), (1, 333), found=(Found("a", "a", mask),)), "a.jpg")
+        x, _, width, _ = shares["phrases"]["detections"][0]["bounding_box"]
+        assert (int(x * 333), int((x + width) * 333)) == (left, 333)
+
+
 @pytest.mark.skipif("FIFTYONE_DATABASE_URI" not in os.environ, reason="FiftyOne needs a MongoDB")
 def test_fiftyone_by_fiftyone(scenes, tmp_path):
     fiftyone = pytest.importorskip("fiftyone")
@@ -370,9 +380,9 @@ def test_fiftyone_by_fiftyone(scenes, tmp_path):
     kind, truth = fiftyone.types.FiftyOneDataset, truth_of(scenes)
     read = fiftyone.Dataset.from_dir(str(tmp_path / "out"), dataset_type=kind)
     assert len(read) == 4
-    for sample in read:
-        words = truth[Path(sample.filepath).stem]
-        for one, (phrase, mask) in zip(sample.phrases.detections, words, strict=True):
+    for entry in read:
+        words = truth[Path(entry.filepath).stem]
+        for one, (phrase, mask) in zip(entry.phrases.detections, words, strict=True):
             assert ((one.to_segmentation(frame_size=HW[::-1]).mask > 0) == mask).all() and one.phrase == phrase
 
 
@@ -396,6 +406,18 @@ def test_a_captions_own_marks_are_no_marks(tmp_path):
     entries = {one["file_name"]: one for one in json.loads((tmp_path / "out/grounded_captions.json").read_text())}
     marked = entries["plain.jpg"]["marked_caption"]
     assert re.findall(r"</?p>|\[SEG\]", marked, re.IGNORECASE) == ["<p>", "</p>", "[SEG]"] * 2
+
+
+def test_ones_own_classes(scenes, tmp_path):
+    """In the order of the file, used or not; what names none is left out and listed; one thing is written once."""
+    (tmp_path / "classes.txt").write_text("dog\nbox: carton\nring\n")
+    said = export("yolo", scenes, tmp_path / "out", "--classes", tmp_path / "classes.txt", "--class-thresh", 2).output
+    assert yaml.safe_load((tmp_path / "out/data.yaml").read_text())["names"] == {0: "dog", 1: "box", 2: "ring"}
+    lines = (tmp_path / "out/labels/plain.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["2", "1", "1"]  # "A ring", "two boxes", "the inner box"
+    assert (tmp_path / "out/unmapped.tsv").read_text().splitlines()[1:] and "name no class and were left out" in said
+    bad = export("yolo", scenes, tmp_path / "none", "--classes", tmp_path / "out/labels/empty.txt", code=2).output
+    assert "lists no class" in bad and not (tmp_path / "none").exists()
 
 
 # ---- words and names ---------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from aas import registry, rle
 from aas.cli import app
 from aas.export.from_labelme import drawn
+from aas.export.importing import spans
+from aas.export.photograph import Found
 from aas.metrics import captions
 from aas.store.results import OURS, Result, read_result
 from aas.store.runs import RunFolder
@@ -199,6 +201,14 @@ def test_label_studios_annotations(scenes, tmp_path):
     found = results_of(tmp_path / "run")
     assert found["plain"].phrases == ("two boxes", "inner box") and found["plain"].scores == (0.5625, 1.0)
     assert (rle.decoded(found["plain"].pred_masks[0]) == PARTS).all() and len(found["turned"].phrases) == 1
+
+
+def test_places_of_phrases_in_the_caption():
+    """A span that was kept counts; phrases with the same words have one place after the other; (0, 0) is nowhere."""
+    mask = rle.of_mask(RING)
+    words = [("a dog", None), ("A dog", (12, 17)), ("a dog", None), ("a cat", None), ("a dog", (90, 95)), ("", None)]
+    found = [Found(phrase, "dog", mask, span=span) for phrase, span in words]
+    assert spans("a dog, and a dog", found) == [(0, 5), (0, 0), (11, 16), (0, 0), (0, 0), (0, 0)]
 
 
 # ---- what is damaged ---------------------------------------------------------------------------------

@@ -33,17 +33,17 @@ class FiftyOne(Exporter):
         samples = []
         for photograph in photographs:
             photograph.put(self.out / DATA, self.link)
-            samples.append(sample(photograph))
+            samples.append(sample(photograph, photograph.file_name))
         # Without a version and a list of fields FiftyOne finds out what the samples have.
         write_json(self.out / "metadata.json", {"name": self.out.name, "media_type": "image", "info": {}})
         write_json(self.out / "samples.json", {"samples": samples})
         return []
 
 
-def sample(photograph: Photograph) -> dict[str, Any]:
+def sample(photograph: Photograph, file_name: str) -> dict[str, Any]:
     """An entry of samples.json."""
     return {
-        "filepath": f"{DATA}/{photograph.file_name}",
+        "filepath": f"{DATA}/{file_name}",
         "tags": [],
         "name": photograph.key,
         "question": photograph.question,
