@@ -44,7 +44,7 @@ def test_polygons_filled_are_the_mask(mask):
     assert all(len(polygon) >= 3 for polygon in parts(mask))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(mask=MASKS)
 def test_polygons_never_lose_a_pixel(mask):
     """Seams of hole-riddled noise may cross a hole; of the mask itself nothing is lost."""
