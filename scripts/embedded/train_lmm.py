@@ -54,7 +54,6 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from aas import int8
 from aas.lmms.embedded import MobileTower
 
-N_FROZEN_BLOCKS = 7  # of EfficientNet-Lite2: what sees edges and colours, and the dearest to train
 STEPS = {"words": 1200, "language": 300, "captions": 1000, "own": 300}
 
 
@@ -144,7 +143,7 @@ class Run:
         self.tower.requires_grad_(True)
         self.projector.requires_grad_(True)
         backbone = self.tower.backbone
-        for part in (backbone.stem, *backbone.blocks[:N_FROZEN_BLOCKS]):
+        for part in (backbone.stem, *backbone.blocks[: args.frozen_blocks]):
             part.requires_grad_(False)
 
         def losses(batch: Batch) -> dict[str, Tensor]:
@@ -152,7 +151,7 @@ class Run:
             return {"word": word_loss(lens, batch.targets, batch.n_mosaics, args.scale)}
 
         fast = [self.tower.scale, self.tower.shift, self.tower.position, *self.projector.parameters()]
-        groups = [(list(backbone.parameters()), 3e-4), (fast, 6e-4), ([self.table], 3e-4)]
+        groups = [(list(backbone.parameters()), args.tower_lr), (fast, 6e-4), ([self.table], 3e-4)]
         batches = PhotoBatches(self.photos, self.words, args.mosaics, args.singles, args.seed + 1)
         self.phase("words", groups, batches, losses, lambda: self.probe(self.model, self.table, language=False))
         self.save("after_words", ("tower", "projector"))
@@ -295,6 +294,8 @@ def main() -> None:
     parser.add_argument("--mosaics", type=int, default=6)
     parser.add_argument("--singles", type=int, default=6)
     parser.add_argument("--rank", type=int, default=16, help="of the decoder's adapters")
+    parser.add_argument("--frozen-blocks", type=int, default=99, help="words: first blocks of the tower that stay")
+    parser.add_argument("--tower-lr", type=float, default=1e-4, help="words: of the tower's other blocks")
     parser.add_argument("--lr", type=float, default=5e-4, help="of the decoder's adapters")
     parser.add_argument("--word-weight", type=float, default=0.3)
     parser.add_argument("--pointing-weight", type=float, default=0.5)
