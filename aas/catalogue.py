@@ -101,6 +101,11 @@ def maps() -> list[Row]:
     return _described(registry.MAP_SOURCES)
 
 
+def formats() -> list[Row]:
+    """Formats of `aas export`; those that `aas import` reads back."""
+    return [{**row, "import": row["id"] in registry.IMPORTS} for row in _described(registry.EXPORTS)]
+
+
 LISTS: dict[str, Callable[[], list[Row]]] = {
     "models": models,
     "segmenters": segmenters,
@@ -109,6 +114,7 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
     "maps": maps,
     "datasets": datasets,
     "metrics": metrics,
+    "formats": formats,
 }
 
 

@@ -10,19 +10,22 @@ import numpy as np
 from PIL import Image
 
 from aas import rle
+from aas.export.grounded import Exportable
+from aas.export.photograph import Photograph, ready
+from aas.export.results import of_result
 from aas.images import ImageLike, as_pixels, is_url
 from aas.maps.mean import without_token_mean
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.atomic import written
 from aas.store.attention import AttentionItem, read_item, write_item
-from aas.store.keys import quoted
+from aas.store.keys import quoted, unquoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
 from aas.view import overlay, report
 from aas.view.report_entry import Maps, Panel, entry
 
 
 @dataclass(frozen=True, repr=False)
-class Grounding:
+class Grounding(Exportable):
     """An answer about an image, its noun phrases and where they are. Of N phrases in an image of H x W pixels.
 
     `image` uint8 [H, W, 3] RGB, upright: all points and masks are in its pixels. `name` is that of its files: the
@@ -114,6 +117,16 @@ class Grounding:
             question=self.answer.question,
             caption=self.answer.text,
             left_out=self.left_out,
+        )
+
+    def photograph(self) -> Photograph:
+        """As exporters take it: the file, where it is one that every tool reads, else its pixels; no empty masks."""
+        is_file = self.source is not None and not is_url(self.source) and Path(self.source).is_file()
+        source = ready(self.source)[0] if is_file and self.source else self.image
+        height, width = self.image.shape[:2]
+        found = tuple(one for one in of_result(self._result(self.name, None)) if one.area)
+        return Photograph(
+            1, unquoted(self.name), source, (height, width), self.answer.text, self.answer.question, found
         )
 
     def draw(self) -> Image.Image:

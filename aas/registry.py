@@ -133,6 +133,25 @@ EVALUATIONS = {
     "instance": "aas.evaluations.instance:EvalInstance",
     "compare": "aas.evaluations.compare:EvalCompare",
 }
+# `aas export NAME` -> the format
+EXPORTS = {
+    "coco": "aas.export.coco:Coco",
+    "coco-panoptic": "aas.export.coco_panoptic:CocoPanoptic",
+    "cvat": "aas.export.cvat:Cvat",
+    "fiftyone": "aas.export.fiftyone:FiftyOne",
+    "glamm": "aas.export.glamm:Glamm",
+    "huggingface": "aas.export.huggingface:HuggingFace",
+    "labelme": "aas.export.labelme:LabelMe",
+    "labelstudio": "aas.export.labelstudio:LabelStudio",
+    "voc": "aas.export.voc:Voc",
+    "yolo": "aas.export.yolo:Yolo",
+}
+# `aas import NAME` -> what reads the format
+IMPORTS = {
+    "coco": "aas.export.from_coco:FromCoco",
+    "labelme": "aas.export.from_labelme:FromLabelMe",
+    "labelstudio": "aas.export.from_labelstudio:FromLabelStudio",
+}
 
 
 def names_segmenter_class(name: str) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import aas.datasets
+import aas.export
 import aas.metrics
 from aas import registry
 from aas.cli import app

@@ -16,7 +16,7 @@ LAYERS = [
     {"geometry", "capture", "maps", "phrases"},
     {"store", "internals"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
-    {"lmms", "pointing"},
+    {"lmms", "pointing", "export"},
     {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations"},
     {"ground", "show"},
     {"stages"},

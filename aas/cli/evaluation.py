@@ -26,21 +26,21 @@ def _masks_of(name: str) -> Command:
     dataset = registry.load(registry.EXPRESSION_DATASETS, name, "dataset")
     measures = (registry.load(registry.EXPRESSION_METRICS, one, "measure") for one in dataset.metrics)
     figures = " ".join(registry.summary(measure) for measure in measures)
-    joined = _joined(dataset, MaskOptions, f"{registry.summary(dataset)}\n\nFigures: {figures}")
+    options = joined(dataset, MaskOptions, f"{registry.summary(dataset)}\n\nFigures: {figures}")
     lines = (f"aas eval {name} {line} --results masks --json scores.json" for line in dataset.examples[:1])
-    return command_of(joined, lambda given: evaluate(given, given), without=("say", "ask")), examples(*lines)
+    return command_of(options, lambda given: evaluate(given, given), without=("say", "ask")), examples(*lines)
 
 
 def _rows_of(name: str) -> Command:
     from aas.datasets.rows import RowOptions, write_rows
 
     dataset = registry.load(registry.EXPRESSION_DATASETS, name, "dataset")
-    joined = _joined(dataset, RowOptions, registry.summary(dataset))
+    options = joined(dataset, RowOptions, registry.summary(dataset))
     lines = (f"aas expressions {name} {line} --out {name}.jsonl" for line in dataset.examples)
-    return command_of(joined, lambda given: write_rows(given, given)), examples(*lines)
+    return command_of(options, lambda given: write_rows(given, given)), examples(*lines)
 
 
-def _joined(dataset: type, options: type, described: str) -> type:
+def joined(dataset: type, options: type, described: str) -> type:
     """A class with the fields of both."""
     namespace = {"__doc__": described}
     return make_dataclass(
@@ -57,9 +57,9 @@ def register(app: typer.Typer) -> None:
     )
     evaluation = group("Figures against ground truth.", lazy_group(evaluations, _evaluation))
     for one, name in ((expressions, "expressions"), (evaluation, "eval")):
-        one.callback()(_nothing)
+        one.callback()(nothing)
         app.add_typer(one, name=name)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """A group needs something to call before its commands."""

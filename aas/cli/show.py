@@ -56,7 +56,7 @@ def show_attn(
     ),
 )
 def show_masks(
-    folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment`.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder of `aas segment` or `aas import`.")],
     out: Annotated[Path, typer.Option(help="Folder for one PNG per image, and a contact sheet.")] = Path("pictures"),
     images: Photographs = None,
     gt: Annotated[Path | None, typer.Option(help="COCO or GranD-f masks. Default: the run's --ref-anno.")] = None,

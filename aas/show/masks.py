@@ -29,17 +29,18 @@ MAX_CELLS = 100
 def show_masks(
     folder: Path, out: Path, images: Path | None = None, truth: Path | None = None, only: list[str] | None = None
 ) -> int:
-    """Write `NAME.png` for every image of a run of `aas segment`, and a contact sheet; returns the exit code.
+    """Write `NAME.png` for every image of a run of `aas segment` or `aas import`, and a contact sheet; returns the exit
+    code.
 
     `images`: where the photographs are, from run.json if None. `truth`: a COCO or GranD-f mask annotation, by default
     the run's --ref-anno where that has masks. `only`: ids of the images to show.
     """
     check_writable(out)
     run, description = open_run(folder)
-    if not description["command"].startswith("segment"):
+    if not description["command"].startswith(("segment", "import")):
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which has no masks.")
     inputs = description.get("inputs", {})
-    photographs = folder_of(images or Path(inputs["images"]))
+    photographs = folder_of(images or Path(inputs.get("images") or folder))  # an imported run says where each one is
     annotation = truth or (Path(inputs["ref_anno"]) if inputs.get("ref_anno") else None)
     truths = Truths(annotation)
     wanted = run.items()

@@ -26,4 +26,5 @@ READERS: dict[str, Callable[[Path], Any]] = {  # command of run.json -> what rea
     "segment gcg": partial(read_result, needs=OURS),
     "segment expressions": partial(read_result, needs=OURS),
     "segment instance": read_instances,
+    "import": partial(read_result, needs=OURS),
 }

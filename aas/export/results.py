@@ -1,0 +1,119 @@
+"""The results of a run folder as photographs."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aas import rle
+from aas.datasets.sources import read_json
+from aas.export.photograph import Found, Photograph, label_of, ready, shown
+from aas.images import is_url
+from aas.progress import bar_for
+from aas.spellings import id_of
+from aas.store.instances import InstanceResult, read_instances
+from aas.store.keys import is_cut
+from aas.store.photographs import folder_of, image_file
+from aas.store.results import OURS, Result, read_result
+from aas.store.status import open_run
+
+SEGMENTED, INSTANCES = ("segment gcg", "segment expressions"), "segment instance"
+BESIDE = ("ground", "import")  # commands whose results say where the photograph is, seen from their folder
+
+
+class Results:
+    """The photographs of a run of `aas ground`, `aas segment` or `aas import`, in the order of their keys.
+
+    `images`: the folder of the photographs, where it is another one than run.json says. What cannot be read is in
+    `failures`, a line each; `n_empty`: phrases that were left out, because their mask has no pixel. Raises ValueError
+    for what is no such run.
+    """
+
+    def __init__(self, folder: Path, images: Path | None = None):
+        self.run, description = open_run(folder)
+        self.command = description["command"]
+        if self.command not in (*BESIDE, *SEGMENTED, INSTANCES):
+            raise ValueError(f"{folder} holds a run of `aas {self.command}`, which has no masks.")
+        inputs = description.get("inputs", {})
+        self.photographs = None if images is None and self.command in BESIDE else images or _images_of(folder, inputs)
+        self.file_names = _file_names(inputs.get("ref_anno"))
+        self.failures: list[str] = []
+        self.n_empty = 0
+
+    def __iter__(self) -> Iterator[Photograph]:
+        items = self.run.items()
+        ids = _numbers(list(items))
+        for key, path in tqdm(items.items(), unit="photograph", **bar_for(len(items))):
+            try:
+                yield self._photograph(ids[key], key, path)
+            except (ValueError, OSError) as error:
+                self.failures.append(str(error))
+
+    def _photograph(self, number: int, key: str, path: Path) -> Photograph:
+        item = read_instances(path) if self.command == INSTANCES else read_result(path, needs=OURS)
+        found, where = _found(item), self._source(item, key, path)
+        source, size_hw = ready(where)
+        if any(tuple(one.mask["size"]) != size_hw for one in found):
+            raise ValueError(f"{path} is about an image of another size than {where}.")
+        seen = tuple(one for one in found if rle.area(one.mask))
+        self.n_empty += len(found) - len(seen)
+        question = item.question if isinstance(item, Result) else ""
+        return Photograph(number, key, source, size_hw, item.caption, question, seen)
+
+    def _source(self, item: Result | InstanceResult, key: str, path: Path) -> str | Path:
+        told = item.image if isinstance(item, Result) else None
+        if told is not None and is_url(told):
+            return told
+        if self.photographs is None:
+            if told is None:
+                raise ValueError(f"{path} does not say where its photograph is: give its folder with --images.")
+            return path.parent / told
+        name = str(item.image_id) if is_cut(key) else key
+        found = image_file(self.photographs, name, None if self.command in BESIDE else told or self._file_name(item))
+        return self.photographs / Path(told).name if told is not None and not found.is_file() else found
+
+    def _file_name(self, item: Result | InstanceResult) -> str | None:
+        return self.file_names.get(item.image_id)
+
+
+def _images_of(folder: Path, inputs: Mapping[str, Any]) -> Path:
+    if not inputs.get("images"):
+        raise ValueError(f"{folder / 'run.json'} does not say where the photographs are: give their folder, --images.")
+    return folder_of(Path(inputs["images"]))
+
+
+def _file_names(annotation: str | None) -> dict[str | int, str]:
+    """Of the images of a COCO or GranD-f annotation, by id; none where it is gone."""
+    if annotation is None or not Path(annotation).is_file():
+        return {}
+    content = read_json(Path(annotation))
+    images = content.get("images", []) if isinstance(content, dict) else []
+    return {image["id"]: image["file_name"] for image in images if "file_name" in image and "id" in image}
+
+
+def _numbers(keys: list[str]) -> dict[str, int]:
+    """A number for each key: itself where all keys are numbers, as COCO's ids are; else its place, from 1."""
+    ids = [id_of(key) for key in keys]
+    if all(isinstance(one, int) and one >= 0 for one in ids) and len(set(ids)) == len(ids):
+        return dict(zip(keys, ids, strict=True))  # type: ignore[arg-type]
+    return {key: i for i, key in enumerate(keys, start=1)}
+
+
+def _found(item: Result | InstanceResult) -> tuple[Found, ...]:
+    return of_result(item) if isinstance(item, Result) else _of_instances(item)
+
+
+def of_result(result: Result) -> tuple[Found, ...]:
+    """Its phrases and masks; the class of each is what `label_of` makes of its words."""
+    n = len(result.phrases)
+    columns = (result.scores or [None] * n, result.points_xy or [None] * n, result.spans or [None] * n)
+    rows = zip(result.phrases, result.pred_masks, *columns, strict=True)
+    return tuple(Found(phrase, label_of(phrase), mask, score, point, span) for phrase, mask, score, point, span in rows)
+
+
+def _of_instances(result: InstanceResult) -> tuple[Found, ...]:
+    return tuple(
+        Found(one.noun_phrase, shown(one.category_name) or "thing", one.segmentation, one.score, one.point_xy)
+        for one in result.detections
+    )
