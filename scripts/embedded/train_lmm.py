@@ -1,9 +1,9 @@
 """Train the embedded LMM from photographs and captions; no mask or box is read.
 
     python scripts/embedded/parts.py --out work/parts
-    for phase in words language captions own ship; do
-        python scripts/embedded/train_lmm.py $phase --work work/lmm --parts work/parts --layers $LAYERS
-    done
+    python scripts/embedded/train_lmm.py words --work work/lmm --parts work/parts
+
+and the same with `language`, `captions`, `own` and `ship` (checkpoints/embedded/README.md has the options):
 
 `words`: the tower learns, end to end, which cells show which word of the captions (word loss). Half of the pictures
 are mosaics of four photographs: a caption's words must then be found in its own quarter, which teaches where without
