@@ -123,6 +123,7 @@ CAPTION_METRICS = {
 # kind of evidence -> the formula that makes figures of it, for any resample of the images
 EVIDENCE_KINDS = {
     "mean": "aas.metrics.mean:mean",
+    "auc": "aas.metrics.auc:auc",
     "bleu": "aas.metrics.bleu:bleu",
     "meteor": "aas.metrics.meteor:meteor",
     "detections": "aas.metrics.average_precision:average_precision",
@@ -131,6 +132,7 @@ EVIDENCE_KINDS = {
 EVALUATIONS = {
     "gcg": "aas.evaluations.gcg:EvalGcg",
     "instance": "aas.evaluations.instance:EvalInstance",
+    "yesno": "aas.stages.yes_no_options:EvalYesNo",
     "compare": "aas.evaluations.compare:EvalCompare",
 }
 # `aas export NAME` -> the format

@@ -161,7 +161,7 @@ def test_yes_over_yes_and_no():
             }
             for words_ in (("yes", "Yes", "YES"), ("no", "No", "NO"))
         ]
-        yes, no = (float(words[list(some)].sum()) for some in ids)
+        yes, no = (float(words[list(some - (ids[0] & ids[1]))].sum()) for some in ids)
         assert ours == pytest.approx(yes / (yes + no), rel=1e-4)
     with pytest.raises(ValueError, match="cannot be asked for yes or no"):
         yes_probabilities(tiny.family("florence2"), [])

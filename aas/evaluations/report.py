@@ -18,6 +18,7 @@ from aas.store.atomic import check_target, write_text
 from aas.text import harmless
 
 SHOWN = 3
+FAILED = {"unreadable_files", "unreadable_masks", "unreadable_values", "unusable_detections", "missing_images"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +82,7 @@ def deliver(content: Mapping[str, Any], findings: Findings, table: str, options:
 
 def exit_code(findings: Findings) -> int:
     """3 where files, masks or values could not be read, as for images that fail in other commands."""
-    return (
-        3
-        if {"unreadable_files", "unreadable_masks", "unreadable_values", "unusable_detections"} & findings.keys()
-        else 0
-    )
+    return 3 if FAILED & findings.keys() else 0
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aas.geometry import cells_of_mask, otsu_mask
+from aas.metrics.auc import area
 from aas.records import View
 
 
@@ -34,12 +35,8 @@ def best_iou(mask: np.ndarray, masks: Sequence[np.ndarray]) -> float:
 
 
 def _auc(values: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> float:
-    """The area under the ROC curve of cells that hold so many pixels of either kind; 0.5 where one is missing."""
-    levels, which = np.unique(values, return_inverse=True)
-    on, off = (np.bincount(which, weights, len(levels)) for weights in (inside, outside))
-    below = np.cumsum(off) - off / 2  # of equal values half is below
-    pairs = on.sum() * off.sum()
-    return float((on * below).sum() / pairs) if pairs else 0.5
+    """Of cells that hold so many pixels of either kind; 0.5 where one is missing."""
+    return float(np.nan_to_num(area(values, inside, outside), nan=0.5))
 
 
 def _nss(values: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> float:

@@ -19,9 +19,11 @@ def ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.divide(over, under, out=np.full(np.shape(over), np.nan), where=np.asarray(under) > 0)
 
 
-def mean_evidence(values: ArrayLike, images: Sequence[int], by: ArrayLike | None = None) -> dict[str, Any]:
+def mean_evidence(
+    values: ArrayLike, images: Sequence[int], by: ArrayLike | None = None, *, n_images: int = 0
+) -> dict[str, Any]:
     """Of `values` [masks], the mean: their sum by that of `by` (1 each by default). `images`: the number of each mask's
-    image, from 0."""
+    image, from 0; `n_images`: how many there are, if the last ones may have none."""
     by = np.ones(len(images)) if by is None else by
-    sums = (np.bincount(images, np.asarray(column, float)).tolist() for column in (values, by))
+    sums = (np.bincount(images, np.asarray(column, float), n_images).tolist() for column in (values, by))
     return {"kind": "mean", **dict(zip(("values", "n"), sums, strict=True))}
