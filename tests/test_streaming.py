@@ -65,7 +65,13 @@ def test_a_phrase_is_relative_to_the_words_until_then(grounder):
     np.testing.assert_allclose(phrase.map, expected, atol=1e-6 * np.abs(maps).max())
 
 
-@pytest.mark.parametrize("asking", [{"maps": "tam"}, {"maps": "heads:0.0/1.1"}, {"maps": "blackbox"}, {"alignment": "self"}, {"temperature": 1.5}])
+WAYS = [{"maps": maps} for maps in ("tam", "heads:0.0/1.1", "blackbox:2")] + [
+    {"alignment": "self"},
+    {"temperature": 1.5},
+]
+
+
+@pytest.mark.parametrize("asking", WAYS)
 def test_ways_of_asking(grounder, asking):
     loaded = {"processor": grounder.lmm.processor, "segmenter": grounder.segmenter, "phrases": grounder.pipeline}
     other = aas.Grounder(grounder.lmm.model, **loaded, **asking, max_new_tokens=12)
