@@ -27,7 +27,8 @@ def assert_same(one: aas.Grounding, other: aas.Grounding) -> None:
 
 
 def check(events: list) -> aas.Grounding:
-    """Text first, phrases of text that was told, the whole at the end; the whole."""
+    """Text first, phrases of text that was told, and while it is written behind which a word was told; the whole at
+    the end."""
     *before, grounding = events
     text = ""
     for event in before:
@@ -35,6 +36,7 @@ def check(events: list) -> aas.Grounding:
             text += event
         else:
             assert text[slice(*event.span)] == event.text
+            assert text == grounding.answer.text or len(text[event.span[1] :].split()) > 0
             assert event.mask.shape == grounding.image.shape[:2] and event.map.shape == grounding.view.size_hw
     told = [event.span for event in before if isinstance(event, GroundedPhrase)]
     assert text == grounding.answer.text and len(set(told)) == len(told)
