@@ -7,8 +7,10 @@ import pytest
 from skimage import data
 
 import aas
+from aas.lmms.prepared import AskOptions
 from aas.records import GroundedPhrase
 from aas.streaming import pulled
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,25 @@ def test_what_goes_wrong_is_raised_where_one_listens():
     assert next(stream) == 1
     with pytest.raises(ValueError, match="no more"):
         next(stream)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_family_is_heard(family):
+    """So many tokens that queries are no longer all stashed; looking on changes nothing of what comes in the end."""
+    lmm, options, heard = tiny.family(family), AskOptions(70), []
+
+    def hear(answer, maps):
+        assert maps is not None
+        heard.append((answer, maps().maps if len(answer.token_ids) in (1, 40, 66) else None))
+
+    one = lmm.prepare(tiny.a_photo(), "What is it?")
+    ((answer, maps),) = lmm.run([one], options, hear)
+    ((alone, alone_maps),) = lmm.run([one], options)
+    assert answer == alone
+    np.testing.assert_array_equal(maps.maps, alone_maps.maps)
+    for so_far, its_maps in heard:
+        n = len(so_far.token_ids)
+        assert (so_far.token_ids, so_far.text) == (answer.token_ids[:n], answer.text[: len(so_far.text)])
+        if its_maps is not None:
+            np.testing.assert_allclose(its_maps[:n], maps.maps[:n], atol=1e-5 * maps.maps.max())
+    assert len(heard) == len(answer.token_ids)
