@@ -14,14 +14,13 @@ from aas.export.grounded import Exportable
 from aas.export.photograph import Photograph, ready
 from aas.export.results import of_result
 from aas.images import ImageLike, as_pixels, is_url
-from aas.maps.mean import without_token_mean
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.atomic import written
 from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.keys import quoted, unquoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
 from aas.view import overlay, report
-from aas.view.report_entry import Maps, Panel, entry
+from aas.view.report_entry import Maps, Panel, entry, maps_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,9 +142,11 @@ class Grounding(Exportable):
     def panel(self, title: str = "") -> Panel:
         """What the viewer is told of the answer, its phrases and their maps."""
         of_phrases = np.array([one.map for one in self.phrases], np.float32).reshape(-1, *self.view.size_hw)
-        of_tokens = without_token_mean(self.attention.maps) if self.attention.maps.ndim == 3 else None
-        maps = Maps("attention", self.view, of_phrases, of_tokens)
-        return Panel(self.answer, self.phrases, title, self.left_out, (maps,))
+        tokens = [one.phrase.token_indices for one in self.phrases]
+        maps = maps_of(self.attention, tokens, pointing=of_phrases)
+        return Panel(
+            self.answer, self.phrases, title, self.left_out, maps or (Maps("attention", self.view, of_phrases),)
+        )
 
     def save(self, folder: str | Path, name: str | None = None) -> tuple[Path, Path]:
         """Write `NAME.json` (the item), `NAME.png` (the picture) and `NAME.safetensors` (the maps) into `folder`;

@@ -12,6 +12,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 shared = pytest.mark.skipif("AAS_SHARED" not in os.environ, reason="AAS_SHARED does not name the shared data")
 
 
+@pytest.fixture(autouse=True)
+def libraries_as_before():
+    """`aas -q` and `-v`, run in this process, tell the libraries how much to say; other tests are not to inherit it."""
+    names = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    yield
+    for name in names:
+        os.environ.pop(name, None)
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     return Path(os.environ["AAS_SHARED"])

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
 
@@ -120,7 +119,6 @@ def test_quiet_and_verbose(attn, tmp_path):
     assert failed.returncode == 3 and "a.png" in failed.stderr, "what failed is said all the same"
     assert run("-v", "list", "presets").exit_code == 0
     assert logging.getLogger("aas").level == logging.DEBUG
-    os.environ.pop("TRANSFORMERS_VERBOSITY", None)
 
 
 def test_status_imports_nothing_heavy(attn, tmp_path):

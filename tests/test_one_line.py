@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +329,11 @@ def test_ctrl_c_ends_a_run_with_one_line(tmp_path, to_all):
         Image.new("RGB", (60, 40), (i, 9, 9)).save(tmp_path / f"photos/{i:02}.png")
     command = [sys.executable, "-m", "aas.cli", "ground", str(tmp_path / "photos"), "--out", str(tmp_path / "out"),
                "--answer", "a dog", "--workers", "2"]  # fmt: skip
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # Tests that run in the background ignore Ctrl-C, and what they start would too.
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listens
+    ) as process:
         end = time.monotonic() + 120
         while not (tmp_path / "out/run.json").exists() and time.monotonic() < end and process.poll() is None:
             time.sleep(0.02)

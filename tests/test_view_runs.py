@@ -97,6 +97,23 @@ def test_a_run_of_masks_has_the_maps_that_it_was_made_of(folder):
     assert "tiny-sam" in content and "aas segment gcg" in content and ">tiny<" in content
 
 
+def test_every_source_of_maps_stands_beside_the_one_that_pointed(folder):
+    """`lens` points as it is, `mean` without its answer's mean; a phrase's map merges the maps of its tokens."""
+    lens = MAPS[:, ::-1].copy()
+    attention = AttentionMaps(MAPS, VIEW, beside={"lens": lens})
+    for name in TRUE:
+        item = AttentionItem(f"{name}.png", HW, ANSWER, attention)
+        write_item(RunFolder(folder / "attn", SUFFIX).item_path(f"{name}.png"), item)
+    masks = run_of(folder, "masks", TRUE)
+    assert view(masks)[0] == 0
+    told, details = page(masks / "report.html")
+    assert told["entries"][0]["panels"][0]["sources"] == ["attention", "lens"]
+    expected = np.stack([lens[0], lens[1:].max(axis=0)])
+    found = details[0]["panels"][0]["maps"][1]["phrases"]["bytes"]
+    cells = np.frombuffer(base64.b64decode(found), np.uint8).reshape(2, -1)
+    assert (cells.argmax(axis=1) == expected.reshape(2, -1).argmax(axis=1)).all()
+
+
 def test_a_run_of_attention_can_be_walked(folder):
     assert view(folder / "attn")[0] == 0
     told, details = page(folder / "attn/report.html")

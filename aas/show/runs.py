@@ -1,6 +1,5 @@
 """Any run folder, read for the viewer: of each image its photograph, answer, phrases, masks and, where kept, maps."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,10 +7,8 @@ import numpy as np
 
 from aas.grounding import Grounding
 from aas.images import read_image
-from aas.maps.mean import without_token_mean
-from aas.maps.merge import phrase_map
 from aas.presets import preset_named
-from aas.records import Answer, AttentionMaps
+from aas.records import Answer
 from aas.show.stored import found_in
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
@@ -21,7 +18,7 @@ from aas.store.readers import READERS
 from aas.store.results import ImageId, Result
 from aas.store.runs import RunFolder
 from aas.store.status import open_run
-from aas.view.report_entry import Maps, Panel
+from aas.view.report_entry import Panel, maps_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class StoredRun:
 
     def _attention(self, item: AttentionItem, path: Path) -> Found:
         file = image_file(self.photographs, item.image)
-        panel = Panel(item.answer, [], maps=_maps([], item.attention))
+        panel = Panel(item.answer, [], maps=maps_of(item.attention, []))
         return Found(item.image, _photograph(file, item.image_hw, path), panel, path, str(file))
 
     def _masks(self, item: Result | InstanceResult, key: str, path: Path) -> Found:
@@ -96,20 +93,13 @@ class StoredRun:
         return None if file is None else read_item(file)
 
     def _with_maps(self, panel: Panel, captured: AttentionItem, item: Result | InstanceResult) -> Panel:
+        source = self.description["arguments"].get("maps") or captured.attention.source
         maps, tokens = captured.attention.maps, item.token_indices if isinstance(item, Result) else None
         panel = replace(panel, answer=captured.answer)
         if maps.ndim != 3 or tokens is None or not all(tokens):
-            return replace(panel, maps=_maps([], captured.attention))
+            return replace(panel, maps=maps_of(captured.attention, []))
         merge = self.description.get("preset", {}).get("merge") or preset_named("paper").merge
-        centred = without_token_mean(maps)
-        return replace(panel, maps=_maps([phrase_map(centred, of, merge) for of in tokens], captured.attention))
-
-
-def _maps(of_phrases: Sequence[np.ndarray], attention: AttentionMaps) -> tuple[Maps, ...]:
-    if attention.maps.ndim != 3:
-        return ()
-    stacked = np.array(of_phrases, np.float32).reshape(-1, *attention.view.size_hw)
-    return (Maps("attention", attention.view, stacked, without_token_mean(attention.maps)),)
+        return replace(panel, maps=maps_of(captured.attention.of(source), tokens, merge))
 
 
 def _photograph(file: Path, image_hw: tuple[int, int], item: Path) -> np.ndarray:

@@ -1,12 +1,16 @@
 """What the viewer is told of one photograph, as plain JSON types: what stands in the page, what it loads when seen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from aas.records import Answer, GroundedPhrase, View
+from aas.choices import Merge
+from aas.maps import DEFAULT, subtracts_token_mean
+from aas.maps.mean import without_token_mean
+from aas.maps.merge import phrase_map
+from aas.records import Answer, AttentionMaps, GroundedPhrase, View
 from aas.text import harmless
 from aas.view.colours import PALETTE, dark_ink, dark_tint, hex_of, light_ink, light_tint
 from aas.view.panel import not_shown
@@ -27,6 +31,32 @@ class Maps:
     view: View
     of_phrases: np.ndarray
     of_tokens: np.ndarray | None = None
+
+
+def maps_of(
+    attention: AttentionMaps,
+    tokens: Sequence[Sequence[int]],
+    merge: Merge = "mean",
+    pointing: np.ndarray | None = None,
+) -> tuple[Maps, ...]:
+    """Of each source that there are maps of, as it points. None where layers are kept apart.
+
+    `tokens` of each phrase; `pointing` [phrases, h, w]: the first source's maps of phrases, where they are known. Where
+    a phrase's tokens are not, the other sources have none.
+    """
+    if attention.maps.ndim != 3:
+        return ()
+    found = []
+    for source in attention.sources if all(tokens) else attention.sources[:1]:
+        maps = attention.of(source).maps
+        if source == DEFAULT or subtracts_token_mean(source):
+            maps = without_token_mean(maps)
+        of_phrases = [phrase_map(maps, of, merge) for of in tokens if of]
+        stacked = np.array(of_phrases, np.float32).reshape(-1, *attention.view.size_hw)
+        found.append(Maps("attention" if source == DEFAULT else source, attention.view, stacked, maps))
+    if pointing is not None:
+        found[0] = replace(found[0], of_phrases=pointing)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
