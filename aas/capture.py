@@ -14,6 +14,7 @@ which still holds every key they saw; where the cache has dropped keys (a slidin
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -358,6 +359,16 @@ class AttentionCapture(Watch):
             for slot in sorted(self._chunks[0])
         ]
         return joined[0] / len(self._finite) if self.selection.keep == "mean" else torch.stack(joined, dim=1)
+
+    @torch.inference_mode()
+    def so_far(self) -> Tensor:
+        """`maps` of the rows until now, between two forward passes. What is stashed stays so: in the end the rows are
+        computed together as if nobody had looked, since a product of fewer rows may round in another way."""
+        other = copy(self)
+        other._layers = {index: replace(layer) for index, layer in self._layers.items()}
+        other._chunks = [{slot: rows.clone() for slot, rows in chunk.items()} for chunk in self._chunks]
+        other._finite, other._joined_masks = dict(self._finite), {}
+        return other.maps()
 
     def _check(self) -> None:
         broken = sorted(index for index, finite in self._finite.items() if not finite)

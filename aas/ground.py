@@ -1,8 +1,9 @@
 """The whole way for an image: ask, find the noun phrases, point, segment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
@@ -43,6 +44,7 @@ from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.once import EncodedOnce
 from aas.store.keys import quoted
 from aas.store.results import labelled_points
+from aas.streaming import Event, Tell, Telling, pulled
 
 if TYPE_CHECKING:
     import torch
@@ -152,6 +154,7 @@ class Grounder:
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
+        self._turn = RLock()  # an LMM that is watched answers one question at a time
 
     # ------------------------------------------------------------------------------------------------- asking
 
@@ -182,13 +185,40 @@ class Grounder:
         GroundingError in the list, and costs no other.
         """
         asked = question or DEFAULT_QUESTION
-        if isinstance(image, list):
-            return self._all([Request(str(i), one, asked, answer) for i, one in enumerate(image)])
-        if isinstance(question, list):
-            return self._all([Request(str(i), image, one) for i, one in enumerate(question)])
-        if isinstance(answer, list):
-            return self._all([Request(str(i), image, asked, one) for i, one in enumerate(answer)])
-        return self.compute([self.prepare(Request("0", image, asked, answer))])[0]
+        with self._turn:
+            if isinstance(image, list):
+                return self._all([Request(str(i), one, asked, answer) for i, one in enumerate(image)])
+            if isinstance(question, list):
+                return self._all([Request(str(i), image, one) for i, one in enumerate(question)])
+            if isinstance(answer, list):
+                return self._all([Request(str(i), image, asked, one) for i, one in enumerate(answer)])
+            return self.compute([self.prepare(Request("0", image, asked, answer))])[0]
+
+    def stream(self, image: ImageLike, question: str | None = None) -> Iterator[Event]:
+        """The same while the model writes: the answer's text in pieces (str), each phrase (GroundedPhrase) when
+        something is written behind it, and at the end the Grounding, equal to that of a call.
+
+        A phrase's `span` lies in the text that was told before it. Its map is relative to the words until then, and
+        the parser has read no further: the Grounding at the end may have a better mask of it, or read other phrases.
+        Each of the Grounding's phrases was told once. Where maps need the whole answer (alignment "self", other map
+        sources) phrases come when it is there. Another call waits until the answer is written; the iterator may be
+        left, or closed, at any time.
+
+        Raises as a call does: ImageError at once.
+        """
+        asked = self.prepare(Request("0", image, question or DEFAULT_QUESTION))
+        return pulled(lambda tell: self._tell(asked, tell))
+
+    def _tell(self, asked: Asked, tell: Tell[Event]) -> None:
+        def grounded(pointed: Sequence[Pointed]) -> tuple[GroundedPhrase, ...]:
+            return self._masked(pointed, self.encoded.of({asked.photograph: asked.image})[asked.photograph])
+
+        telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
+        # Maps that are asked for phrase by phrase are none of the answer's attention.
+        hear = (lambda answer, _: telling.hear(answer, None)) if self.blackbox else telling.hear
+        with self._turn:
+            said = self.lmm.run([asked.prepared], self.ask_options, hear)
+            telling.end(self._grounded([asked], said)[0])
 
     def _all(self, requests: Sequence[Request]) -> list[Grounding | GroundingError]:
         collecting = _Collecting(self)
@@ -214,7 +244,8 @@ class Grounder:
         check("keep", keep, Keep)
         selection = replace(self.ask_options.selection, keep=keep)
         options = replace(self.ask_options, selection=selection, maps=(DEFAULT,))
-        return self.lmm.ask(as_pixels(image), question or DEFAULT_QUESTION, answer, options)
+        with self._turn:
+            return self.lmm.ask(as_pixels(image), question or DEFAULT_QUESTION, answer, options)
 
     # ------------------------------------------------------------------------------------------------ in steps
 
@@ -226,7 +257,9 @@ class Grounder:
 
     def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
         """Answers all of `batch` at once and grounds the answers; either every answer is given, or none."""
-        said = self.lmm.run([one.prepared for one in batch], self.ask_options)
+        return self._grounded(batch, self.lmm.run([one.prepared for one in batch], self.ask_options))
+
+    def _grounded(self, batch: Sequence[Asked], said: list[tuple[Answer, AttentionMaps]]) -> list[Grounding]:
         if self.blackbox:
             said = [(answer, self._asked_maps(one.image, answer)) for one, (answer, _) in zip(batch, said, strict=True)]
         pointed = [self._pointed(one.image, *both) for one, both in zip(batch, said, strict=True)]
@@ -283,10 +316,13 @@ class Grounder:
         embedding: ImageEmbedding | None,
     ) -> Grounding:
         assert embedding is not None or not pointed
-        masks = phrase_masks(self.segmenter, embedding, pointed, self.mask_choice) if embedding is not None else []
-        grounded = tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
+        grounded = self._masked(pointed, embedding) if embedding is not None else ()
         where = str(source) if isinstance(source, (str, Path)) else None
         return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, where, self.lmm.name)
+
+    def _masked(self, pointed: Sequence[Pointed], embedding: ImageEmbedding) -> tuple[GroundedPhrase, ...]:
+        masks = phrase_masks(self.segmenter, embedding, pointed, self.mask_choice)
+        return tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
 
 
 def _asking(asking: Asking) -> Blackbox | None:

@@ -195,6 +195,21 @@ def test_several_answers_about_one_photograph_encode_it_once(grounder, monkeypat
     assert [one.answer.question for one in asked] == ["What is this?", "Describe the image."]
 
 
+def test_another_photograph_under_the_same_name_is_encoded_anew(grounder, tmp_path):
+    """A file that was written anew, and arrays and open pictures, which are called by their address, that is by
+    numbers which come again."""
+
+    def of(photo: np.ndarray) -> np.ndarray:
+        Image.fromarray(photo).save(tmp_path / "photo.png")
+        return grounder(tmp_path / "photo.png", answer="a cat").masks
+
+    photos = [photo[:300, :400] for photo in (data.chelsea(), data.coffee(), data.astronaut())]
+    alone = [grounder([photo], answer="a cat")[0].masks for photo in photos]
+    for ways in ([of(photo) for photo in photos], [grounder(Image.fromarray(p), answer="a cat").masks for p in photos]):
+        for found, expected in zip(ways, alone, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_attention_of_every_layer_and_head(grounder):
     answer, kept = grounder.attention(data.chelsea(), answer="a cat")
     config = grounder.lmm.text_config

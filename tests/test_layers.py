@@ -18,6 +18,7 @@ LAYERS = [
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"lmms", "pointing", "export"},
     {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations"},
+    {"streaming"},
     {"ground", "show"},
     {"stages"},
     {"cli"},

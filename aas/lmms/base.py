@@ -26,6 +26,7 @@ from aas.choices import Alignment
 from aas.internals import Internals
 from aas.lmms.collation import collate, sequence_keys
 from aas.lmms.grids import TokenGrid, on_grid, positions_of
+from aas.lmms.listening import Hear, Listener
 from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, Prepared, messages
 from aas.lmms.prompt_checks import (
     TRIALS,
@@ -259,22 +260,26 @@ class LMM(ABC):
         return self.run([self.prepare(image, question, answer, options=options)], options)[0]
 
     def run(
-        self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS
+        self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS, hear: Hear | None = None
     ) -> list[tuple[Answer, AttentionMaps]]:
-        """Answer all of `batch` in one go: either every answer is given, or none."""
+        """Answer all of `batch` in one go: either every answer is given, or none. `hear` is told of the answer after
+        each of its tokens, where it is one that the model writes to a batch of one."""
         options, needs = replace(options, selection=self.resolved(options.selection)), needs_of(self, options)
         given = [prepared.answer_ids for prepared in batch]
         if all(ids is None for ids in given):
             if options.alignment == "predict" and not needs.replay:
-                return self._results(batch, *self._generate(batch, options), options)
+                return self._results(batch, *self._generate(batch, options, hear), options)
             # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
-            answers, _ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps))
+            words = None if hear is None else (lambda answer, _: hear(answer, None))
+            answers, _ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps), words)
             given = list(answers)
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
         return self._results(batch, answers, self._replay(batch, answers, options), options)
 
-    def _generate(self, batch: Sequence[Prepared], options: AskOptions) -> tuple[list[Tensor], Kept]:
+    def _generate(
+        self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None
+    ) -> tuple[list[Tensor], Kept]:
         """Token ids int64 [T] of each, cut behind its end token, and what was kept of it."""
         grids = [positions_of(p.grids, options.view) for p in batch]
         inputs, columns = self.collated([p.inputs for p in batch], grids, options.seed)
@@ -289,6 +294,7 @@ class LMM(ABC):
                 logits_processor=[numbers, *draws],
                 pad_token_id=self.pad_id,
                 tokenizer=self.tokenizer,  # for a checkpoint's stop strings
+                **({} if hear is None else {"streamer": Listener(self, watch, batch[0], options, hear)}),
             )
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         token_ids = sequences[:, n_prompt:].cpu()

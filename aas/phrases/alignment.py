@@ -21,15 +21,11 @@ def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
     marks of a reasoning do. The ranges follow each other
     without a gap and spell the text, which is stripped; nothing else is cleaned up.
     """
-    special = _special_ids(tokenizer)
-    writing = [i for i, token_id in enumerate(token_ids) if token_id not in special]
-    text, written = _decoded(tokenizer, [token_ids[i] for i in writing])
-    spans, end = [], 0
-    remaining = iter(written)
+    spelling = Spelling(tokenizer)
     for token_id in token_ids:
-        start, end = (end, end) if token_id in special else next(remaining)
-        spans.append((start, end))
-    return _stripped(text, spans)
+        spelling.add(token_id)
+    spelling.end()
+    return spelling.so_far()
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -40,35 +36,58 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {*tokenizer.all_special_ids, *(token_id for token_id, token in added if token.special)} - marks
 
 
-def _decoded(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> tuple[str, list[Span]]:
-    """The text and spans of tokens none of which is special."""
+class Spelling:
+    """`decode_with_spans` of tokens that come one by one: what it has said of a token it never takes back."""
 
-    def decode(ids: list[int]) -> str:
-        return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.token_ids: list[int] = []
+        self._tokenizer, self._special = tokenizer, _special_ids(tokenizer)
+        self._text = ""  # not stripped
+        self._spans: list[Span] = []  # of the tokens that are not special
+        self._before: list[int] = []  # the tokens behind which the next ones are decoded, and what they decode to
+        self._before_text = ""
+        self._run: list[int] = []  # the tokens of the next piece, which ends with a complete character
+        self._drafts: list[str] = []  # what each of them made of it
 
-    pieces: list[str] = []
-    length = 0  # of all pieces
-    spans: list[Span] = []
-    before: list[int] = []  # the tokens behind which the next ones are decoded, and what they decode to
-    before_text = ""
-    run: list[int] = []  # the tokens of the next piece, which ends with a complete character
-    drafts: list[str] = []  # what each of them made of it
-    for i, token_id in enumerate(token_ids):
-        run.append(token_id)
-        behind = decode(before + run)
+    def add(self, token_id: int) -> None:
+        """One more token of the answer."""
+        self.token_ids.append(token_id)
+        if token_id in self._special:
+            return
+        self._run.append(token_id)
+        behind = self._decode(self._before + self._run)
         # Byte fallback: the bytes of `before` may be a character no longer when another byte follows.
-        drafts.append(behind[len(before_text) :] if behind.startswith(before_text) else decode(run))
-        piece = drafts[-1]
-        if piece.endswith(INCOMPLETE) and i + 1 < len(token_ids) and len(run) < MAX_RUN:
-            continue
-        spans += [(length + start, length + end) for start, end in _run_spans(drafts)]
-        pieces.append(piece)
-        length += len(piece)
+        follows = behind.startswith(self._before_text)
+        self._drafts.append(behind[len(self._before_text) :] if follows else self._decode(self._run))
+        if not self._drafts[-1].endswith(INCOMPLETE) or len(self._run) >= MAX_RUN:
+            self.end()
+
+    def end(self) -> None:
+        """No more tokens come: what they have begun is their last character."""
+        if not self._run:
+            return
+        piece, length = self._drafts[-1], len(self._text)
+        self._spans += [(length + start, length + end) for start, end in _run_spans(self._drafts)]
+        self._text += piece
         # A tokenizer may drop any number of spaces at the start: only behind something visible none is dropped.
-        before = run if piece.strip() else (before + run)[-MAX_RUN:]
-        before_text = decode(before)
-        run, drafts = [], []
-    return "".join(pieces), spans
+        self._before = self._run if piece.strip() else (self._before + self._run)[-MAX_RUN:]
+        self._before_text = self._decode(self._before)
+        self._run, self._drafts = [], []
+
+    def so_far(self) -> tuple[str, list[Span]]:
+        """The text, stripped, and the ranges of the tokens that wrote it: all but those of a begun character."""
+        spans, end = [], 0
+        remaining = iter(self._spans)
+        for token_id in self.token_ids:
+            span = (end, end) if token_id in self._special else next(remaining, None)
+            if span is None:
+                break
+            spans.append(span)
+            end = span[1]
+        return _stripped(self._text, spans)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
 def _run_spans(drafts: Sequence[str]) -> list[Span]:
