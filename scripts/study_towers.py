@@ -1,6 +1,5 @@
 """The towers of scripts/study_difflmm.py: a small CLIP, VAE and U-Net, trained on captioned photographs."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from caption_data import clean_caption, mirrored
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from split import kept_out
+from split import kept_out, manifest
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import trange
@@ -51,12 +50,11 @@ def captioned_photos(data_dir: Path) -> dict[str, list[Photo]]:
             captions.setdefault(annotation["image_id"], []).append(clean_caption(annotation["caption"]))
     choose, figures = map(set, kept_out(data_dir))
     photos: dict[str, list[Photo]] = {"train": [], "choose": [], "figures": []}
-    with (data_dir / "coco/MANIFEST.csv").open() as manifest:
-        for row in csv.DictReader(manifest):
-            i = int(row["image_id"])
-            part = "choose" if i in choose else "figures" if i in figures else "train"
-            if i in captions:
-                photos[part].append(Photo(i, row["file"], tuple(captions[i])))
+    for row in manifest(data_dir):
+        i = int(row["image_id"])
+        part = "choose" if i in choose else "figures" if i in figures else "train"
+        if i in captions:
+            photos[part].append(Photo(i, row["file"], tuple(captions[i])))
     return photos
 
 

@@ -1,6 +1,5 @@
 """Photographs, captions and the words in them, as the training of the embedded LMM sees them. No mask, no box."""
 
-import csv
 import json
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from caption_questions import questions_of
 from spacy.language import Language
-from split import kept_out
+from split import kept_out, manifest
 
 SIDE = 448  # photographs are held in memory stretched to a square of this side, in pixels
 WORD = re.compile(r"[A-Za-z]+")
@@ -111,18 +110,17 @@ def load_photos(data_dir: Path) -> tuple[list[Photo], list[Photo]]:
     choose, figures = kept_out(data_dir)
     train: list[Photo] = []
     chosen: list[Photo] = []
-    with (data_dir / "coco/MANIFEST.csv").open() as manifest:
-        for row in csv.DictReader(manifest):
-            image_id = int(row["image_id"])
-            if image_id in figures:
-                continue
-            photo = Photo(
-                image_id,
-                read_square(data_dir / "coco" / row["file"]),
-                tuple(captions.get(image_id, ())),
-                tuple(categories.get(image_id, ())),
-            )
-            (chosen if image_id in choose else train).append(photo)
+    for row in manifest(data_dir):
+        image_id = int(row["image_id"])
+        if image_id in figures:
+            continue
+        photo = Photo(
+            image_id,
+            read_square(data_dir / "coco" / row["file"]),
+            tuple(captions.get(image_id, ())),
+            tuple(categories.get(image_id, ())),
+        )
+        (chosen if image_id in choose else train).append(photo)
     return train, chosen
 
 
@@ -164,8 +162,7 @@ def question_texts(data_dir: Path) -> list[str]:
 
 def free_to_train(data_dir: Path) -> set[int]:
     """Photographs whose licence lets a model that ships learn from what was written about them later (4, 5, 7)."""
-    with (data_dir / "coco/MANIFEST.csv").open() as manifest:
-        return {int(row["image_id"]) for row in csv.DictReader(manifest) if row["licence_id"] in ("4", "5", "7")}
+    return {int(row["image_id"]) for row in manifest(data_dir) if row["licence_id"] in ("4", "5", "7")}
 
 
 def with_questions(photos: Sequence[Photo], pipeline: Language, data_dir: Path) -> list[Photo]:

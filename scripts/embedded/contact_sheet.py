@@ -7,13 +7,12 @@ CC BY-SA, no known restrictions): nobody picked them. `docs/sheet.md`, beside th
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 from caption_data import free_to_train
 from PIL import Image
 from sample_photos import NAMES
-from split import default_data_dir, kept_out
+from split import default_data_dir, kept_out, manifest
 
 from aas import Grounder
 
@@ -38,11 +37,8 @@ def sheet(pictures: list[Image.Image]) -> Image.Image:
 def kept_out_rows(data: Path) -> list[dict[str, str]]:
     """Rows of the manifest, by id."""
     wanted = set(sorted(free_to_train(data) & set(kept_out(data)[0]))[:N_KEPT_OUT])
-    with (data / "coco/MANIFEST.csv").open() as manifest:
-        return sorted(
-            (row for row in csv.DictReader(manifest) if int(row["image_id"]) in wanted),
-            key=lambda row: int(row["image_id"]),
-        )
+    rows = [row for row in manifest(data) if int(row["image_id"]) in wanted]
+    return sorted(rows, key=lambda row: int(row["image_id"]))
 
 
 def main() -> None:

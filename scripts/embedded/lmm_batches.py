@@ -137,9 +137,9 @@ class PhotoBatches:
 
     def _next(self, captioned: bool) -> int:
         pool = self.pools[captioned]
-        epoch, at = divmod(self.taken[captioned], len(pool))
+        index = self.taken[captioned]
         self.taken[captioned] += 1
-        return int(np.random.default_rng([self.seed, epoch, captioned]).permutation(pool)[at])
+        return pool[training.shuffled(index, len(pool), self.seed, captioned)]
 
     def _told(self, photo: Photo, flipped: bool) -> list[Told]:
         """Up to five captions and five of its questions."""

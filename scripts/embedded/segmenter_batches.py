@@ -67,8 +67,7 @@ class MaskBatches:
         self.photographs, self.seed = photographs, seed
 
     def _example(self, index: int, rng: np.random.Generator) -> Example:
-        epoch, at = divmod(index, len(self.photographs))
-        i = np.random.default_rng([self.seed, epoch]).permutation(len(self.photographs))[at]
+        i = training.shuffled(index, len(self.photographs), self.seed)
         while True:
             example = augment(self.photographs[i], self.photographs[rng.integers(len(self.photographs))], rng)
             if example is not None:

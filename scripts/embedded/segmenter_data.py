@@ -4,7 +4,6 @@ Photographs and masks stay at their own size in memory; every epoch sees other c
 and clicks of them. Grids: the input is SIZE px square, masks are SIZE/2, semantic maps SIZE/8.
 """
 
-import csv
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from split import manifest
 
 from aas.images.pixels import opened
 
@@ -90,8 +90,7 @@ def read_other_masks(data_dir: Path) -> list[Photograph]:
 def read_persons(data_dir: Path, without: Collection[int]) -> list[Photograph]:
     """One person of each photograph that has no other mask; those with the ids `without` are left out."""
     coco = COCO(str(data_dir / "coco_text/person_one_per_image_val2017.json"))
-    with (data_dir / "coco/MANIFEST.csv").open() as manifest:
-        files = {int(row["image_id"]): row["file"] for row in csv.DictReader(manifest)}
+    files = {int(row["image_id"]): row["file"] for row in manifest(data_dir)}
     photographs = []
     for image_id in sorted(set(coco.imgs) - set(without)):
         image = read_rgb(data_dir / "coco" / files[image_id])

@@ -48,7 +48,7 @@ from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
 from split import default_data_dir
 from torch import Tensor, nn
-from training import run_phase
+from training import freeze_first_blocks, run_phase
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from aas import int8
@@ -143,8 +143,7 @@ class Run:
         self.tower.requires_grad_(True)
         self.projector.requires_grad_(True)
         backbone = self.tower.backbone
-        for part in (backbone.stem, *backbone.blocks[: args.frozen_blocks]):
-            part.requires_grad_(False)
+        freeze_first_blocks(backbone, args.frozen_blocks)
 
         def losses(batch: Batch) -> dict[str, Tensor]:
             lens = cosines(cells_of(self.model, batch.pixels), self.table)

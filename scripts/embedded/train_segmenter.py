@@ -25,10 +25,9 @@ from segmenter_figures import measure
 from segmenter_losses import LAST, edge_loss, iou, mask_loss, semantic_loss, three_mask_loss
 from split import default_data_dir, kept_out
 from torch import Tensor, nn
-from training import run_phase
+from training import freeze_first_blocks, run_phase
 from transformers import SamImageProcessorPil, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig
 
-from aas.backbones import Backbone
 from aas.segmenters.embedded import EmbeddedSamConfig, EmbeddedSamModel, EmbeddedSamVisionConfig, EmbeddedSegmenter
 
 WIDTH, EDGE_WIDTH = 128, 16  # channels of the embedding, and of the branch that redraws edges
@@ -88,36 +87,30 @@ def new_image_processor() -> SamImageProcessorPil:
     )
 
 
-def freeze_first_blocks(backbone: Backbone, n_blocks: int) -> None:
-    """Edges and colours need no training, and the first blocks' backward pass is the dearest."""
-    for part in (backbone.stem, *backbone.blocks[:n_blocks]):
-        part.requires_grad_(False)
-
-
 class Trainee(nn.Module):
     """The model and the semantic head that is thrown away."""
 
     def __init__(self, model: EmbeddedSamModel, seed: int):
         super().__init__()
         self.model, self.seed = model, seed
-        self.balance = 1.0  # see mask_loss
         width = model.config.vision_config.output_channels
         # 4 x the classes: pixel-shuffled from stride 16 to the semantic maps' stride 8; the last class is void
         self.semantic = nn.Conv2d(width, 4 * (N_CLASSES + 1), 1)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Weighted, by name; a fourth of the batches, chosen by their step, are asked again."""
+    def losses(self, batch: Batch, balance: float) -> dict[str, Tensor]:
+        """Weighted, by name; a fourth of the batches, chosen by step, are asked again. `balance`: see mask_loss."""
         rng = np.random.default_rng([self.seed, batch.step])
         embeddings = self.model.vision_encoder(batch.pixels).last_hidden_state
         semantic = F.pixel_shuffle(self.semantic(embeddings), 2)
         logits, scores = self.coarse(image_embeddings=embeddings, input_points=batch.points)
         found = {
-            "mask": three_mask_loss(logits, scores, batch.whole, batch.group, batch.is_complete, self.balance),
+            "mask": three_mask_loss(logits, scores, batch.whole, batch.group, batch.is_complete, balance),
             "semantic": semantic_loss(semantic, batch.semantic),
             "edge": self.loss_of_edges(batch, embeddings, logits, rng),
         }
         if rng.random() < 0.25:
-            found["later"] = 0.3 * self.loss_of_later_prompt(batch, embeddings, logits[:, :PROMPTS_AGAIN, LAST], rng)
+            former = logits[:, :PROMPTS_AGAIN, LAST]
+            found["later"] = 0.3 * self.loss_of_later_prompt(batch, embeddings, former, rng, balance)
         return found
 
     def coarse(self, **prompt: Tensor | bool) -> tuple[Tensor, Tensor]:
@@ -143,7 +136,7 @@ class Trainee(nn.Module):
         return (losses * near).sum() / near.sum().clamp(min=1)
 
     def loss_of_later_prompt(
-        self, batch: Batch, embeddings: Tensor, former: Tensor, rng: np.random.Generator
+        self, batch: Batch, embeddings: Tensor, former: Tensor, rng: np.random.Generator, balance: float
     ) -> Tensor:
         """Some prompts again: a second click where `former` [B, K', h, w] is wrong, or a box; at times its logits."""
         k = PROMPTS_AGAIN
@@ -162,8 +155,8 @@ class Trainee(nn.Module):
         logits, scores = self.coarse(image_embeddings=repeated, multimask_output=three, **prompt)
         if three:
             known = batch.is_complete.repeat_interleave(k)
-            return three_mask_loss(logits, scores, whole[:, None], group[:, None], known, self.balance)
-        one = mask_loss(logits[:, 0, 0], whole, self.balance) + (scores[:, 0, 0] - iou(logits[:, 0, 0], whole)).square()
+            return three_mask_loss(logits, scores, whole[:, None], group[:, None], known, balance)
+        one = mask_loss(logits[:, 0, 0], whole, balance) + (scores[:, 0, 0] - iou(logits[:, 0, 0], whole)).square()
         return one.mean()
 
 
@@ -249,8 +242,7 @@ def main() -> None:
     freeze_first_blocks(model.vision_encoder.backbone, args.frozen_blocks)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
-        trainee.balance = float(np.interp(batch.step / args.steps, (0.05, 0.3), (1.0, 0.5)))
-        return trainee.losses(batch)
+        return trainee.losses(batch, float(np.interp(batch.step / args.steps, (0.05, 0.3), (1.0, 0.5))))
 
     log = run_phase(
         "segmenter",

@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+
+from aas.backbones import Backbone
 
 
 class Batch:
@@ -22,6 +25,18 @@ class Batch:
 
 
 SomeBatch = TypeVar("SomeBatch", bound=Batch)
+
+
+def freeze_first_blocks(backbone: Backbone, n_blocks: int) -> None:
+    """Edges and colours need no training, and the first blocks' backward pass is the dearest."""
+    for part in (backbone.stem, *backbone.blocks[:n_blocks]):
+        part.requires_grad_(False)
+
+
+def shuffled(index: int, n: int, seed: int, *more: int) -> int:
+    """The `index`-th of endless epochs over `n` things, each epoch in another order: all once before any twice."""
+    epoch, at = divmod(index, n)
+    return int(np.random.default_rng([seed, epoch, *more]).permutation(n)[at])
 
 
 class Average:
