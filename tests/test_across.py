@@ -24,8 +24,7 @@ SIZES_HW = np.random.default_rng(0).integers(1, 700, (200, 2)).tolist()
 
 def save_as_on_the_hub(lmm: LMM, folder: Path) -> None:
     """What was published before processor_config.json held every part, and by machines with torchvision."""
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
+    tiny.saved(lmm, folder)
     processor = json.loads((folder / "processor_config.json").read_text())
     image = processor.pop("image_processor")
     image["image_processor_type"] = image["image_processor_type"].removesuffix("Pil")

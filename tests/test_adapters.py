@@ -25,8 +25,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     found = {name: tmp_path_factory.mktemp(name) for name in ("llava", "qwen2_vl", "gemma3", "mllama")}
     for name, folder in found.items():
         lmm = tiny.family(name)
-        lmm.model.save_pretrained(folder)
-        lmm.processor.save_pretrained(folder)
+        tiny.saved(lmm, folder)
     return found
 
 

@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from skimage import data
-from typer.testing import CliRunner
 
 import aas.segmenters
 from aas import registry
-from aas.cli import app
 from aas.geometry import stretched_view
 from aas.ground import Grounder
 from aas.pointing.masks import phrase_masks
@@ -26,17 +24,11 @@ from aas.records import Answer, AttentionMaps, Phrase, Prompt
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import CONTRACT, ImageEmbedding, MaskCandidates, Segmenter
 from aas.store.attention import AttentionItem, write_item
+from tests.command import run
 
 PAGE = (Path(__file__).parent.parent / "docs/adding-a-segmenter.md").read_text()
 FILE, LINE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[:2]
 N_COPIES = 3
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture

@@ -6,24 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors import safe_open
 from scipy.ndimage import map_coordinates
-from typer.testing import CliRunner
 
-from aas.cli import app
 from aas.lmms.prepared import AskOptions
 from tests import tiny
+from tests.command import run
 from tests.tiny import gemma
 
 SIZES_HW = [(60, 90), (90, 60), (64, 64), (41, 130), (70, 70), (50, 80), (80, 50)]
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 def well(*arguments: object) -> str:
@@ -34,21 +25,12 @@ def well(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for i, size_hw in enumerate(SIZES_HW):
-        Image.fromarray(tiny.a_photo(size_hw, seed=i)).save(folder / f"{i}.png")
-    return folder
-
-
-def saved(lmm, folder: Path) -> Path:
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
-    return folder
+    return tiny.photographs(tmp_path_factory.mktemp("run") / "photos", SIZES_HW)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return saved(tiny.family("llava"), tmp_path_factory.mktemp("model"))
+    return tiny.saved(tiny.family("llava"), tmp_path_factory.mktemp("model"))
 
 
 def items(folder: Path) -> dict[str, tuple[np.ndarray, dict[str, str], list[int]]]:
@@ -163,10 +145,8 @@ def spread(maps: np.ndarray, box: list[float], onto_hw: tuple[int, int], onto_bo
 
 @pytest.mark.parametrize("family", ["llava_next", "internvl", "idefics3"])
 def test_the_combined_view_is_the_sum_of_all_views_on_the_finest(family, tmp_path):
-    folder = saved(tiny.family(family), tmp_path / "model")
-    (tmp_path / "photos").mkdir()
-    for i, size_hw in enumerate([(60, 130), (150, 70)]):
-        Image.fromarray(tiny.a_photo(size_hw, seed=i)).save(tmp_path / f"photos/{i}.png")
+    folder = tiny.saved(tiny.family(family), tmp_path / "model")
+    tiny.photographs(tmp_path / "photos", [(60, 130), (150, 70)])
     lines = [json.dumps({"image": f"{i}.png", "answer": "a dog and a cat"}) for i in range(2)]
     (tmp_path / "answers.jsonl").write_text("\n".join(lines))
     asked = ("infer-attn", "--images", tmp_path / "photos", "--model", folder, "--answers", tmp_path / "answers.jsonl")

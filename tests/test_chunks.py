@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from aas import devices
@@ -72,13 +71,8 @@ def test_each_process_has_its_own_gpu(monkeypatch):
 
 def test_ranks_fill_one_folder_and_say_which_they_are(tmp_path: Path, monkeypatch):
     """With another number of them after a restart, too."""
-    photos, model, out = tmp_path / "photos", tmp_path / "model", tmp_path / "run"
-    photos.mkdir()
-    for i in range(5):
-        Image.fromarray(tiny.a_photo((40, 40), seed=i)).save(photos / f"{i}.png")
-    lmm = tiny.family("llava")
-    lmm.model.save_pretrained(model)
-    lmm.processor.save_pretrained(model)
+    photos, out = tiny.photographs(tmp_path / "photos", [(40, 40)] * 5), tmp_path / "run"
+    model = tiny.saved(tiny.family("llava"), tmp_path / "model")
     command = ["infer-attn", "--images", str(photos), "--model", str(model), "--out", str(out), "--max-new-tokens", "2"]
     for rank, world_size, there in (("1", "2", 2), ("2", "3", 3), ("0", "1", 5)):
         monkeypatch.setenv("RANK", rank)

@@ -7,25 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner
 
 from aas import rle
-from aas.cli import app
 from aas.records import Answer, AttentionMaps, View
 from aas.store.attention import AttentionItem, write_item
 from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.results import Result, write_result
+from tests.command import run
 
 MASK = rle.of_mask(np.eye(4, 6, dtype=bool))
 ODD = [None, True, -1, 1.5, 2**64, 10**400, float("nan"), float("inf"), "", "x", "1", [], [[]], {}, [None], [-1], "\0"]
 NAME = "photo.jpg"
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 def check(folder: Path, path: Path) -> None:

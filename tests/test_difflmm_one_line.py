@@ -31,10 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    lmm = tiny.family("llava")
-    lmm.model.save_pretrained(tmp_path / "llava")
-    lmm.processor.save_pretrained(tmp_path / "llava")
-    return tmp_path / "llava"
+    return tiny.saved(tiny.family("llava"), tmp_path / "llava")
 
 
 def line_of(folder: Path) -> str:

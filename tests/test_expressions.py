@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from typer.testing import CliRunner
 
-from aas.cli import app
 from aas.datasets.answers import read_answers
 from aas.datasets.expressions import Expressions, mask_of
 from aas.datasets.png import Png
@@ -30,14 +28,8 @@ from aas.records import Answer
 from aas.segmenters.sam_family import SamFamily
 from aas.store.attention import read_item
 from tests import expression_scenes as scenes
+from tests.command import run
 from tests.conftest import shared
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture(scope="module")

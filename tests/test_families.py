@@ -127,8 +127,7 @@ def test_the_doctor_finds_capture_equal_to_eager(lmm):
 
 
 def test_loads_from_a_folder(lmm, tmp_path):
-    lmm.model.save_pretrained(tmp_path)
-    lmm.processor.save_pretrained(tmp_path)
+    tiny.saved(lmm, tmp_path)
     loaded = load_lmm(str(tmp_path))
     assert type(loaded) is type(lmm)
     one, again = prepared(lmm), prepared(loaded)

@@ -9,38 +9,22 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
 
-from aas.cli import app
 from aas.store.causes import by_cause
 from aas.store.heartbeats import Heartbeat, forget_killed, workers
 from aas.store.status import duration, status, status_text
 from tests import tiny
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+from tests.command import run
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder, lmm = tmp_path_factory.mktemp("model"), tiny.family("llava")
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
-    return folder
+    return tiny.saved(tiny.family("llava"), tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(4):
-        Image.fromarray(tiny.a_photo((40, 40), seed=i)).save(folder / f"{i}.png")
-    return folder
+    return tiny.photographs(tmp_path / "photos", [(40, 40)] * 4)
 
 
 def asked(photos: Path, model: Path, out: Path, *more: object) -> tuple[object, ...]:

@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from aas.capture import CaptureError
-from aas.cli import app
 from aas.lmms import load_lmm
 from aas.records import Answer, AttentionMaps, View
 from aas.stages import infer_attn as task
 from aas.store import reference
 from aas.store.attention import AttentionItem, ItemError, read_item, write_item
-from tests import tiny
+from tests import command, tiny
 from tests.conftest import shared
 
 SIZES_HW = [(60, 90), (90, 60), (64, 64), (41, 130), (200, 150)]
@@ -40,18 +38,11 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    lmm = tiny.family("llava")
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
-    return str(folder)
+    return str(tiny.saved(tiny.family("llava"), tmp_path_factory.mktemp("model")))
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["infer-attn", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+    return command.run("infer-attn", *arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

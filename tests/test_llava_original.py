@@ -383,10 +383,7 @@ def test_broken_files(copied):
 
 @pytest.fixture
 def plain(tmp_path) -> Path:
-    lmm = tiny.family("llava")
-    lmm.model.save_pretrained(tmp_path / "plain")
-    lmm.processor.save_pretrained(tmp_path / "plain")
-    return tmp_path / "plain"
+    return tiny.saved(tiny.family("llava"), tmp_path / "plain")
 
 
 def test_broken_files_in_transformers_format(plain):

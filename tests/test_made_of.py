@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from aas.cli import app
 from aas.stages.segment_jobs import read_annotation
 from aas.store import made_of
 from aas.store.atomic import write_first
@@ -21,13 +19,7 @@ from aas.store.fingerprints import PROBES, WHOLE, fingerprint
 from aas.store.made_of import MadeOf
 from aas.store.runs import RunFolder
 from tests import tiny
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+from tests.command import run
 
 
 @pytest.fixture

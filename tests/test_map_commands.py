@@ -8,10 +8,8 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
-from typer.testing import CliRunner
 
 import aas
-from aas.cli import app
 from aas.geometry import centroid_xy, deepest_xy, largest_pixel_xy, region_xy
 from aas.geometry.maps import map_on_image
 from aas.lmms.yes_no import yes_probabilities
@@ -20,16 +18,10 @@ from aas.records import View
 from aas.registry import MAP_SOURCES
 from aas.store.attention import read_item
 from tests import tiny
+from tests.command import run
 from tests.test_adding import follow
 
 ANSWER = "a cat on a blanket"
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture(scope="module")

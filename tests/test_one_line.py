@@ -40,10 +40,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "whole"
-    lmm = tiny.family("qwen2_vl")
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
-    return folder
+    return tiny.saved(tiny.family("qwen2_vl"), folder)
 
 
 @pytest.fixture
@@ -138,8 +135,7 @@ def test_shards_and_pickles(copied):
 
 def test_a_layer_that_the_tower_lacks_is_told_at_load(tmp_path):
     lmm = tiny.family("llava")
-    lmm.model.save_pretrained(tmp_path)
-    lmm.processor.save_pretrained(tmp_path)
+    tiny.saved(lmm, tmp_path)
     configured(tmp_path, vision_feature_layer=99)
     assert "vision_feature_layer 99" in line_of(lambda: load_lmm(str(tmp_path), "cpu"))
 

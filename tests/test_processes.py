@@ -84,13 +84,8 @@ def test_a_suspect_is_alone_with_its_worker():
 
 
 def test_the_command_gives_the_same_bytes(tmp_path: Path):
-    photos, model = tmp_path / "photos", tmp_path / "model"
-    photos.mkdir()
-    for i in range(5):
-        Image.fromarray(tiny.a_photo((40, 40), seed=i)).save(photos / f"{i}.png")
-    lmm = tiny.family("llava")
-    lmm.model.save_pretrained(model)
-    lmm.processor.save_pretrained(model)
+    photos = tiny.photographs(tmp_path / "photos", [(40, 40)] * 5)
+    model = tiny.saved(tiny.family("llava"), tmp_path / "model")
     command = ["infer-attn", "--images", photos, "--model", model, "--max-new-tokens", 2, "--batch-size", 1, "--out"]
     for out, more in (("one", ()), ("two", ("--gpus", "cpu", "--workers", 1))):
         result = CliRunner().invoke(app, list(map(str, [*command, tmp_path / out, *more])))

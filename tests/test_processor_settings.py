@@ -173,10 +173,7 @@ def test_a_segmenters_other_settings_are_refused(settings, tmp_path):
 
 @pytest.fixture
 def model_folder(tmp_path) -> Path:
-    lmm = tiny.family("llava")
-    lmm.model.save_pretrained(tmp_path / "model")
-    lmm.processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return tiny.saved(tiny.family("llava"), tmp_path / "model")
 
 
 def test_the_patch_size_is_the_configs(model_folder):

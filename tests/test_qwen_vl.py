@@ -16,8 +16,7 @@ FLAT = ["qwen2_vl", "qwen2_5_vl"]  # text config at the top, bounds as min_pixel
 
 def save_as_on_the_hub(lmm: LMM, folder: Path, family: str) -> None:
     """What was published before processor_config.json held every part; the video part needs torchvision."""
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
+    tiny.saved(lmm, folder)
     processor = json.loads((folder / "processor_config.json").read_text())
     image = {**processor["image_processor"], "processor_class": processor["processor_class"]}
     if family == "qwen3_vl":

@@ -9,23 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from typer.testing import CliRunner
 
 from aas.choices import MaskChoice
-from aas.cli import app
 from aas.geometry import cells_of_mask
 from aas.records import View
 from aas.segmenters.choice import attention_contrast, choose
 from aas.segmenters.sam_family import SamFamily
 from tests import tiny
+from tests.command import run
 from tests.conftest import shared
-
-
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 def iou(one: dict, other: dict) -> float:
@@ -108,8 +100,7 @@ def attn(tmp_path_factory) -> Path:
     """Images, and attention of given answers by a tiny random LLaVA."""
     root = tmp_path_factory.mktemp("run")
     lmm = tiny.family("llava")
-    lmm.model.save_pretrained(root / "model")
-    lmm.processor.save_pretrained(root / "model")
+    tiny.saved(lmm, root / "model")
     for i, name in enumerate(ANSWERS):
         (root / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(tiny.a_photo((60 + 10 * i, 90), seed=i)).save(root / "photos" / name)

@@ -88,8 +88,7 @@ def save_as_on_the_hub(lmm: LMM, folder: Path) -> None:
 
 def save_with_video(lmm: LMM, folder: Path) -> None:
     """As transformers 5 saves a processor that has its video part."""
-    lmm.model.save_pretrained(folder)
-    lmm.processor.save_pretrained(folder)
+    tiny.saved(lmm, folder)
     whole = json.loads((folder / "processor_config.json").read_text())
     name = whole["processor_class"].replace("Processor", "VideoProcessor")
     whole["video_processor"] = {"video_processor_type": name, "size": {"height": 8, "width": 8}}

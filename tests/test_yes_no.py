@@ -150,8 +150,7 @@ def test_words_that_begin_alike_are_refused(monkeypatch):
 def things(tmp_path) -> Path:
     """A model, and two files of questions about three photographs, one that is broken and one that is not there."""
     lmm = opinionated()
-    lmm.model.save_pretrained(tmp_path / "model")
-    lmm.processor.save_pretrained(tmp_path / "model")
+    tiny.saved(lmm, tmp_path / "model")
     (tmp_path / "photos/val").mkdir(parents=True)
     for i, name in enumerate(("000000000001.png", "plain.png", "in.png")):
         Image.fromarray(tiny.a_photo(seed=i)).save(tmp_path / "photos/val" / name)

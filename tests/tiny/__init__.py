@@ -1,9 +1,12 @@
 """Real models, tiny and random, built in code."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -40,6 +43,21 @@ def byte_level_tokenizer(*more_special: str, vocab_size: int = 400, **named: str
 
 def a_photo(size_hw: tuple[int, int] = (60, 90), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), np.uint8)
+
+
+def photographs(folder: Path, sizes_hw: Sequence[tuple[int, int]]) -> Path:
+    """`folder`, new, with 0.png, 1.png, … of these sizes."""
+    folder.mkdir(parents=True)
+    for i, size_hw in enumerate(sizes_hw):
+        Image.fromarray(a_photo(size_hw, seed=i)).save(folder / f"{i}.png")
+    return folder
+
+
+def saved(lmm: LMM, folder: Path) -> Path:
+    """`folder`, with the model and its processor as transformers saves them."""
+    lmm.model.save_pretrained(folder)
+    lmm.processor.save_pretrained(folder)
+    return folder
 
 
 # family -> "module:function" of a builder without arguments that returns an LMM
