@@ -1,6 +1,7 @@
 """How the embedded LMM is trained: packing changes nothing, words and quarters are where they should be."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from lmm_model import AFTER, BEFORE, GRID, IMAGE, N_CELLS, QUESTIONS, SIDE, buil
 from lmm_own_answers import OwnBatches
 from split import kept_out
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from train_lmm import Run
 from training import run_phase
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -223,6 +225,28 @@ def test_own_answers_point_but_are_not_imitated(words):
     attention_loss(maps, smoothed(lens), batch, 2.0).backward()
     rows = maps.grad[batch.concepts == cat]
     assert (rows[:, :20].mean() < rows[:, 60:].mean()).all()  # descent moves the words' attention there
+
+
+def test_a_phase_leaves_alone_what_it_did_not_train(tmp_path):
+    """The decoder of the language phase comes into a model that has learned words, and its words stay."""
+
+    class Small(Run):
+        def __init__(self, seed):
+            torch.manual_seed(seed)
+            self.args = SimpleNamespace(work=tmp_path, device="cpu")
+            self.modules = {name: torch.nn.Linear(3, 2) for name in ("tower", "projector", "decoder")}
+            self.table = torch.nn.Parameter(torch.randn(5, 2))
+
+        parts = property(lambda self: self.modules)
+
+    words, language, both = (Small(seed) for seed in range(3))
+    words.save("after_words", ("tower", "projector"))
+    language.save("after_language", ("decoder",))
+    for name in ("after_words", "after_language"):
+        both.load(name)
+    assert torch.equal(both.table, words.table)
+    for name, of in (("tower", words), ("projector", words), ("decoder", language)):
+        assert torch.equal(both.modules[name].weight, of.modules[name].weight)
 
 
 def test_a_stopped_phase_goes_on_to_the_same_weights(tmp_path):

@@ -98,16 +98,20 @@ class Run:
         return {"tower": self.tower, "projector": self.projector, "decoder": self.model.model.language_model}
 
     def save(self, name: str, parts: Iterable[str]) -> None:
+        """The table goes with the projector, whose cells it is compared with."""
         tensors = {
             f"{part}.{key}": value.contiguous()
             for part in parts
             for key, value in self.parts[part].state_dict().items()
         }
-        save_file({"table": self.table.detach()} | tensors, self.args.work / f"{name}.safetensors")
+        if "projector" in parts:
+            tensors["table"] = self.table.detach()
+        save_file(tensors, self.args.work / f"{name}.safetensors")
 
     def load(self, name: str) -> None:
+        """What the file holds; everything else stays."""
         tensors = load_file(self.args.work / f"{name}.safetensors", device=self.args.device)
-        self.table.data = tensors.pop("table")
+        self.table.data = tensors.pop("table", self.table.data)
         for part, module in self.parts.items():
             state = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
             if state:
