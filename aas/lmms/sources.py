@@ -75,24 +75,17 @@ def with_generic(kept: Sequence[Tensor | Captured], generic: Sequence[Tensor | C
 
 
 def watch_of(
-    lmm: "LMM",
-    batch: Sequence[Prepared],
-    inputs: dict[str, Tensor],
-    columns: Tensor,
-    options: AskOptions,
-    answers: Sequence[Tensor] | None = None,
+    lmm: "LMM", batch: Sequence[Prepared], columns: Tensor, options: AskOptions, rows: Tensor | None = None
 ) -> AttentionCapture:
-    """What looks on while a batch is answered, or while the given answers are replayed."""
-    rows = None if answers is None else lmm.answer_rows(inputs, answers, options.alignment)
+    """What looks on while a batch is answered, or while given answers, whose `rows` are wanted, are replayed."""
     if options.maps == (DEFAULT,):
         return AttentionCapture(columns, options.selection, rows, lmm.records, lmm.cross_attention)
     needs = needs_of(lmm, options)
-    n_padded = inputs["input_ids"].shape[1]
-    lengths = [one.inputs["input_ids"].shape[1] + (0 if answers is None else len(answers[i]))
-               for i, one in enumerate(batch)]  # fmt: skip
-    starts = [0 if lmm.cross_attention else n_padded - length for length in lengths]
-    places = [(start, positions_of(one.grids, options.view)) for start, one in zip(starts, batch, strict=True)]
+    positions = [positions_of(one.grids, options.view) for one in batch]
+    # Padding moved the columns of a batch as far as the sequence that they lie in.
+    starts = [int(moved - own[0]) for moved, own in zip(columns[:, 0].tolist(), positions, strict=True)]
     decoder = Decoder.of(lmm.model) if needs.sequence else None
+    places = list(zip(starts, positions, strict=True))
     return Internals(columns, needs, decoder, places, rows, lmm.records, lmm.cross_attention)
 
 
