@@ -101,18 +101,19 @@ def captured(
         derivatives = watch.derivatives(lmm.watched, words)
     n_heads = lmm.text_config.num_attention_heads
     outputs = {i: output_matrix(watch.modules[i], n_heads) for i in watch.seen} if watch.needs.outputs else {}
+    placed = [_positions(lmm, one, ids, options) for one, ids in zip(batch, answers, strict=True)]
     return [
         replace(
-            _positions(lmm, one, ids, options),
-            attention=_attention(watch, maps[i, ..., : len(ids), : len(watch.places[i][1])]),
+            one,
+            attention=_attention(watch, maps[i, ..., : len(one.answer), : len(one.columns)]),
             by_head=watch.selection.keep == "heads",
             heads=watch.selection.heads,
             outputs=outputs,
-            derivatives={layer: rows[i, : len(ids)].transpose(0, 1) for layer, rows in derivatives.items()},
+            derivatives={layer: rows[i, : len(one.answer)].transpose(0, 1) for layer, rows in derivatives.items()},
             matrices={layer: matrices[i] for layer, matrices in watch.matrices.items()},
-            **_along_the_sequence(lmm, watch, i, torch.cat([one.inputs["input_ids"][0], ids])),
+            **_along_the_sequence(lmm, watch, i, one.token_ids),
         )
-        for i, (one, ids) in enumerate(zip(batch, answers, strict=True))
+        for i, one in enumerate(placed)
     ]
 
 
