@@ -161,14 +161,14 @@ def _named(
 
 def _evidence(cases: Sequence[Case], source: str) -> dict[str, Any]:
     """Figure -> its evidence, over the photographs of the cases."""
-    images = sorted({case.image for case in cases})
+    places = {image: i for i, image in enumerate(sorted({case.image for case in cases}))}
+    images = [places[case.image] for case in cases]
     found = {}
     for name in FIGURES:
         counted = [case.area < SMALL or "small" not in name for case in cases]
         values = [case.figures[source].get(name.partition(",")[0], np.nan) for case in cases]
         if not np.isnan(values).any():
-            places = [images.index(case.image) for case in cases]
-            found[name] = mean_evidence(np.array(values) * counted, places, counted)
+            found[name] = mean_evidence(np.array(values) * counted, images, counted)
     return found
 
 
