@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -210,8 +211,12 @@ class Grounder:
         return pulled(lambda tell: self._tell(asked, tell))
 
     def _tell(self, asked: Asked, tell: Tell[Event]) -> None:
+        @cache  # when the first phrase wants it
+        def embedding() -> ImageEmbedding:
+            return self.encoded.of({asked.photograph: asked.image})[asked.photograph]
+
         def grounded(pointed: Sequence[Pointed]) -> tuple[GroundedPhrase, ...]:
-            return self._masked(pointed, self.encoded.of({asked.photograph: asked.image})[asked.photograph])
+            return self._masked(pointed, embedding())
 
         telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
         # Maps that are asked for phrase by phrase are none of the answer's attention.
