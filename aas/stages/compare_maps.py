@@ -199,13 +199,8 @@ def as_table(content: Mapping[str, Any]) -> str:
     for source in others:
         rows.append([source, *(f"{content['figures'][source][name]:.3f}" for name in shown)])
         changes = (content["differences"][source].get(name) for name in shown)
-        rows.append(["", *("–" if one is None else _change(one) for one in changes)])
+        rows.append(["", *("–" if one is None else report.change(one) for one in changes)])
     counts = content["counts"]
     small = f"{counts['small']} of things below {SMALL:.0%} of their photograph"
     said = f"{counts['phrases']} phrases of {counts['images']} photographs, {small}"
     return f"{report.markdown(['source', *shown], rows)}\n\n{said}; below each source: its difference to {first}."
-
-
-def _change(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
