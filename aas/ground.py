@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -34,9 +35,9 @@ from aas.lmms.prepared import Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
-from aas.phrases.parser import chosen_phrases, load_pipeline
+from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
-from aas.pointing.phrases import Pointed, PointingOptions, point_phrases
+from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, point_phrases
 from aas.presets import DEFAULT_QUESTION, LEFT_OUT, n_points_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
@@ -210,8 +211,12 @@ class Grounder:
         return pulled(lambda tell: self._tell(asked, tell))
 
     def _tell(self, asked: Asked, tell: Tell[Event]) -> None:
+        @cache  # when the first phrase wants it
+        def embedding() -> ImageEmbedding:
+            return self.encoded.of({asked.photograph: asked.image})[asked.photograph]
+
         def grounded(pointed: Sequence[Pointed]) -> tuple[GroundedPhrase, ...]:
-            return self._masked(pointed, self.encoded.of({asked.photograph: asked.image})[asked.photograph])
+            return self._masked(pointed, embedding())
 
         telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
         # Maps that are asked for phrase by phrase are none of the answer's attention.
@@ -291,10 +296,7 @@ class Grounder:
     def _asked_maps(self, pixels: np.ndarray, answer: Answer) -> AttentionMaps:
         """Of each phrase, asked band by band."""
         assert self.blackbox is not None
-        chosen = self.pointing
-        phrases, _ = chosen_phrases(
-            self.pipeline, answer, words=chosen.words, drop=chosen.drop, reasoning=chosen.reasoning
-        )
+        phrases, _ = phrases_for(self.pipeline, answer, self.pointing)
         views, n = self.blackbox.views(pixels), self.images_at_once()
         yes = []
         for phrase in phrases:

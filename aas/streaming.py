@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from spacy.language import Language
 
 from aas.grounding import Grounding
-from aas.phrases.parser import chosen_phrases
-from aas.pointing.phrases import Pointed, PointingOptions, prompted
+from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, prompted
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 
 Event = str | GroundedPhrase | Grounding
@@ -72,14 +71,11 @@ class Telling:
         if maps is None or len(words.text) == self.n_read:
             return
         self.n_read = len(words.text)
-        options = self.options
-        phrases, _ = chosen_phrases(
-            self.pipeline, words, words=options.words, drop=options.drop, reasoning=options.reasoning
-        )
+        phrases, _ = phrases_for(self.pipeline, words, self.options)
         closed = [one for one in phrases if one.span not in self.spans and one.span[1] < len(words.text)]
         if closed:
             attention = _first(maps(), len(words.token_ids))
-            self._show(self.grounded(prompted(closed, words, attention, options, self.image_hw)))
+            self._show(self.grounded(prompted(closed, words, attention, self.options, self.image_hw)))
 
     def end(self, grounding: Grounding) -> None:
         """What was not told yet, and the whole."""

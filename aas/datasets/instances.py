@@ -17,7 +17,7 @@ from aas.datasets.coco import (
     read_lists,
     score_of,
 )
-from aas.datasets.sources import read_json
+from aas.datasets.sources import name_of, read_json
 from aas.rle import Rle
 from aas.spellings import id_text, number_of
 from aas.store.instances import raw_detections
@@ -26,10 +26,11 @@ from aas.store.runs import MERGED, RunFolder
 
 @dataclass(frozen=True)
 class InstanceTruth:
-    """`images`: id as text -> (height, width); `ids`: as they are; `categories`: id as text -> name, `category_ids`: as
-    they are."""
+    """`images`: id as text -> (height, width), `names` -> file name; `ids`: as they are; `categories`: id as text ->
+    name, `category_ids`: as they are."""
 
     images: dict[str, tuple[int, int]]
+    names: dict[str, str]
     ids: list[Any]
     categories: dict[str, str]
     category_ids: list[Any]
@@ -66,7 +67,8 @@ def read_truth(path: Path, findings: Findings) -> InstanceTruth:
         if key not in with_masks:
             note(findings, "images_without_true_masks", key)
     ids, category_ids = ([entry["id"] for entry in content[name]] for name in ("images", "categories"))
-    return InstanceTruth(images, ids, categories, category_ids, masks)
+    names = {str(id_text(entry["id"])): name_of(entry, path) for entry in content["images"]}
+    return InstanceTruth(images, names, ids, categories, category_ids, masks)
 
 
 def _categories(path: Path, entries: Sequence[Mapping[str, Any]], findings: Findings) -> dict[str, str]:

@@ -76,7 +76,7 @@ def _table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             figure,
             f"{row['a']:.3f}",
             f"{row['b']:.3f}",
-            f"{row['difference']:+.3f} [{row['interval'][0]:+.3f}, {row['interval'][1]:+.3f}]",
+            report.change(row),
             f"{row['p']:.3f}",
         ]
         for group, figures in found.items()

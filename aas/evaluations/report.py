@@ -56,6 +56,12 @@ def cell(value: float | None, interval: Sequence[float] | None = None) -> str:
     return f"{value:.3f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
 
 
+def change(row: Mapping[str, Any]) -> str:
+    """`+0.012 [-0.003, +0.027]`, of a row of `bootstrap.differences`."""
+    low, high = row["interval"]
+    return f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def numbers(evidence: bootstrap.Evidence, n_images: int) -> dict[str, float]:
     """The figures themselves; 0 where there was nothing to average, as in the published evaluators."""
     found = bootstrap.figures(evidence, np.ones((1, n_images)))

@@ -285,7 +285,7 @@ class LMM(ABC):
         inputs, columns = self.collated([p.inputs for p in batch], grids, options.seed)
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers = FiniteLogits()
-        watch = watch_of(self, batch, inputs, columns, options)
+        watch = watch_of(self, batch, columns, options)
         with self.watched(watch):
             sequences = self.generate(
                 inputs,
@@ -335,8 +335,8 @@ class LMM(ABC):
 
     def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> Kept:
         """What is kept of given answers, in one forward pass."""
-        inputs, columns, _ = self.replay_inputs(batch, answers, options)
-        watch = watch_of(self, batch, inputs, columns, options, answers)
+        inputs, columns, rows = self.replay_inputs(batch, answers, options)
+        watch = watch_of(self, batch, columns, options, rows)
         with self.watched(watch):
             output = self.model(**inputs, **self.forward_arguments(inputs), return_dict=True)
         kept = self._kept(watch, batch, answers, options)  # names the layer, where the attention itself is broken

@@ -75,24 +75,17 @@ def with_generic(kept: Sequence[Tensor | Captured], generic: Sequence[Tensor | C
 
 
 def watch_of(
-    lmm: "LMM",
-    batch: Sequence[Prepared],
-    inputs: dict[str, Tensor],
-    columns: Tensor,
-    options: AskOptions,
-    answers: Sequence[Tensor] | None = None,
+    lmm: "LMM", batch: Sequence[Prepared], columns: Tensor, options: AskOptions, rows: Tensor | None = None
 ) -> AttentionCapture:
-    """What looks on while a batch is answered, or while the given answers are replayed."""
-    rows = None if answers is None else lmm.answer_rows(inputs, answers, options.alignment)
+    """What looks on while a batch is answered, or while given answers, whose `rows` are wanted, are replayed."""
     if options.maps == (DEFAULT,):
         return AttentionCapture(columns, options.selection, rows, lmm.records, lmm.cross_attention)
     needs = needs_of(lmm, options)
-    n_padded = inputs["input_ids"].shape[1]
-    lengths = [one.inputs["input_ids"].shape[1] + (0 if answers is None else len(answers[i]))
-               for i, one in enumerate(batch)]  # fmt: skip
-    starts = [0 if lmm.cross_attention else n_padded - length for length in lengths]
-    places = [(start, positions_of(one.grids, options.view)) for start, one in zip(starts, batch, strict=True)]
+    positions = [positions_of(one.grids, options.view) for one in batch]
+    # Padding moved the columns of a batch as far as the sequence that they lie in.
+    starts = [int(moved - own[0]) for moved, own in zip(columns[:, 0].tolist(), positions, strict=True)]
     decoder = Decoder.of(lmm.model) if needs.sequence else None
+    places = list(zip(starts, positions, strict=True))
     return Internals(columns, needs, decoder, places, rows, lmm.records, lmm.cross_attention)
 
 
@@ -108,18 +101,19 @@ def captured(
         derivatives = watch.derivatives(lmm.watched, words)
     n_heads = lmm.text_config.num_attention_heads
     outputs = {i: output_matrix(watch.modules[i], n_heads) for i in watch.seen} if watch.needs.outputs else {}
+    placed = [_positions(lmm, one, ids, options) for one, ids in zip(batch, answers, strict=True)]
     return [
         replace(
-            _positions(lmm, one, ids, options),
-            attention=_attention(watch, maps[i, ..., : len(ids), : len(watch.places[i][1])]),
+            one,
+            attention=_attention(watch, maps[i, ..., : len(one.answer), : len(one.columns)]),
             by_head=watch.selection.keep == "heads",
             heads=watch.selection.heads,
             outputs=outputs,
-            derivatives={layer: rows[i, : len(ids)].transpose(0, 1) for layer, rows in derivatives.items()},
+            derivatives={layer: rows[i, : len(one.answer)].transpose(0, 1) for layer, rows in derivatives.items()},
             matrices={layer: matrices[i] for layer, matrices in watch.matrices.items()},
-            **_along_the_sequence(lmm, watch, i, torch.cat([one.inputs["input_ids"][0], ids])),
+            **_along_the_sequence(lmm, watch, i, one.token_ids),
         )
-        for i, (one, ids) in enumerate(zip(batch, answers, strict=True))
+        for i, one in enumerate(placed)
     ]
 
 

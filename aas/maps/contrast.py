@@ -1,15 +1,16 @@
 """Attention against that of a question that asks for nothing in particular."""
 
-import torch
+from dataclasses import replace
+
 from torch import Tensor
 
 from aas.captured import Captured, Needs
-from aas.maps.source import Source, band_of, checked_layers, middle_layers
+from aas.maps.layers import Layers
 
 LEAST = 1e-8  # a layer's window may have passed the image
 
 
-class Contrast(Source):
+class Contrast(Layers):
     """Attention over that of a generic question about the same image, of the layers from two to four fifths of the
     depth, or those named (`contrast:14`, `contrast:14-20`).
 
@@ -18,18 +19,12 @@ class Contrast(Source):
     row pays to the whole image (arXiv 2502.17422 takes one layer and no floor). It costs one more pass over the prompt.
     """
 
-    def __init__(self, argument: str = ""):
-        self.weights = band_of(argument) if argument else None
+    minus_token_mean = False
 
     def needs(self, n_layers: int, n_heads: int) -> Needs:
-        named = checked_layers(frozenset(self.weights), n_layers) if self.weights else None
-        return Needs("layers", named, generic=True)
+        return replace(super().needs(n_layers, n_heads), generic=True)
 
-    def __call__(self, captured: Captured) -> Tensor:
-        weights = self.weights or dict.fromkeys(middle_layers(captured.attention), 1.0)
-        maps = []
-        for layer, weight in weights.items():
-            generic = captured.generic[layer]
-            floored = (generic + generic.mean()).clamp(min=LEAST)
-            maps.append(weight * captured.of_layer(layer) / floored)
-        return torch.stack(maps).sum(0) / sum(weights.values())
+    def of_layer(self, captured: Captured, layer: int) -> Tensor:
+        """Attention over the generic one, float32 [T, N]."""
+        generic = captured.generic[layer]
+        return captured.of_layer(layer) / (generic + generic.mean()).clamp(min=LEAST)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from aas.captured import Captured, Needs
 from aas.maps import source_named
 from aas.maps.mean import without_token_mean
-from aas.maps.source import Source
+from aas.maps.source import Source, by_grid
 
 DEFAULT_PARTS = "mean+tam+attribution:signed"
 SMOOTHED_BY = 0.8  # cells
@@ -36,8 +36,7 @@ class Fused(Source):
     def __call__(self, captured: Captured) -> Tensor:
         scaled = _ranks if self.by_rank else _standardised
         fused = torch.stack([scaled(_own_maps(part, captured)) for part in self.parts]).mean(0)
-        parts = fused.split([height * width for height, width in captured.grids_hw], dim=1)
-        return torch.cat([smoothed(*both) for both in zip(parts, captured.grids_hw, strict=True)], dim=1)
+        return by_grid(fused, captured.grids_hw, smoothed)
 
 
 def _own_maps(part: Source, captured: Captured) -> Tensor:

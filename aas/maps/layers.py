@@ -23,5 +23,9 @@ class Layers(Source):
 
     def __call__(self, captured: Captured) -> Tensor:
         weights = self.weights or dict.fromkeys(middle_layers(captured.attention), 1.0)
-        maps = [weight * captured.of_layer(layer) for layer, weight in weights.items()]
+        maps = [weight * self.of_layer(captured, layer) for layer, weight in weights.items()]
         return sum(maps) / sum(weights.values())  # type: ignore[return-value]
+
+    def of_layer(self, captured: Captured, layer: int) -> Tensor:
+        """What is averaged, float32 [T, N]."""
+        return captured.of_layer(layer)

@@ -1,9 +1,10 @@
 """What every map source offers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from aas.captured import Captured, Needs
@@ -30,6 +31,14 @@ class Source(ABC):
     @abstractmethod
     def __call__(self, captured: Captured) -> Tensor:
         """Maps float32 [T, N] on the CPU, over the image's tokens."""
+
+
+def by_grid(
+    maps: Tensor, grids_hw: Sequence[tuple[int, int]], of_grid: Callable[[Tensor, tuple[int, int]], Tensor]
+) -> Tensor:
+    """`maps` [T, N], grid after grid, as `of_grid` makes them of each grid's [T, h * w] and (h, w)."""
+    parts = maps.split([height * width for height, width in grids_hw], dim=1)
+    return torch.cat([of_grid(*both) for both in zip(parts, grids_hw, strict=True)], dim=1)
 
 
 def checked_layers(layers: frozenset[int], n_layers: int) -> frozenset[int]:

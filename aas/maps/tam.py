@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aas.captured import Captured, Needs
-from aas.maps.source import Source
+from aas.maps.source import Source, by_grid
 
 
 class Tam(Source):
@@ -39,8 +39,7 @@ class Tam(Source):
         both = torch.cat([cleared, relevance], dim=1)
         low, high = both.amin(1, keepdim=True), both.amax(1, keepdim=True)
         maps = (cleared - low) / (high - low).clamp(min=1e-30)
-        parts = maps.split([height * width for height, width in captured.grids_hw], dim=1)
-        return torch.cat([rank_filtered(*both) for both in zip(parts, captured.grids_hw, strict=True)], dim=1).cpu()
+        return by_grid(maps, captured.grids_hw, rank_filtered).cpu()
 
 
 def rank_filtered(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:

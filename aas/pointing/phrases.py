@@ -64,10 +64,15 @@ def point_phrases(
 
     `image_hw`: of the upright photograph, in pixels.
     """
-    phrases, left_out = chosen_phrases(
-        pipeline, answer, words=options.words, drop=options.drop, reasoning=options.reasoning
-    )
+    phrases, left_out = phrases_for(pipeline, answer, options)
     return prompted(phrases, answer, attention, options, image_hw), left_out
+
+
+def phrases_for(
+    pipeline: Language, answer: Answer, options: PointingOptions
+) -> tuple[tuple[Phrase, ...], tuple[str, ...]]:
+    """The answer's noun phrases that are to be pointed at, in reading order; and the words of those left out."""
+    return chosen_phrases(pipeline, answer, words=options.words, drop=options.drop, reasoning=options.reasoning)
 
 
 def prompted(

@@ -33,4 +33,6 @@ class EncodedOnce:
 
 
 def _digest(pixels: np.ndarray) -> bytes:
-    return sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+    digest = sha256(str(pixels.shape).encode())
+    digest.update(np.ravel(pixels))
+    return digest.digest()

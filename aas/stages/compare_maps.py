@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from aas import rle
 from aas.datasets.answers import GivenAnswer, read_answers
-from aas.datasets.coco import Findings, read_lists
-from aas.datasets.instances import read_truth
-from aas.datasets.sources import name_of
+from aas.datasets.coco import Findings, TrueAnnotation, note
+from aas.datasets.instances import InstanceTruth, read_truth
 from aas.evaluations import report
 from aas.ground import Grounder
 from aas.images import read_image
@@ -26,7 +25,6 @@ from aas.phrases.parser import chosen_phrases
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import prompted
 from aas.records import Answer, Phrase
-from aas.spellings import id_text
 from aas.stages.compare_maps_options import CompareMaps
 from aas.store.photographs import image_file
 
@@ -56,21 +54,25 @@ class Case:
 def compare_maps(options: CompareMaps) -> int:
     """Print the table, write the JSON; returns the exit code. ValueError or OSError where the options cannot work."""
     findings: Findings = {}
-    things, files = _things(options, findings)
+    truth = read_truth(options.gt, findings)
+    masks = _by_photograph(truth)
+    files = {name: image_file(options.images, name) for name in masks}
     names = names_of(options.maps)
     rows = _rows(options, files)
     loading = {name: getattr(options, name) for name in ("device", *options.loading())}
     models = (options.model, options.segmenter, options.phrases)
     grounder = Grounder(*models, maps=names, read_out=options.read_out, **loading)
-    matcher = CategoryMatcher(grounder.pipeline, sorted({one.name for some in things.values() for one in some}))
+    named = {truth.categories[mask.category] for some in masks.values() for mask in some}
+    matcher = CategoryMatcher(grounder.pipeline, sorted(named))
     cases: list[Case] = []
     for row in tqdm(rows, unit="answer"):
         try:
-            cases += _cases(grounder, matcher, options, row, files, things[row.image])
+            things = _things(masks[row.image], truth.categories)
+            cases += _cases(grounder, matcher, options, row, files, things)
         except Exception as error:
             if not (is_ours(error) or isinstance(error, ValueError | OSError)):
                 raise
-            findings.setdefault("unreadable_files", []).append(f"{row.image}: {error}")
+            note(findings, "unreadable_files", f"{row.image}: {error}")
     if not cases:
         raise ValueError("No phrase of any answer names a category of its photograph: nothing can be compared.")
     content = _content(names, cases, options)
@@ -81,23 +83,28 @@ def compare_maps(options: CompareMaps) -> int:
     return report.exit_code(findings)
 
 
-def _things(options: CompareMaps, findings: Findings) -> tuple[dict[str, list[Thing]], dict[str, Path]]:
-    """Of each photograph, by its name, what is in it, and its file."""
-    truth = read_truth(options.gt, findings)
-    entries = read_lists(options.gt, "images")["images"]
-    names = {id_text(entry.get("id")): name_of(entry, options.gt) for entry in entries}
-    files = {names[image]: image_file(options.images, names[image]) for image in truth.images}
-    found: dict[str, list[Thing]] = {name: [] for name in files}
-    by_category: dict[tuple[str, str], list[Any]] = {}
+def _by_photograph(truth: InstanceTruth) -> dict[str, list[TrueAnnotation]]:
+    """The masks of known categories, by the name of their photograph; all photographs are there."""
+    found: dict[str, list[TrueAnnotation]] = {name: [] for name in truth.names.values()}
     for mask in truth.masks:
-        by_category.setdefault((mask.image, mask.category), []).append(mask)
-    for (image, category), masks in by_category.items():
-        decoded = [(rle.decoded(mask.rle), mask.is_crowd) for mask in masks]
+        if mask.category in truth.categories:
+            found[truth.names[mask.image]].append(mask)
+    return found
+
+
+def _things(masks: Sequence[TrueAnnotation], categories: Mapping[str, str]) -> list[Thing]:
+    """What is in a photograph."""
+    by_category: dict[str, list[TrueAnnotation]] = {}
+    for mask in masks:
+        by_category.setdefault(mask.category, []).append(mask)
+    found = []
+    for category, some in by_category.items():
+        decoded = [(rle.decoded(mask.rle), mask.is_crowd) for mask in some]
         union = np.logical_or.reduce([mask for mask, _ in decoded])
         if union.any():
             parts = [mask for mask, is_crowd in decoded if not is_crowd]
-            found[names[image]].append(Thing(truth.categories[category], [union, *parts]))
-    return found, files
+            found.append(Thing(categories[category], [union, *parts]))
+    return found
 
 
 def _rows(options: CompareMaps, files: Mapping[str, Path]) -> list[GivenAnswer]:
@@ -154,14 +161,14 @@ def _named(
 
 def _evidence(cases: Sequence[Case], source: str) -> dict[str, Any]:
     """Figure -> its evidence, over the photographs of the cases."""
-    images = sorted({case.image for case in cases})
+    places = {image: i for i, image in enumerate(sorted({case.image for case in cases}))}
+    images = [places[case.image] for case in cases]
     found = {}
     for name in FIGURES:
         counted = [case.area < SMALL or "small" not in name for case in cases]
         values = [case.figures[source].get(name.partition(",")[0], np.nan) for case in cases]
         if not np.isnan(values).any():
-            places = [images.index(case.image) for case in cases]
-            found[name] = mean_evidence(np.array(values) * counted, places, counted)
+            found[name] = mean_evidence(np.array(values) * counted, images, counted)
     return found
 
 
@@ -192,13 +199,8 @@ def as_table(content: Mapping[str, Any]) -> str:
     for source in others:
         rows.append([source, *(f"{content['figures'][source][name]:.3f}" for name in shown)])
         changes = (content["differences"][source].get(name) for name in shown)
-        rows.append(["", *("–" if one is None else _change(one) for one in changes)])
+        rows.append(["", *("–" if one is None else report.change(one) for one in changes)])
     counts = content["counts"]
     small = f"{counts['small']} of things below {SMALL:.0%} of their photograph"
     said = f"{counts['phrases']} phrases of {counts['images']} photographs, {small}"
     return f"{report.markdown(['source', *shown], rows)}\n\n{said}; below each source: its difference to {first}."
-
-
-def _change(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
