@@ -51,6 +51,7 @@ def fill(
         def ready(facts: Mapping[str, Any]) -> None:
             run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
             _begin_anew(run, work)
+            stop.in_hand = True
             progress.unpause()
 
         if waiting:
