@@ -10,6 +10,7 @@ imported everything: a start takes as long as it takes to load the models.
 import argparse
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -39,13 +40,13 @@ def main() -> int:
     chance = random.Random(options.seed)
     photos = photographs(options.out / "photos", options.images)
     places = {"photos": photos, "attn": options.out / "attn"}
-    undisturbed(COMMANDS["infer-attn"].format(**places, out=places["attn"]))
+    undisturbed(filled("infer-attn", places, places["attn"]))
     print("| command | images | kills | starts | lost or other | left over |\n|---|---|---|---|---|---|", flush=True)
     wrong = 0
     for name in options.commands:
         reference, out = options.out / f"{name} undisturbed", options.out / name
-        undisturbed(COMMANDS[name].split(" --gpus")[0].format(**places, out=quoted(reference)))
-        kills, starts = disturbed(COMMANDS[name].format(**places, out=quoted(out)), options.kills, chance, out)
+        undisturbed(filled(name.split(" --gpus")[0], places, reference))
+        kills, starts = disturbed(filled(name, places, out), options.kills, chance, out)
         others, left = different(reference, out), left_over(reference, out)
         wrong += len(others) + len(left)
         print(f"| `{name}` | {options.images} | {kills} | {starts} | {shown(others)} | {shown(left)} |", flush=True)
@@ -77,8 +78,9 @@ def photographs(folder: Path, number: int) -> Path:
 # ---------------------------------------------------------------------------------------------------------- runs
 
 
-def quoted(path: Path) -> str:
-    return str(path).replace(" ", "\0")
+def filled(name: str, places: dict[str, Path], out: Path) -> str:
+    """The command of that name, with its folders."""
+    return COMMANDS[name].format_map({place: shlex.quote(str(path)) for place, path in {**places, "out": out}.items()})
 
 
 def started(command: str, log: Path) -> int:
@@ -91,7 +93,7 @@ def started(command: str, log: Path) -> int:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     code = 1
     try:
-        app([word.replace("\0", " ") for word in command.split(" ")])
+        app(shlex.split(command))
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     finally:

@@ -7,11 +7,6 @@ from aas.stages.compare_maps_options import CompareMaps
 compare = group("Compare what can be chosen, on photographs whose things are known.")
 
 
-@compare.callback()
-def _nothing() -> None:
-    """A group needs something to call before its commands."""
-
-
 def _compare_maps(options: CompareMaps) -> int:
     from aas.stages.compare_maps import compare_maps
 

@@ -56,10 +56,5 @@ def register(app: typer.Typer) -> None:
         lazy_group(registry.EXPRESSION_DATASETS, _rows_of),
     )
     evaluation = group("Figures against ground truth.", lazy_group(evaluations, _evaluation))
-    for one, name in ((expressions, "expressions"), (evaluation, "eval")):
-        one.callback()(nothing)
-        app.add_typer(one, name=name)
-
-
-def nothing() -> None:
-    """A group needs something to call before its commands."""
+    app.add_typer(expressions, name="expressions")
+    app.add_typer(evaluation, name="eval")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 
 from aas import registry
-from aas.cli.evaluation import joined, nothing
+from aas.cli.evaluation import joined
 from aas.cli.look import group
 from aas.cli.options import command_of, examples, lazy_group
 
@@ -34,6 +34,5 @@ def register(app: typer.Typer) -> None:
     """Add both groups of commands."""
     exports = group("Results in the format of another tool.", lazy_group(registry.EXPORTS, _export))
     imports = group("Corrected masks back as results, to evaluate or to export.", lazy_group(registry.IMPORTS, _import))
-    for one, name in ((exports, "export"), (imports, "import")):
-        one.callback()(nothing)
-        app.add_typer(one, name=name)
+    app.add_typer(exports, name="export")
+    app.add_typer(imports, name="import")

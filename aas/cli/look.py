@@ -38,7 +38,7 @@ def _rich_help(of: Any, ctx: Any) -> None:
 def group(help_text: str, cls: type[TyperGroup] = Group, **options: Any) -> typer.Typer:
     """A group of commands."""
     settings = {"help_option_names": ["-h", "--help"]}
-    return typer.Typer(
+    made = typer.Typer(
         help=help_text,
         cls=cls,
         no_args_is_help=True,
@@ -47,6 +47,12 @@ def group(help_text: str, cls: type[TyperGroup] = Group, **options: Any) -> type
         context_settings=settings,
         **{"add_completion": False, **options},
     )
+    made.callback()(_nothing)
+    return made
+
+
+def _nothing() -> None:
+    """A group needs something to call before its commands."""
 
 
 class _Messages(logging.Handler):

@@ -8,7 +8,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import examples, usage_errors
-from aas.cli.stages import by_name
+from aas.cli.stages import STAGES
 
 Folder = Annotated[Path, typer.Argument(help="Run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -74,7 +74,7 @@ def retry(folder: Folder) -> None:
     from aas.stages.retry import retry as retry_failed
 
     with usage_errors():
-        code = retry_failed(folder, by_name())
+        code = retry_failed(folder, STAGES)
     raise typer.Exit(code)
 
 

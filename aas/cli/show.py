@@ -14,11 +14,6 @@ show = group("Pictures of what a run stored.")
 Photographs = Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as in run.json.")]
 
 
-@show.callback()
-def main() -> None:
-    pass
-
-
 def _exit_with(run: Callable[[], int]) -> None:
     with usage_errors():
         code = run()

@@ -8,8 +8,8 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples
+from aas.cli.stages import STAGES
 
-STAGES = ("ground", "infer-attn", "segment")
 SCRIPT = """#!/bin/bash
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}

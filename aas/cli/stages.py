@@ -9,6 +9,7 @@ from aas.cli.look import Command
 from aas.cli.options import command_of, examples
 from aas.stages.ground_options import Ground
 from aas.stages.infer_attn_options import InferAttn
+from aas.stages.options import RunOptions
 from aas.stages.segment_options import Segment
 
 
@@ -49,11 +50,6 @@ def register(app: typer.Typer) -> None:
     )(command_of(Segment, _segment))
 
 
-def by_name() -> dict[str, Callable[[Any], int]]:
-    """What carries each of these commands out."""
-    return {"ground": _ground, "infer-attn": _infer_attn, "segment": _segment}
-
-
 def _ground(options: Ground) -> int:
     from aas.stages.ground import ground
 
@@ -70,3 +66,10 @@ def _segment(options: Segment) -> int:
     from aas.stages.segment import segment
 
     return segment(options)
+
+
+STAGES: dict[str, tuple[type[RunOptions], Callable[[Any], int]]] = {  # command -> its options, and what carries it out
+    "ground": (Ground, _ground),
+    "infer-attn": (InferAttn, _infer_attn),
+    "segment": (Segment, _segment),
+}

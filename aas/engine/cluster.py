@@ -135,7 +135,7 @@ class _Driver:
         actor.size, self.bad_starts = size, 0
         if not self.begun:  # the first says it for all
             self.ready(facts)
-        self.begun = self.stop.in_hand = True
+        self.begun = True
 
     def _lose(self, actor: _Actor, ledger: Ledger[I]) -> Iterator[tuple[I, str | None]]:
         """Another for a dead one; those of its items that are given up."""

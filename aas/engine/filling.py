@@ -38,10 +38,10 @@ def fill(
     says how the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will
     want to open, if not the folder. `engine`: who does the items, this process if None.
     """
+    done_already = run.done_of(item.key for item in work.items)
     if run.description_path.exists():
         run.begin(command, arguments, {}, work.asked)
-        run.check_files({item.key: work.files(item) for item in work.items})
-    done_already = run.done_of(item.key for item in work.items)
+        run.check_files({item.key: work.files(item) for item in work.items if item.key in done_already})
     waiting = [item for item in work.items if item.key not in done_already]
     if waiting or work.missing:
         check_writable(run.path)
@@ -51,6 +51,7 @@ def fill(
         def ready(facts: Mapping[str, Any]) -> None:
             run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
             _begin_anew(run, work)
+            stop.in_hand = True
             progress.unpause()
 
         if waiting:

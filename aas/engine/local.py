@@ -44,7 +44,6 @@ def here(
     """This process does all: the engine that needs nothing else."""
     stage, plan, facts = job.begin()
     ready(facts)
-    stop.in_hand = True
     yield from each(stage, items, plan, stop)
 
 

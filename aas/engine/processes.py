@@ -57,7 +57,7 @@ def _hear(
     if what == "ready":
         if not crew.has_begun:  # the first says it for all
             ready(*said)
-        member.is_ready = crew.has_begun = stop.in_hand = True
+        member.is_ready = crew.has_begun = True
     elif what == "more":
         member.asks = True
     elif what == "done":

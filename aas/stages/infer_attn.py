@@ -128,8 +128,7 @@ def facts(options: RunOptions, lmm: LMM) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
     packages = ("torch", "transformers", "tokenizers")
     return {
-        "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
-        "options": options.given(),
+        **options.noted(),
         "model": {
             "id": lmm.name,
             "class": type(lmm.model).__name__,

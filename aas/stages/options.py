@@ -83,8 +83,13 @@ class RunOptions:
     def given(self) -> dict[str, Any]:
         """What `aas retry` needs to make the same options again: those that are no defaults, as JSON has them."""
         mine = ("num_chunks", "chunk_idx", "only", "out")
-        changed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in mine}
-        return {f.name: _as_json(changed[f.name]) for f in fields(self) if changed.get(f.name, f.default) != f.default}
+        values = ((f, getattr(self, f.name)) for f in fields(self) if f.name not in mine)
+        return {f.name: _as_json(value) for f, value in values if value != f.default}
+
+    def noted(self) -> dict[str, Any]:
+        """What run.json says of them beside those that decide."""
+        inputs = {name: None if path is None else str(path) for name, path in self.inputs().items()}
+        return {"inputs": inputs, "options": self.given()}
 
     def deciding(self) -> dict[str, Any]:
         """Those that decide what the results are: a run folder is filled with the same ones only."""

@@ -1,30 +1,26 @@
 """`aas retry`: the images of a run that failed, once more, with the options of run.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from aas.stages.ground_options import Ground
-from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions
-from aas.stages.segment_options import Segment
 from aas.store.status import open_run
 
-OPTIONS: dict[str, type[RunOptions]] = {"ground": Ground, "infer-attn": InferAttn, "segment": Segment}
 
-
-def retry(folder: Path, run_stage: dict[str, Callable[[Any], int]]) -> int:
-    """Try what failed again; returns the exit code. `run_stage`: command -> what carries it out.
+def retry(folder: Path, stages: Mapping[str, tuple[type[RunOptions], Callable[[Any], int]]]) -> int:
+    """Try what failed again; returns the exit code. `stages`: command -> its options, and what carries it out.
 
     Raises ValueError where run.json does not say the options (of a run that began before they were noted).
     """
     run, description = open_run(folder)
-    stage = description["command"].split()[0]
+    name = description["command"].split()[0]
     given = description.get("options")
-    if stage not in OPTIONS or not isinstance(given, dict):
+    if name not in stages or not isinstance(given, dict):
         raise ValueError(f"{run.description_path} does not say the run's options: repeat its command instead.")
     failed = frozenset(run.failed_keys())
-    return run_stage[stage](_options(OPTIONS[stage], given, folder, failed))
+    kind, run_stage = stages[name]
+    return run_stage(_options(kind, given, folder, failed))
 
 
 def _options(kind: type[RunOptions], given: dict[str, Any], out: Path, only: frozenset[str]) -> RunOptions:

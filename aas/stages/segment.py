@@ -88,8 +88,7 @@ def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[Segment
 def _facts(options: Segment) -> dict[str, Any]:
     """What a run was made with, for those who read it later."""
     facts: dict[str, Any] = {
-        "inputs": {name: None if path is None else str(path) for name, path in options.inputs().items()},
-        "options": options.given(),
+        **options.noted(),
         "preset": {
             "name": options.preset,
             "heads": preset_named(options.preset).heads,

@@ -106,7 +106,7 @@ class RunFolder:
 
     def check_files(self, files: Mapping[str, Files]) -> None:
         """ValueError where items that are done, by their keys, are of files that are others now."""
-        changed = self.made_of.others({self._item_name(key): files[key] for key in self.done_of(files)})
+        changed = self.made_of.others({self._item_name(key): made_of for key, made_of in files.items()})
         if changed:
             raise ValueError(
                 f"{self.path} holds results of other files: changed since is the {_few(changed)}. Delete these items "

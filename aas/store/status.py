@@ -1,7 +1,6 @@
 """`aas status` and `aas verify`: how far a run folder is, and whether what it holds is whole."""
 
 import time
-from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,15 +61,11 @@ def status_text(folder: Path, found: dict[str, Any]) -> str:
         lines.append(f"  {found['images_per_second']:.3g} images/s{left}")
         lines += [f"  {_worker_text(worker)}" for worker in found["workers"]]
     for cause, images in list(by_cause(found["failed"]).items())[:FEW_CAUSES]:
-        lines.append(f"  failed: {len(images)} × {cause}" if len(images) > 1 else f"  failed: {_only(found, images)}")
+        several = f"{len(images)} × {cause}"
+        lines.append(f"  failed: {several if len(images) > 1 else found['failed'][images[0]]}")
     if len(found["causes"]) > FEW_CAUSES or len(found["failed"]) > len(found["causes"]):
         lines.append(f"  which ones: {folder / 'failed.jsonl'}")
     return "\n".join(lines)
-
-
-def _only(found: dict[str, Any], images: Collection[str]) -> str:
-    (image,) = images
-    return found["failed"][image]
 
 
 def _worker_text(worker: dict[str, Any]) -> str:
