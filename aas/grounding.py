@@ -14,6 +14,7 @@ from aas.export.grounded import Exportable
 from aas.export.photograph import Photograph, ready
 from aas.export.results import of_result
 from aas.images import ImageLike, as_pixels, is_url
+from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.atomic import written
 from aas.store.attention import AttentionItem, read_item, write_item
@@ -143,7 +144,7 @@ class Grounding(Exportable):
         """What the viewer is told of the answer, its phrases and their maps."""
         of_phrases = np.array([one.map for one in self.phrases], np.float32).reshape(-1, *self.view.size_hw)
         tokens = [one.phrase.token_indices for one in self.phrases]
-        maps = maps_of(self.attention, tokens, pointing=of_phrases)
+        maps = maps_of(self.attention, tokens, tokens_of_answer(self.answer), pointing=of_phrases)
         return Panel(
             self.answer, self.phrases, title, self.left_out, maps or (Maps("attention", self.view, of_phrases),)
         )

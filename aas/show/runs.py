@@ -7,6 +7,7 @@ import numpy as np
 
 from aas.grounding import Grounding
 from aas.images import read_image
+from aas.phrases.reasoning import tokens_of_answer
 from aas.presets import preset_named
 from aas.records import Answer
 from aas.show.stored import found_in
@@ -64,7 +65,7 @@ class StoredRun:
 
     def _attention(self, item: AttentionItem, path: Path) -> Found:
         file = image_file(self.photographs, item.image)
-        panel = Panel(item.answer, [], maps=maps_of(item.attention, []))
+        panel = Panel(item.answer, [], maps=maps_of(item.attention, [], tokens_of_answer(item.answer)))
         return Found(item.image, _photograph(file, item.image_hw, path), panel, path, str(file))
 
     def _masks(self, item: Result | InstanceResult, key: str, path: Path) -> Found:
@@ -93,13 +94,13 @@ class StoredRun:
         return None if file is None else read_item(file)
 
     def _with_maps(self, panel: Panel, captured: AttentionItem, item: Result | InstanceResult) -> Panel:
-        source = self.description["arguments"].get("maps") or captured.attention.source
-        maps, tokens = captured.attention.maps, item.token_indices if isinstance(item, Result) else None
-        panel = replace(panel, answer=captured.answer)
-        if maps.ndim != 3 or tokens is None or not all(tokens):
-            return replace(panel, maps=maps_of(captured.attention, []))
+        arguments, answer = self.description["arguments"], captured.answer
+        attention = captured.attention.of(arguments.get("maps") or captured.attention.source)
+        tokens = (item.token_indices or ()) if isinstance(item, Result) else ()
+        counted = None if arguments.get("reasoning") else tokens_of_answer(answer)
         merge = self.description.get("preset", {}).get("merge") or preset_named("paper").merge
-        return replace(panel, maps=maps_of(captured.attention.of(source), tokens, merge))
+        maps = maps_of(attention, tokens if all(tokens) else (), counted, merge)
+        return replace(panel, answer=answer, maps=maps)
 
 
 def _photograph(file: Path, image_hw: tuple[int, int], item: Path) -> np.ndarray:
