@@ -9,11 +9,9 @@ from aas.grounding import Grounding
 from aas.images import read_image
 from aas.phrases.reasoning import tokens_of_answer
 from aas.presets import preset_named
-from aas.records import Answer
-from aas.show.stored import found_in
+from aas.show.stored import answer_of, found_in, photograph_file
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
-from aas.store.keys import is_cut
 from aas.store.photographs import folder_of, image_file
 from aas.store.readers import READERS
 from aas.store.results import ImageId, Result
@@ -47,7 +45,7 @@ class StoredRun:
         self.inputs = self.description.get("inputs", {})
         named = images or (Path(self.inputs["images"]) if self.inputs.get("images") else None)
         self.photographs = folder_of(named) if named else folder
-        self.file_names: dict[ImageId, str] = {}
+        self.file_names: dict[ImageId, str | None] = {}
 
     @property
     def name(self) -> str:
@@ -69,12 +67,10 @@ class StoredRun:
         return Found(item.image, _photograph(file, item.image_hw, path), panel, path, str(file))
 
     def _masks(self, item: Result | InstanceResult, key: str, path: Path) -> Found:
-        told = item.image if isinstance(item, Result) else None
-        name = str(item.image_id) if is_cut(key) else key
-        file = image_file(self.photographs, name, told or self.file_names.get(item.image_id))
+        file = photograph_file(item, key, self.photographs, self.file_names)
         image = read_image(file)
         phrases = found_in(item, path, image.shape[:2])
-        answer = Answer(item.question if isinstance(item, Result) else "", item.caption, (), ())
+        answer = answer_of(item)
         left_out = (item.left_out or ()) if isinstance(item, Result) else ()
         panel = Panel(answer, phrases, left_out=left_out)
         captured = self._captured(key, file)
