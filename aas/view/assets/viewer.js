@@ -172,7 +172,7 @@ globalThis.AasViewer = (() => {
     close(summary) {
       this.image.src = summary.thumb;
       for (const canvas of [this.rest, this.lit, this.heat]) canvas.width = canvas.height = 0;
-      this.maps = null;
+      this.maps = this.picture = null;
     }
 
     // All masks in one picture, the smallest on top: tints that add up would hide both photograph and colours.
@@ -335,7 +335,7 @@ globalThis.AasViewer = (() => {
     drawAll() {
       const tint = this.tint(this.entry.page.opacity);
       const seen = this.masks.filter(({ thing }) => this.entry.isSeen(this.index, thing));
-      for (const figure of this.figures) figure.drawAll(seen, tint);
+      this.figures[0].drawAll(seen, tint); // the further ones are seen with their maps alone
       this.litDrawn = undefined;
     }
 
@@ -368,7 +368,7 @@ globalThis.AasViewer = (() => {
       this.litDrawn = lit;
       const mask = this.masks.find((one) => one.thing === lit);
       const tint = this.tint(Math.max(0.35, this.entry.page.opacity));
-      for (const figure of this.figures) figure.drawOne(mask, tint);
+      this.figures[0].drawOne(mask, tint);
     }
 
     drawMap(map, token) {
