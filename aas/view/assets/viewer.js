@@ -714,7 +714,7 @@ globalThis.AasViewer = (() => {
       root.append(this.bar, body);
       if (this.entries.length <= ALL_AT_ONCE) this.entries.forEach((entry) => entry.build());
       this.fillBar();
-      this.sort(told.sort ?? "");
+      if (told.sort) this.sort(told.sort);
       this.watch();
       addEventListener("pointerdown", (event) => (this.pointer = event.pointerType), true);
     }
@@ -810,15 +810,13 @@ globalThis.AasViewer = (() => {
     }
 
     sort(how) {
-      const value = how === "phrases" ? (entry) => -entry.n_phrases : (entry) => (how[0] === "-" ? -1 : 1) * (entry.figure(how.slice(1)) ?? Infinity * (how[0] === "-" ? -1 : 1));
+      const sign = how[0] === "-" ? -1 : 1, name = how.slice(1);
+      // Photographs without the figure stand behind all others.
+      const value = (entry) => (how === "phrases" ? -entry.n_phrases : sign * (entry.figure(name) ?? sign * Infinity));
       this.order = [...this.entries];
       if (how) this.order.sort((one, other) => value(one) - value(other) || one.index - other.index);
-      if (how || this.wasSorted) {
-        this.list.append(...this.order.map((entry) => entry.element));
-        this.links?.append(...this.order.map((entry) => entry.link.parentElement));
-      }
-      this.wasSorted = true;
-      this.say(this.entries.filter((entry) => !entry.element.hidden).length);
+      this.list.append(...this.order.map((entry) => entry.element));
+      this.links?.append(...this.order.map((entry) => entry.link.parentElement));
     }
 
     neighbour(entry, step) {
