@@ -9,7 +9,7 @@ from tqdm import tqdm
 from aas.images import read_image
 from aas.progress import bar_for
 from aas.show.stored import Truths, answer_of, found_in, paired, photograph_file
-from aas.store.atomic import check_writable, written
+from aas.store.atomic import check_writable, write_png
 from aas.store.instances import InstanceResult
 from aas.store.keys import quoted
 from aas.store.photographs import folder_of
@@ -76,6 +76,5 @@ def _pictures(key: str, item: Result | InstanceResult, path: Path, photographs: 
 
 
 def _save(picture: Image.Image, target: Path) -> Path:
-    with written(target) as temporary:
-        picture.save(temporary, format="PNG")
+    write_png(target, picture)
     return target
