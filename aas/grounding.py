@@ -14,8 +14,9 @@ from aas.export.grounded import Exportable
 from aas.export.photograph import Photograph, ready
 from aas.export.results import of_result
 from aas.images import ImageLike, as_pixels, is_url
+from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
-from aas.store.atomic import written
+from aas.store.atomic import write_png
 from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.keys import quoted, unquoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
@@ -143,7 +144,7 @@ class Grounding(Exportable):
         """What the viewer is told of the answer, its phrases and their maps."""
         of_phrases = np.array([one.map for one in self.phrases], np.float32).reshape(-1, *self.view.size_hw)
         tokens = [one.phrase.token_indices for one in self.phrases]
-        maps = maps_of(self.attention, tokens, pointing=of_phrases)
+        maps = maps_of(self.attention, tokens, tokens_of_answer(self.answer), pointing=of_phrases)
         return Panel(
             self.answer, self.phrases, title, self.left_out, maps or (Maps("attention", self.view, of_phrases),)
         )
@@ -160,8 +161,7 @@ class Grounding(Exportable):
         """As `save`; `name` is what the files are called, with nothing encoded."""
         json_path, png_path = folder / f"{name}.json", folder / f"{name}.png"
         if with_png:
-            with written(png_path) as temporary:
-                self.draw().save(temporary, format="PNG")
+            write_png(png_path, self.draw())
         write_item(folder / f"{name}.safetensors", self._attention_item())
         write_result(json_path, self._result(name, self._source_from(folder, name)))  # the last: now it is done
         return json_path, png_path
@@ -175,8 +175,7 @@ class Grounding(Exportable):
     def _source_from(self, folder: Path, name: str) -> str:
         """Where the photograph is, seen from `folder`, with which it may move."""
         if self.source is None:
-            with written(folder / f"{name}.photo.png") as temporary:
-                Image.fromarray(self.image).save(temporary, format="PNG")
+            write_png(folder / f"{name}.photo.png", Image.fromarray(self.image))
             return f"{name}.photo.png"
         return self.source if is_url(self.source) else relative(Path(self.source), folder)
 

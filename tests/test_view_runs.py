@@ -114,6 +114,27 @@ def test_every_source_of_maps_stands_beside_the_one_that_pointed(folder):
     assert (cells.argmax(axis=1) == expected.reshape(2, -1).argmax(axis=1)).all()
 
 
+def test_maps_are_those_that_pointed(folder):
+    """Without the mean over the answer, of which its reasoning is no part; of a phrase that is the whole answer as they
+    are: nothing specific would remain."""
+    thought = "<think>hm</think>"
+    at = len(thought)
+    answer = Answer("What is it?", f"{thought}a dog", (2, 3, 4), ((0, at), (at, at + 1), (at + 1, at + 5)))
+    maps = np.array([[0, 90, 0], [1, 4, 2], [5, 1, 3]], np.float32).reshape(3, 1, 3)
+    attention = AttentionMaps(maps, View((1, 3), (0.0, 0.0, 90.0, 60.0)))
+    write_item(RunFolder(folder / "attn", SUFFIX).item_path("one.png"), AttentionItem("one.png", HW, answer, attention))
+    run = RunFolder(run_of(folder, "masks", {}), ".json")
+    phrases = [Phrase("a dog", (at, at + 5), (at, at + 5), tokens) for tokens in ((1,), (1, 2))]
+    result = result_of(phrases, [rle.of_mask(box(0, 40))] * 2, [(5, 20)] * 2, [0.5] * 2, image_id="one", question="",
+                       caption=answer.text)  # fmt: skip
+    write_result(run.item_path("one"), result)
+    assert view(run.path)[0] == 0
+    _, details = page(run.path / "report.html")
+    found = np.frombuffer(base64.b64decode(details[0]["panels"][0]["maps"][0]["phrases"]["bytes"]), np.uint8)
+    # 1 4 2 minus the answer's mean 3 2.5 2.5, and the larger of 1 4 2 and 5 1 3.
+    assert found.reshape(2, 3).tolist() == [[0, 255, 109], [255, 128, 0]]
+
+
 def test_a_run_of_attention_can_be_walked(folder):
     assert view(folder / "attn")[0] == 0
     told, details = page(folder / "attn/report.html")

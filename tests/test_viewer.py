@@ -191,6 +191,8 @@ def test_a_click_shows_a_map_where_it_is_largest(opened):
 def test_several_sources_stand_side_by_side(opened):
     page = opened(photograph("a", panel(sources=3)))
     assert page.locator(".figure:visible").count() == 1
+    drawn = "[...document.querySelectorAll('canvas.rest')].map((canvas) => canvas.width > 0)"
+    assert page.evaluate(drawn) == [True, False, False]  # masks, where they are seen
     page.locator(".answer button").first.click()
     boxes = [one.bounding_box() for one in page.locator(".figure").all()]
     assert len({round(box["y"]) for box in boxes}) < 3 and len({round(box["x"]) for box in boxes}) > 1

@@ -13,7 +13,8 @@ from aas.export.exporter import Exporter
 from aas.export.names import ClassNames
 from aas.export.objects import SHARED, each_pixel_once
 from aas.export.photograph import Found, Photograph
-from aas.export.writing import write_json, write_png
+from aas.export.writing import write_json
+from aas.store.atomic import write_png
 
 MASKS = "panoptic"
 

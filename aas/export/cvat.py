@@ -71,6 +71,4 @@ def _add_mask(image: ElementTree.Element, one: Found) -> None:
 
 def row_runs(mask: np.ndarray) -> list[int]:
     """Lengths of runs of a bool mask [h, w] along its rows, first of zeros."""
-    pixels = np.concatenate([[False], mask.ravel()])
-    bounds = np.flatnonzero(pixels[1:] != pixels[:-1])
-    return np.diff(np.concatenate([[0], bounds, [mask.size]])).tolist()
+    return rle.runs(rle.of_mask(mask.T)).tolist()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from aas import rle
 from aas.datasets.coco import read_lists
 from aas.export.coco import IMAGES
-from aas.export.importer import Importer, Read, found_of, key_of, text_of
+from aas.export.importer import Importer, Read, found_of, photograph_of
 from aas.export.photograph import Found, Photograph
 from aas.rle import side_of
 from aas.spellings import id_text
@@ -50,9 +50,7 @@ class FromCoco(Importer):
     ) -> Photograph:
         size_hw = (side_of(image.get("height")) or 0, side_of(image.get("width")) or 0)
         found = tuple(_found(one, size_hw, categories) for one in annotations)
-        words = {key: text_of(image, key) for key in ("caption", "question")}
-        where = self.image_file(folder, name, IMAGES)
-        return Photograph(0, key_of(image, name), where, size_hw, found=found, **words)
+        return photograph_of(image, name, self.image_file(folder, name, IMAGES), size_hw, found)
 
 
 def _found(entry: Mapping[str, Any], size_hw: tuple[int, int], categories: Mapping[str | None, Any]) -> Found:

@@ -13,10 +13,9 @@ from PIL import Image, ImageDraw
 
 from aas import rle
 from aas.datasets.sources import read_json
-from aas.export.importer import Importer, Read, found_of, key_of, text_of
+from aas.export.importer import Importer, Read, found_of, photograph_of, size_of
 from aas.export.photograph import Photograph
-from aas.images.files import check_size, read_bytes
-from aas.rle import side_of
+from aas.images.files import read_bytes
 from aas.store import values
 
 NO_AREA = ("line", "linestrip", "point", "points")  # shapes that are no masks
@@ -41,7 +40,7 @@ class FromLabelMe(Importer):
         content = read_json(path)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             raise ValueError("it is no file of LabelMe's: it has no list `shapes`")
-        size_hw = _size(content)
+        size_hw = size_of(content.get("imageHeight"), content.get("imageWidth"), "it")
         things: dict[Any, list[Mapping[str, Any]]] = {}
         for i, shape in enumerate(content["shapes"]):
             if shape.get("shape_type") in NO_AREA:
@@ -53,17 +52,8 @@ class FromLabelMe(Importer):
             found_of(shapes[0], shapes[0].get("description"), label, _mask_of(shapes, size_hw))
             for (label, _), shapes in things.items()
         )
-        words = {key: text_of(content, key) for key in ("caption", "question")}
         image = self.image_file(path.parent, PureWindowsPath(content.get("imagePath") or "").as_posix())
-        return Photograph(0, key_of(content, path.name), image, size_hw, found=found, **words)
-
-
-def _size(content: Mapping[str, Any]) -> tuple[int, int]:
-    height, width = (side_of(content.get(key)) for key in ("imageHeight", "imageWidth"))
-    if not height or not width:
-        raise ValueError("it does not say its image's height and width")
-    check_size((width, height), "its image")
-    return height, width
+        return photograph_of(content, path.name, image, size_hw, found)
 
 
 def _mask_of(shapes: list[Mapping[str, Any]], size_hw: tuple[int, int]) -> rle.Rle:

@@ -10,10 +10,8 @@ from urllib.parse import unquote
 from aas import rle
 from aas.datasets.sources import read_json
 from aas.export import brush
-from aas.export.importer import Importer, Read, found_of, key_of, text_of
+from aas.export.importer import Importer, Read, found_of, photograph_of, size_of
 from aas.export.photograph import Found, Photograph
-from aas.images.files import check_size
-from aas.rle import side_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +41,8 @@ class FromLabelStudio(Importer):
         if len(strokes) < len(regions):
             notes.append(f"{name}: {len(regions) - len(strokes)} regions are no brush strokes and were left out")
         height, width = strokes[0].mask["size"] if strokes else (0, 0)
-        words = {key: text_of(data, key) for key in ("caption", "question")}
         image = self.image_file(folder, name, "images")
-        return Photograph(0, key_of(data, name), image, (height, width), found=tuple(strokes), **words)
+        return photograph_of(data, name, image, (height, width), tuple(strokes))
 
 
 def _result(task: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -58,10 +55,7 @@ def _result(task: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _region(region: Mapping[str, Any]) -> Found:
     """A brush stroke."""
     value = region["value"]
-    height, width = (side_of(region.get(f"original_{side}")) for side in ("height", "width"))
-    if not height or not width:
-        raise ValueError("a region does not say its image's height and width")
-    check_size((width, height), "its image")
-    mask = rle.of_mask(brush.decoded(value.get("rle") or [], (height, width)))
+    size_hw = size_of(region.get("original_height"), region.get("original_width"), "a region")
+    mask = rle.of_mask(brush.decoded(value.get("rle") or [], size_hw))
     labels, texts = value.get("brushlabels") or ["thing"], (region.get("meta") or {}).get("text") or [None]
     return found_of(region, texts[0] if isinstance(texts, list) else texts, labels[0], mask)

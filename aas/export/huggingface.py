@@ -10,8 +10,8 @@ from aas import rle
 from aas.export.exporter import Exporter
 from aas.export.names import ClassNames
 from aas.export.photograph import Photograph
-from aas.export.writing import json_line, write_png
-from aas.store.atomic import write_text
+from aas.export.writing import json_line
+from aas.store.atomic import write_png, write_text
 
 IMAGES, MASKS = "images", "masks"
 

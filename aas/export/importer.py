@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from aas.export.photograph import Found, Photograph
-from aas.rle import Rle
+from aas.images.files import check_size
+from aas.rle import Rle, side_of
 from aas.store import values
 from aas.store.keys import unquoted
 
@@ -37,6 +38,14 @@ class Importer:
         return found[0] if found else folders[0] / name
 
 
+def photograph_of(
+    about: Mapping[str, Any], name: str, source: Path, size_hw: tuple[int, int], found: tuple[Found, ...]
+) -> Photograph:
+    """A photograph whose name, caption and question `about` may say; `name`: of its file."""
+    words = {key: text_of(about, key) for key in ("caption", "question")}
+    return Photograph(0, key_of(about, name), source, size_hw, found=found, **words)
+
+
 def key_of(about: Mapping[str, Any], file_name: str) -> str:
     """What the run calls a photograph: as the file says; else as its image is called. ValueError where it is not."""
     name = about.get("name")
@@ -44,6 +53,15 @@ def key_of(about: Mapping[str, Any], file_name: str) -> str:
     if not key:
         raise ValueError("it does not say what its photograph is called")
     return key
+
+
+def size_of(height: Any, width: Any, who: str) -> tuple[int, int]:
+    """Height and width of a photograph, as `who` says them; ValueError where it does not, and for too many pixels."""
+    rows, columns = side_of(height), side_of(width)
+    if not rows or not columns:
+        raise ValueError(f"{who} does not say its image's height and width")
+    check_size((columns, rows), "its image")
+    return rows, columns
 
 
 def text_of(about: Mapping[str, Any], key: str) -> str:

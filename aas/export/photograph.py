@@ -14,7 +14,7 @@ from aas import rle
 from aas.images import as_pixels, is_url
 from aas.images.pixels import ORIENTATION, opened
 from aas.rle import Rle
-from aas.store.atomic import written
+from aas.store.atomic import write_png, written
 from aas.store.keys import quoted
 from aas.store.results import PointXY
 from aas.text import harmless
@@ -88,14 +88,13 @@ class Photograph:
         """Write `file_name` into `folder`: the file as it is (`link`: a symbolic link to it), or pixels as PNG."""
         target = folder / self.file_name
         folder.mkdir(parents=True, exist_ok=True)
-        if link and isinstance(self.source, Path):
+        if not isinstance(self.source, Path):
+            write_png(target, Image.fromarray(self.source))
+        elif link:
             target.symlink_to(os.path.relpath(self.source.resolve(), folder.resolve()))
-            return
-        with written(target) as temporary:
-            if isinstance(self.source, Path):
+        else:
+            with written(target) as temporary:
                 shutil.copyfile(self.source, temporary)
-            else:
-                Image.fromarray(self.source).save(temporary, format="PNG")
 
 
 def ready(source: str | Path) -> tuple[Path | np.ndarray, tuple[int, int]]:

@@ -12,8 +12,8 @@ from aas.export.exporter import Exporter
 from aas.export.names import ClassNames
 from aas.export.objects import SHARED, each_pixel_once
 from aas.export.photograph import Found, Photograph
-from aas.export.writing import element, write_png, write_xml
-from aas.store.atomic import write_text
+from aas.export.writing import element, write_xml
+from aas.store.atomic import write_png, write_text
 
 VOID = 255  # in VOC's PNGs, what belongs to nothing and is not counted
 

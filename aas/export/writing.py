@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from PIL import Image
-
-from aas.store.atomic import write_text, written
+from aas.store.atomic import write_text
 
 NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -21,12 +19,6 @@ def write_json(path: Path, content: Any) -> None:
 def json_line(content: Any) -> str:
     """One line of JSON."""
     return json.dumps(content, ensure_ascii=False) + "\n"
-
-
-def write_png(path: Path, picture: Image.Image) -> None:
-    """A picture, as it is."""
-    with written(path) as temporary:
-        picture.save(temporary, format="PNG")
 
 
 def write_xml(path: Path, root: ElementTree.Element) -> None:

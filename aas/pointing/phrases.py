@@ -7,9 +7,7 @@ import numpy as np
 from spacy.language import Language
 
 from aas.choices import Kind, Merge, PromptKind, ReadOut, Words, check
-from aas.maps import subtracts_token_mean
-from aas.maps.mean import without_token_mean
-from aas.maps.merge import phrase_map
+from aas.maps.merge import pointing_maps
 from aas.phrases.parser import chosen_phrases
 from aas.phrases.reasoning import tokens_of_answer
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
@@ -90,14 +88,9 @@ def prompted(
     upright photograph, in pixels.
     """
     counted = None if options.reasoning else tokens_of_answer(answer)
-    relative = subtracts_token_mean(attention.source)
-    residual = without_token_mean(attention.maps, counted) if relative else attention.maps
-    n_counted = len(residual) if counted is None else len(counted)
+    _, maps = pointing_maps(attention, [phrase.token_indices for phrase in phrases], options.merge, counted)
     pointed = []
-    for phrase in phrases:
-        # Of a phrase that is the whole answer nothing specific would remain, as of a single token.
-        maps = attention.maps if len(phrase.token_indices) == n_counted else residual
-        grid_map = phrase_map(maps, phrase.token_indices, options.merge)
+    for phrase, grid_map in zip(phrases, maps, strict=True):
         point_xy = point_prompt(grid_map, attention.view, image_hw, options.read_out)
         prompt = _prompt(grid_map, attention.view, point_xy, options, image_hw)
         pointed.append(Pointed(phrase, grid_map, attention.view, point_xy, prompt))

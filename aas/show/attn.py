@@ -11,7 +11,7 @@ from aas.choices import Fit
 from aas.images import read_image
 from aas.progress import bar_for
 from aas.store import reference
-from aas.store.atomic import check_writable, written
+from aas.store.atomic import check_writable, write_png
 from aas.store.attention import SUFFIX, read_item
 from aas.store.photographs import folder_of
 from aas.store.runs import RunFolder
@@ -79,7 +79,6 @@ def _show(path: Path, out: Path, images: Path, tokenizer: Any, fit: Fit) -> Path
         if photo.shape[:2] != item.image_hw:
             raise ValueError(f"{images / name} has another size than the image that {path} is about.")
     target = out / f"{path.name.removesuffix(path.suffix)}.png"
-    with written(target) as temporary:
-        title = f"{name}: raw attention above, minus the mean over tokens below"
-        attention_sheet.draw(photo, answer, attention, title).save(temporary, format="PNG")
+    title = f"{name}: raw attention above, minus the mean over tokens below"
+    write_png(target, attention_sheet.draw(photo, answer, attention, title))
     return target

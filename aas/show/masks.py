@@ -8,12 +8,11 @@ from tqdm import tqdm
 
 from aas.images import read_image
 from aas.progress import bar_for
-from aas.records import Answer
-from aas.show.stored import Truths, found_in, paired
-from aas.store.atomic import check_writable, written
+from aas.show.stored import Truths, answer_of, found_in, paired, photograph_file
+from aas.store.atomic import check_writable, write_png
 from aas.store.instances import InstanceResult
-from aas.store.keys import is_cut, quoted
-from aas.store.photographs import folder_of, image_file
+from aas.store.keys import quoted
+from aas.store.photographs import folder_of
 from aas.store.readers import READERS
 from aas.store.results import Result
 from aas.store.status import open_run
@@ -68,17 +67,14 @@ def show_masks(
 
 
 def _pictures(key: str, item: Result | InstanceResult, path: Path, photographs: Path, truths: Truths) -> Pictures:
-    told = item.image if isinstance(item, Result) else None
-    name = str(item.image_id) if is_cut(key) else key
-    image = read_image(image_file(photographs, name, told or truths.file_names.get(item.image_id)))
+    image = read_image(photograph_file(item, key, photographs, truths.file_names))
     predicted = found_in(item, path, image.shape[:2])
-    answer = Answer(item.question if isinstance(item, Result) else "", item.caption, (), ())
     truth, shown = truths.of(item.image_id, image.shape[:2]), things(predicted)
     beside = None if truth is None else paired(predicted, shown, truth)
-    return mask_sheet.draw(image, answer, predicted, shown, beside), mask_sheet.thumbnail(image, predicted, key)
+    picture = mask_sheet.draw(image, answer_of(item), predicted, shown, beside)
+    return picture, mask_sheet.thumbnail(image, predicted, key)
 
 
 def _save(picture: Image.Image, target: Path) -> Path:
-    with written(target) as temporary:
-        picture.save(temporary, format="PNG")
+    write_png(target, picture)
     return target

@@ -7,12 +7,11 @@ import numpy as np
 
 from aas.grounding import Grounding
 from aas.images import read_image
+from aas.phrases.reasoning import tokens_of_answer
 from aas.presets import preset_named
-from aas.records import Answer
-from aas.show.stored import found_in
+from aas.show.stored import answer_of, found_in, photograph_file
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
-from aas.store.keys import is_cut
 from aas.store.photographs import folder_of, image_file
 from aas.store.readers import READERS
 from aas.store.results import ImageId, Result
@@ -46,7 +45,7 @@ class StoredRun:
         self.inputs = self.description.get("inputs", {})
         named = images or (Path(self.inputs["images"]) if self.inputs.get("images") else None)
         self.photographs = folder_of(named) if named else folder
-        self.file_names: dict[ImageId, str] = {}
+        self.file_names: dict[ImageId, str | None] = {}
 
     @property
     def name(self) -> str:
@@ -64,16 +63,14 @@ class StoredRun:
 
     def _attention(self, item: AttentionItem, path: Path) -> Found:
         file = image_file(self.photographs, item.image)
-        panel = Panel(item.answer, [], maps=maps_of(item.attention, []))
+        panel = Panel(item.answer, [], maps=maps_of(item.attention, [], tokens_of_answer(item.answer)))
         return Found(item.image, _photograph(file, item.image_hw, path), panel, path, str(file))
 
     def _masks(self, item: Result | InstanceResult, key: str, path: Path) -> Found:
-        told = item.image if isinstance(item, Result) else None
-        name = str(item.image_id) if is_cut(key) else key
-        file = image_file(self.photographs, name, told or self.file_names.get(item.image_id))
+        file = photograph_file(item, key, self.photographs, self.file_names)
         image = read_image(file)
         phrases = found_in(item, path, image.shape[:2])
-        answer = Answer(item.question if isinstance(item, Result) else "", item.caption, (), ())
+        answer = answer_of(item)
         left_out = (item.left_out or ()) if isinstance(item, Result) else ()
         panel = Panel(answer, phrases, left_out=left_out)
         captured = self._captured(key, file)
@@ -93,13 +90,13 @@ class StoredRun:
         return None if file is None else read_item(file)
 
     def _with_maps(self, panel: Panel, captured: AttentionItem, item: Result | InstanceResult) -> Panel:
-        source = self.description["arguments"].get("maps") or captured.attention.source
-        maps, tokens = captured.attention.maps, item.token_indices if isinstance(item, Result) else None
-        panel = replace(panel, answer=captured.answer)
-        if maps.ndim != 3 or tokens is None or not all(tokens):
-            return replace(panel, maps=maps_of(captured.attention, []))
+        arguments, answer = self.description["arguments"], captured.answer
+        attention = captured.attention.of(arguments.get("maps") or captured.attention.source)
+        tokens = (item.token_indices or ()) if isinstance(item, Result) else ()
+        counted = None if arguments.get("reasoning") else tokens_of_answer(answer)
         merge = self.description.get("preset", {}).get("merge") or preset_named("paper").merge
-        return replace(panel, maps=maps_of(captured.attention.of(source), tokens, merge))
+        maps = maps_of(attention, tokens if all(tokens) else (), counted, merge)
+        return replace(panel, answer=answer, maps=maps)
 
 
 def _photograph(file: Path, image_hw: tuple[int, int], item: Path) -> np.ndarray:

@@ -1,21 +1,22 @@
 """What a run of `aas segment` stored of an image, and what is true of it, as things that can be drawn."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from aas import rle
 from aas.datasets.sources import read_json
 from aas.geometry import deepest_xy
 from aas.metrics.pairing import greedy_pairs, iou_matrix
-from aas.records import GroundedPhrase, Phrase
+from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
 from aas.store.instances import InstanceResult
-from aas.store.results import Result
+from aas.store.keys import is_cut
+from aas.store.photographs import image_file
+from aas.store.results import ImageId, Result
 from aas.view import mask_sheet
 from aas.view.sharing import Thing
 
@@ -45,15 +46,10 @@ class Truths:
         shown = []
         for entry in self.by_image[image_id]:
             name = entry.get("caption") or self.categories.get(entry.get("category_id"), "thing")
-            mask = _decoded(entry["segmentation"], size_hw)
+            mask = rle.decoded(rle.compressed(entry["segmentation"], size_hw))
             if mask.any():
                 shown.append(grounded(str(name), (0, 0), mask, 1.0, ()))
         return shown
-
-
-def _decoded(segmentation: Any, size_hw: tuple[int, int]) -> np.ndarray:
-    """Polygons, run lengths as numbers or compressed -> bool [H, W]. ValueError for what is no mask."""
-    return coco_mask.decode(rle.compressed(segmentation, size_hw)).astype(bool)
 
 
 def grounded(
@@ -70,13 +66,27 @@ def grounded(
     return GroundedPhrase(phrase, no_map, points_xy[0], mask, score, points_xy, labels)
 
 
+def photograph_file(
+    item: Result | InstanceResult, key: str, folder: Path, file_names: Mapping[ImageId, str | None]
+) -> Path:
+    """The photograph in `folder` that the result of this key is about; `file_names`: of images by their ids."""
+    told = item.image if isinstance(item, Result) else None
+    name = str(item.image_id) if is_cut(key) else key
+    return image_file(folder, name, told or file_names.get(item.image_id))
+
+
+def answer_of(item: Result | InstanceResult) -> Answer:
+    """Its question and its words, whose tokens are not stored."""
+    return Answer(item.question if isinstance(item, Result) else "", item.caption, (), ())
+
+
 def found_in(item: Result | InstanceResult, path: Path, size_hw: tuple[int, int]) -> list[GroundedPhrase]:
     """What was found in an image of `size_hw` pixels, without maps; ValueError, which names `path`, where the result is
     of another size."""
     rows = _rows(item)
     if any(tuple(row[2]["size"]) != size_hw for row in rows):
         raise ValueError(f"{path} is about an image of another size than the photograph.")
-    return [grounded(text, span, _decoded(mask, size_hw), score, points) for text, span, mask, score, points in rows]
+    return [grounded(text, span, rle.decoded(mask), score, points) for text, span, mask, score, points in rows]
 
 
 def _rows(item: Result | InstanceResult) -> list[tuple[str, tuple[int, int], Rle, float, Points]]:

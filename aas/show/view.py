@@ -79,10 +79,10 @@ def _filled(report: Report, runs: Sequence[StoredRun], truths: Truths) -> list[t
     keys = set.intersection(*(set(run.run.items()) for run in runs))
     if not keys:
         raise ValueError(f"{' and '.join(str(run.run.path) for run in runs)}: no image to show.")
-    failures = list(runs[0].run.failures().items())
+    failures, names = list(runs[0].run.failures().items()), _names(runs)
     for key in tqdm(sorted(keys), unit="image", **bar_for(len(keys))):
         try:
-            report.add(key, _entry(key, [run.find(key) for run in runs], _names(runs), truths, report.path))
+            report.add(key, _entry(key, [run.find(key) for run in runs], names, truths, report.path))
         except (ValueError, OSError) as error:
             failures.append((key, str(error)))
             tqdm.write(f"failed: {harmless(str(error))}", file=sys.stderr)
@@ -103,27 +103,31 @@ def _entry(key: str, found: Sequence[Found], names: Sequence[str], truths: Truth
         ]
     if true is not None:
         panels.append(Panel(Answer("", "", (), ()), true, TRUTH, is_found=False))
-    panels, figures = _side_by_side(panels, len(found)) if len(panels) > 1 else (panels, {})
+    panels, figures = _side_by_side(panels) if len(panels) > 1 else (panels, {})
     return entry(key, first.image, panels, figures, links_of(first.item, first.photograph, page))
 
 
-def _side_by_side(panels: Sequence[Panel], n_runs: int) -> tuple[list[Panel], Mapping[str, float]]:
-    """The panels, their masks in the colours of those that they are paired with in the first; the image's figures."""
+def _side_by_side(panels: Sequence[Panel]) -> tuple[list[Panel], Mapping[str, float]]:
+    """The panels, their masks in the colours of those that they are paired with in the first, all but the last with
+    their IoUs with the last; the image's figures."""
     shown = [_things_of(panel) for panel in panels]
-    coloured = [replace(panels[0], shown=shown[0])]
-    for panel, its in zip(panels[1:], shown[1:], strict=True):
-        ious = ious_of(panels[0].phrases, shown[0], panel.phrases, its)
-        coloured.append(replace(panel, shown=coloured_as(shown[0], its, ious)))
-    against, last = panels[n_runs:] or panels[1:], shown[-1]
-    ious_by_run = [
-        ious_of(panel.phrases, its, against[0].phrases, last) for panel, its in zip(panels, shown, strict=True)
+    to_last = [
+        ious_of(panel.phrases, its, panels[-1].phrases, shown[-1])
+        for panel, its in zip(panels[:-1], shown[:-1], strict=True)
     ]
-    for i in range(min(n_runs, len(panels) - 1)):
-        coloured[i] = replace(coloured[i], figures={"IoU": _best(ious_by_run[i], shown[i], panels[i].phrases)})
-    scores = [_mean_iou(ious) for ious in ious_by_run[: len(panels) - 1]]
+    to_first = [
+        ious_of(panels[0].phrases, shown[0], panel.phrases, its)
+        for panel, its in zip(panels[1:-1], shown[1:-1], strict=True)
+    ]
+    others = zip(shown[1:], [*to_first, to_last[0]], strict=True)
+    coloured = [shown[0], *(coloured_as(shown[0], its, ious) for its, ious in others)]
+    told = [replace(panel, shown=its) for panel, its in zip(panels, coloured, strict=True)]
+    for i, ious in enumerate(to_last):
+        told[i] = replace(told[i], figures={"IoU": _best(ious, shown[i], panels[i].phrases)})
+    scores = [_mean_iou(ious) for ious in to_last]
     if len(scores) == 1:
-        return coloured, {"IoU": scores[0]}
-    return coloured, {"IoU of A": scores[0], "IoU of B": scores[1], "B − A": scores[1] - scores[0]}
+        return told, {"IoU": scores[0]}
+    return told, {"IoU of A": scores[0], "IoU of B": scores[1], "B − A": scores[1] - scores[0]}
 
 
 def _things_of(panel: Panel) -> list[Thing]:

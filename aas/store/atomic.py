@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 try:
     import fcntl
@@ -102,6 +106,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     """All of `content`, or nothing."""
     with written(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_png(path: Path, picture: "Image") -> None:
+    """A picture as it is, or nothing."""
+    with written(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def write_first(path: Path, text: str) -> bool:

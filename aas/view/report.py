@@ -6,7 +6,7 @@ import hashlib
 import html
 import importlib.resources
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,22 +83,14 @@ class Report:
         return {"key": key, "file": quote(f"{file.parent.name}/{file.name}")}
 
 
-def render_report(entries: Iterable[Entry], about: About, failures: Sequence[tuple[str, str]] = ()) -> str:
-    """The page of these photographs, in one text."""
-    return _rendered(about, [_whole(entry) for entry in entries], (), failures)
-
-
 def embedded(entry: Entry, height_px: int) -> str:
     """One photograph as an element for a notebook: a frame of its own, which reaches nothing outside of itself."""
-    page = _rendered(About(entry.summary["name"]), [_whole(entry)], (), (), compact=True)
+    whole = entry.summary | {"details": entry.details}
+    page = _rendered(About(entry.summary["name"]), [whole], (), (), compact=True)
     return (
         f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts" title="Grounding" '
         f'style="width:100%;height:{height_px}px;border:0"></iframe>'
     )
-
-
-def _whole(entry: Entry) -> dict[str, Any]:
-    return entry.summary | {"details": entry.details}
 
 
 def _rendered(

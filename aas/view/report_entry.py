@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from aas.choices import Merge
-from aas.maps import DEFAULT, subtracts_token_mean
-from aas.maps.mean import without_token_mean
-from aas.maps.merge import phrase_map
+from aas.maps import DEFAULT
+from aas.maps.merge import pointing_maps
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
 from aas.text import harmless
 from aas.view.colours import PALETTE, dark_ink, dark_tint, hex_of, light_ink, light_tint
@@ -36,22 +35,20 @@ class Maps:
 def maps_of(
     attention: AttentionMaps,
     tokens: Sequence[Sequence[int]],
+    counted: Sequence[int] | None,
     merge: Merge = "mean",
     pointing: np.ndarray | None = None,
 ) -> tuple[Maps, ...]:
     """Of each source that there are maps of, as it points. None where layers are kept apart.
 
-    `tokens` of each phrase; `pointing` [phrases, h, w]: the first source's maps of phrases, where they are known. Where
-    a phrase's tokens are not, the other sources have none.
+    `tokens` of each phrase; `counted`: see `pointing_maps`; `pointing` [phrases, h, w]: the first source's maps of
+    phrases, where they are known. Where a phrase's tokens are not, the other sources have none.
     """
     if attention.maps.ndim != 3:
         return ()
     found = []
     for source in attention.sources if all(tokens) else attention.sources[:1]:
-        maps = attention.of(source).maps
-        if source == DEFAULT or subtracts_token_mean(source):
-            maps = without_token_mean(maps)
-        of_phrases = [phrase_map(maps, of, merge) for of in tokens if of]
+        maps, of_phrases = pointing_maps(attention.of(source), [of for of in tokens if of], merge, counted)
         stacked = np.array(of_phrases, np.float32).reshape(-1, *attention.view.size_hw)
         found.append(Maps("attention" if source == DEFAULT else source, attention.view, stacked, maps))
     if pointing is not None:

@@ -172,7 +172,7 @@ globalThis.AasViewer = (() => {
     close(summary) {
       this.image.src = summary.thumb;
       for (const canvas of [this.rest, this.lit, this.heat]) canvas.width = canvas.height = 0;
-      this.maps = null;
+      this.maps = this.picture = null;
     }
 
     // All masks in one picture, the smallest on top: tints that add up would hide both photograph and colours.
@@ -335,7 +335,7 @@ globalThis.AasViewer = (() => {
     drawAll() {
       const tint = this.tint(this.entry.page.opacity);
       const seen = this.masks.filter(({ thing }) => this.entry.isSeen(this.index, thing));
-      for (const figure of this.figures) figure.drawAll(seen, tint);
+      this.figures[0].drawAll(seen, tint); // the further ones are seen with their maps alone
       this.litDrawn = undefined;
     }
 
@@ -368,7 +368,7 @@ globalThis.AasViewer = (() => {
       this.litDrawn = lit;
       const mask = this.masks.find((one) => one.thing === lit);
       const tint = this.tint(Math.max(0.35, this.entry.page.opacity));
-      for (const figure of this.figures) figure.drawOne(mask, tint);
+      this.figures[0].drawOne(mask, tint);
     }
 
     drawMap(map, token) {
@@ -714,7 +714,7 @@ globalThis.AasViewer = (() => {
       root.append(this.bar, body);
       if (this.entries.length <= ALL_AT_ONCE) this.entries.forEach((entry) => entry.build());
       this.fillBar();
-      this.sort(told.sort ?? "");
+      if (told.sort) this.sort(told.sort);
       this.watch();
       addEventListener("pointerdown", (event) => (this.pointer = event.pointerType), true);
     }
@@ -810,15 +810,13 @@ globalThis.AasViewer = (() => {
     }
 
     sort(how) {
-      const value = how === "phrases" ? (entry) => -entry.n_phrases : (entry) => (how[0] === "-" ? -1 : 1) * (entry.figure(how.slice(1)) ?? Infinity * (how[0] === "-" ? -1 : 1));
+      const sign = how[0] === "-" ? -1 : 1, name = how.slice(1);
+      // Photographs without the figure stand behind all others.
+      const value = (entry) => (how === "phrases" ? -entry.n_phrases : sign * (entry.figure(name) ?? sign * Infinity));
       this.order = [...this.entries];
       if (how) this.order.sort((one, other) => value(one) - value(other) || one.index - other.index);
-      if (how || this.wasSorted) {
-        this.list.append(...this.order.map((entry) => entry.element));
-        this.links?.append(...this.order.map((entry) => entry.link.parentElement));
-      }
-      this.wasSorted = true;
-      this.say(this.entries.filter((entry) => !entry.element.hidden).length);
+      this.list.append(...this.order.map((entry) => entry.element));
+      this.links?.append(...this.order.map((entry) => entry.link.parentElement));
     }
 
     neighbour(entry, step) {
