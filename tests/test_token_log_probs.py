@@ -63,5 +63,5 @@ def test_an_item_keeps_them_and_older_ones_have_none(tmp_path):
     above = Answer(*vars(without).values())
     object.__setattr__(above, "token_log_probs", (0.5,) * len(answer.token_ids))
     write_item(tmp_path / "wrong.safetensors", AttentionItem("a.png", (60, 80), above, maps))
-    with pytest.raises(ItemError, match="log-probabilities"):
+    with pytest.raises(ItemError, match="token_log_probs"):
         read_item(tmp_path / "wrong.safetensors")

@@ -57,6 +57,8 @@ def write_item(path: Path, item: AttentionItem) -> None:
         tensors["token_log_probs"] = np.array(item.answer.token_log_probs, np.float32)
     if item.phrase_maps is not None:
         tensors["phrase_maps"] = item.phrase_maps
+    if item.attention.margins is not None:
+        tensors["image_margins"] = item.attention.margins
     tensors |= {f"{BESIDE}{name}": maps for name, maps in item.attention.beside.items()}
     view = item.attention.view
     metadata = {
@@ -122,9 +124,9 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     _check_maps(maps, len(ids), view.size_hw)
     if (phrase_maps := tensors.get("phrase_maps")) is not None:
         _check_maps(phrase_maps, len(phrase_maps), view.size_hw)
-    likely = tensors.get("token_log_probs")
-    if likely is not None:
-        _check_log_probs(likely, len(ids))
+    likely, margins = tensors.get("token_log_probs"), tensors.get("image_margins")
+    _check_of_tokens("token_log_probs", likely, len(ids), most=0.0)
+    _check_of_tokens("image_margins", margins, len(ids))
     source, *beside = json.loads(metadata.get("sources", f'["{DEFAULT}"]'))
     other_maps = {name: tensors[f"{BESIDE}{name}"] for name in beside}
     for other in other_maps.values():
@@ -141,7 +143,7 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
             tuple(map(tuple, spans)),
             None if likely is None else tuple(likely.tolist()),
         ),
-        AttentionMaps(maps, view, metadata["alignment"], str(source), other_maps),
+        AttentionMaps(maps, view, metadata["alignment"], str(source), other_maps, margins),
         metadata["model"],
         metadata["tokenizer"],
         reduction,
@@ -169,9 +171,9 @@ def _check_tokens(ids: list[Any], spans: list[Any], text: str) -> None:
         raise ValueError("token spans that do not follow each other through the answer")
 
 
-def _check_log_probs(values: np.ndarray, n_tokens: int) -> None:
-    if values.dtype != np.float32 or values.shape != (n_tokens,) or not (values <= 0).all():
-        raise ValueError("token log-probabilities that are none, or not as many as tokens")
+def _check_of_tokens(name: str, values: np.ndarray | None, n_tokens: int, most: float = np.inf) -> None:
+    if values is not None and (values.dtype != np.float32 or values.shape != (n_tokens,) or not (values <= most).all()):
+        raise ValueError(f"{name} that are none, or not as many as tokens")
 
 
 def _check_maps(maps: np.ndarray, n_maps: int, size_hw: tuple[int, int]) -> None:
