@@ -38,13 +38,13 @@ def test_own_and_given_words_in_any_batch(lmm):
     given = [answer for answer, _ in lmm.run(again, AskOptions(5))]
     for question, said, replayed in zip(questions, own, given, strict=True):
         expected = by_one_pass(lmm, question, said.token_ids)
-        first = int(lmm.model.generation_config.forced_bos_token_id is not None)  # which then is certain
-        np.testing.assert_allclose(said.token_log_probs[first:], expected[first:], atol=2e-5)
+        np.testing.assert_allclose(said.token_log_probs, expected, atol=2e-5)
         np.testing.assert_allclose(replayed.token_log_probs, expected[: len(replayed.token_ids)], atol=2e-5)
 
 
-def test_they_are_the_models_own_before_a_temperature():
+def test_they_are_the_models_own_before_a_temperature_and_a_penalty(monkeypatch):
     lmm = tiny.family("llava")
+    monkeypatch.setattr(lmm.model.generation_config, "repetition_penalty", 3.0)
     one = lmm.prepare(tiny.a_photo(), "What is it?")
     ((drawn, _),) = lmm.run([one], AskOptions(5, Sampling(3.0, 0.9), seed=4))
     expected = by_one_pass(lmm, "What is it?", drawn.token_ids)

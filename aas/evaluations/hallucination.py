@@ -25,7 +25,7 @@ COLUMNS = {  # of a result -> what it is called in the table
     "token_probabilities": "the LMM's own token probability",
     "scores": "the segmenter's score",
 }
-FIRST, BASELINE = "confidences", "token_probabilities"
+FIRST = "confidences"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,9 @@ def evaluate(arguments: EvalHallucination) -> tuple[dict[str, Any], Findings]:
     if len({case.is_there for case in cases}) < 2:
         raise ValueError(f"{len(cases)} phrases name a category, and not both what is there and what is not: no AUC.")
     kinds = sorted({one.confidence_kind for one in results.values() if one.confidence_kind})
-    return _content(arguments, cases, images, kinds, findings) | {"reported": findings}, findings
+    content = compared(cases, images, kinds, arguments.n_resamples, arguments.seed)
+    content["counts"] |= {what: len(where) for what, where in findings.items()}
+    return content | {"reported": findings}, findings
 
 
 def _results(folder: Path, findings: Findings) -> dict[str, Result]:
@@ -148,24 +150,22 @@ def cases_of(presence: Presence, result: Result, image: int, findings: Findings)
     return found
 
 
-def _content(
-    arguments: EvalHallucination, cases: Sequence[Case], images: Sequence[str], kinds: Sequence[str], findings: Findings
-) -> dict[str, Any]:
+def compared(cases: Sequence[Case], images: Sequence[str], kinds: Sequence[str], n: int, seed: int) -> dict[str, Any]:
+    """Figures, their intervals by `n` resamples of the images, and by how much confidence's differ; what they are made
+    of. `kinds`: what the confidences are."""
     evidence = evidence_of(cases, len(images))
-    n, resampling = len(images), (arguments.n_resamples, arguments.seed)
-    all_images = [(i, i) for i in range(n)]
-    content: dict[str, Any] = {"figures": {name: report.numbers(of, n) for name, of in evidence.items()}}
-    if arguments.n_resamples:
-        content["intervals"] = {name: bootstrap.intervals(of, n, *resampling) for name, of in evidence.items()}
+    common, sizes = [(i, i) for i in range(len(images))], (len(images), len(images))
+    content: dict[str, Any] = {"figures": {name: report.numbers(of, len(images)) for name, of in evidence.items()}}
+    if n:
+        content["intervals"] = {name: bootstrap.intervals(of, len(images), n, seed) for name, of in evidence.items()}
         content["differences"] = {
-            name: bootstrap.differences(of, evidence[FIRST], all_images, (n, n), *resampling)
+            name: bootstrap.differences(of, evidence[FIRST], common, sizes, n, seed)
             for name, of in evidence.items()
             if name != FIRST
         }
-    counts = {"images": n, "phrases": len(cases), "there": sum(case.is_there for case in cases)}
     return content | {
-        "counts": counts | {what: len(where) for what, where in findings.items()},
-        "settings": {"task": "hallucination", "kinds": list(kinds), "category_thresh": arguments.category_thresh},
+        "counts": {"images": len(images), "phrases": len(cases), "there": sum(case.is_there for case in cases)},
+        "settings": {"task": "hallucination", "kinds": list(kinds), "resamples": n, "seed": seed},
         "cases": [vars(case) for case in cases],
         "images": list(images),
         "evidence": evidence,

@@ -287,7 +287,7 @@ class LMM(ABC):
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers, likely = FiniteLogits(), TokenLogProbs()
         watch = watch_of(self, batch, columns, options)
-        with self.watched(watch):
+        with self.watched(watch), likely.watching(self.model):
             sequences = self.generate(
                 inputs,
                 **A_PASS_FOR_EACH_TOKEN,

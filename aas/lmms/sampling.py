@@ -1,10 +1,12 @@
 """How tokens are chosen: one pass for each, of finite numbers, by draws that belong to an image, not to its batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -72,16 +74,29 @@ class FiniteLogits(LogitsProcessor):
 
 
 class TokenLogProbs(LogitsProcessor):
-    """Changes no score, and takes note of how likely each token was that was chosen: by the model's own scores, before
-    a temperature or a draw."""
+    """Changes no score, and takes note of how likely each token was that was chosen: by the model's own logits, before
+    its checkpoint's settings (a repetition penalty), a temperature or a draw."""
 
     def __init__(self) -> None:
-        self.before: Tensor | None = None  # the scores that the next token is chosen by
+        self.logits: Tensor | None = None  # of the last pass
+        self.before: Tensor | None = None  # those that the next token is chosen by
         self.noted: list[Tensor] = []
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Looks at what the model's passes give: the scores of a call have been changed already."""
+        handle = model.register_forward_hook(self._look)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _look(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        self.logits = output.logits[:, -1]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self._note(input_ids)
-        self.before = scores
+        self.before = self.logits
         return scores
 
     def _note(self, token_ids: Tensor) -> None:

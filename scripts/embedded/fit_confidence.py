@@ -5,8 +5,8 @@
 
 `fit`: the model's own answers to the 75 photographs for choosing. Of each phrase whose root word names a category of
 COCO's, whether that is there: in the photograph's annotation or in one of its captions. A logistic rule with a ridge
-for each set of map sources; cross-validated over photographs, and each signal alone. `table`: `aas ground` and
-`aas eval hallucination` on the 75 photographs for the figures.
+for each set of map sources; cross-validated over photographs, and each signal alone. `table`: what
+`aas eval hallucination` would say of the 75 photographs for the figures, by each rule.
 """
 
 import argparse
@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,13 @@ from tqdm import tqdm
 
 from aas import Grounder
 from aas.confidence.judging import Asked
-from aas.confidence.rule import FURTHEST, RULES, Rule
+from aas.confidence.rule import FURTHEST, RULES, Rule, embedded_rules
 from aas.confidence.signals import Signals
-from aas.datasets.coco import Findings
-from aas.evaluations.hallucination import EvalHallucination, Presence
+from aas.evaluations.hallucination import FIRST, Case, Presence, as_table, compared
 from aas.metrics.auc import area
 from aas.paths import embedded_dir
+from aas.phrases.likelihood import token_probabilities
 from aas.presets import DEFAULT_QUESTION
-from aas.stages.ground import ground
-from aas.stages.ground_options import Ground
 
 SOURCES = ("mean", "tam", "attribution:signed")  # attention, state and what the answer is made of err independently
 SIGNALS = {
@@ -45,12 +42,16 @@ N_FOLDS, N_SHUFFLES = 10, 5
 
 
 @dataclass(frozen=True)
-class Case:
-    """A phrase that names a category. `signals`: one for each set of sources."""
+class Phrase:
+    """A phrase that names a category, in the photograph of that id. `signals`: one for each set of sources; `others`:
+    what else is known of it, by columns of a result."""
 
     image_id: int
+    words: str
+    category: str
     is_there: bool
     signals: Sequence[Signals]
+    others: dict[str, float]
 
 
 def files(data: Path, split: str) -> dict[int, Path]:
@@ -70,21 +71,24 @@ def sets_of_sources(grounder: Grounder) -> list[tuple[str, ...]]:
     return [(default,), (default, *(name for name in SOURCES if name != default))]
 
 
-def cases_of(grounder: Grounder, sets: Sequence[tuple[str, ...]], data: Path) -> list[Case]:
-    findings: Findings = {}
-    presence = Presence(*annotations(data), "embedded", 0.7, findings)
+def phrases_of(grounder: Grounder, sets: Sequence[tuple[str, ...]], data: Path, split: str) -> list[Phrase]:
+    """Of the model's own answers to a split's photographs."""
+    presence = Presence(*annotations(data), "embedded", 0.7, {})
     grounder.ask_options = replace(grounder.ask_options, maps=sets[-1])
     found = []
-    for image_id, path in tqdm(files(data, "choose").items(), unit="photo"):
+    for image_id, path in tqdm(files(data, split).items(), unit="photo"):
         grounding = grounder(path, DEFAULT_QUESTION)
         phrases, scores = [one.phrase for one in grounding], [one.score for one in grounding]
         signals = [
             grounder.judge.signals(maps, grounding.answer, grounding.attention, phrases, scores) for maps in sets
         ]
+        likely = token_probabilities(grounding.answer, phrases) or ()
         named = presence.named_by(grounding.answer.text, [phrase.span for phrase in phrases])
         for i, category in enumerate(named):
             if category is not None:
-                found.append(Case(image_id, bool(presence.has(image_id, category)), [some[i] for some in signals]))
+                others = {"token_probabilities": likely[i], "scores": scores[i]}
+                is_there, by_set = bool(presence.has(image_id, category)), [some[i] for some in signals]
+                found.append(Phrase(image_id, phrases[i].text, category, is_there, by_set, others))
     return found
 
 
@@ -111,7 +115,9 @@ def auc(values: np.ndarray, there: np.ndarray) -> float:
     return float(area(values, there.astype(float), (~there).astype(float)))
 
 
-def cross_validated(maps: tuple[str, ...], names: Sequence[str], cases: Sequence[Case], which: int) -> dict[str, float]:
+def cross_validated(
+    maps: tuple[str, ...], names: Sequence[str], cases: Sequence[Phrase], which: int
+) -> dict[str, float]:
     """AUC and log loss of phrases of photographs that the rule was not fitted on."""
     there, images = np.array([one.is_there for one in cases]), np.array([one.image_id for one in cases])
     signals = [one.signals[which] for one in cases]
@@ -137,7 +143,7 @@ def digest(name: str) -> str:
 def fit(data: Path, out: Path) -> None:
     grounder = Grounder()
     sets = sets_of_sources(grounder)
-    cases = cases_of(grounder, sets, data)
+    cases = phrases_of(grounder, sets, data, "choose")
     there = np.array([one.is_there for one in cases])
     print(f"{len(cases)} phrases of {len({one.image_id for one in cases})} photographs; there: {there.mean():.3f}")
     rules: list[dict[str, Any]] = []
@@ -160,15 +166,17 @@ def fit(data: Path, out: Path) -> None:
 
 def table(data: Path) -> None:
     """Of each rule, on the photographs for the figures."""
-    content = json.loads((embedded_dir("confidence") / RULES).read_text())
-    paths = tuple(map(str, files(data, "figures").values()))
-    instances, captions = annotations(data)
-    for rule in content["rules"]:
-        with TemporaryDirectory() as folder:
-            out = Path(folder) / "grounded"
-            ground(Ground(images=paths, out=out, maps=",".join(rule["maps"]), png=False, keep_all=True))
-            print(f"\n## --maps {','.join(rule['maps'])}\n")
-            EvalHallucination(results=out, gt=instances, captions=captions).run()
+    rules = embedded_rules().rules
+    images = sorted(files(data, "figures"))
+    phrases = phrases_of(Grounder(), [rule.maps for rule in rules], data, "figures")
+    for which, rule in enumerate(rules):
+        values = [one.others | {FIRST: rule(one.signals[which])} for one in phrases]
+        cases = [
+            Case(images.index(one.image_id), one.words, one.category, one.is_there, of)
+            for one, of in zip(phrases, values, strict=True)
+        ]
+        content = compared(cases, list(map(str, images)), ["calibrated"], 1000, 0)
+        print(f"\n## --maps {','.join(rule.maps)}\n\n{as_table(content)}")
 
 
 def main() -> None:
