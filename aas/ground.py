@@ -25,8 +25,7 @@ from aas.choices import (
     Words,
     check,
 )
-from aas.confidence.judging import Asked as AskedHow
-from aas.confidence.judging import Judge
+from aas.confidence.judging import Judge, Origin
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
@@ -331,9 +330,9 @@ class Grounder:
         sampling, source = self.ask_options.sampling, request.source
         is_given = request.answer is not None or request.token_ids is not None
         all_heads = self.ask_options.selection == MEAN_OF_ALL
-        asked = AskedHow(is_given, sampling.temperature if sampling else 0.0, all_heads)
+        origin = Origin(is_given, sampling.temperature if sampling else 0.0, all_heads)
         phrases, scores = [one.phrase for one in grounded], [one.score for one in grounded]
-        found = self.judge(answer, attention, phrases, scores, asked)
+        found = self.judge(answer, attention, phrases, scores, origin)
         if found is not None:
             both = zip(grounded, found.values, strict=True)
             grounded = tuple(replace(one, confidence=value) for one, value in both)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aas.choices import ConfidenceKind, MaskChoice
-from aas.confidence.rule import Rule, embedded_rules
+from aas.confidence.rule import embedded_rules
 from aas.confidence.signals import Signals, signals_of
 from aas.phrases.likelihood import token_probabilities
 from aas.phrases.reasoning import tokens_of_answer
@@ -34,8 +34,8 @@ class Confidences:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How an answer came about: whether the words were given, or the model's own, drawn at `temperature`; `all_heads`:
+class Origin:
+    """Where an answer came from: whether the words were given, or the model's own, drawn at `temperature`; `all_heads`:
     whether the attention of all layers and heads was averaged."""
 
     is_given: bool
@@ -64,34 +64,37 @@ class Judge:
         attention: AttentionMaps,
         phrases: Sequence[Phrase],
         scores: Sequence[float],
-        asked: Asked,
+        origin: Origin,
     ) -> Confidences | None:
-        """The confidence of each phrase; None where not even the words' own probabilities are known (then ValueError
-        where a least one is asked for).
+        """The confidence of each phrase; None where the words' own probabilities are not known (then ValueError where
+        a least one is asked for).
 
         `attention`: of all sources that were captured, the one that pointed first; `scores`: the segmenter's, of the
         masks.
         """
-        rules, here = embedded_rules(), self.circumstances(answer.question, attention.alignment, asked)
+        likely = token_probabilities(answer, phrases)
+        if likely is None:
+            if self.least is not None:
+                raise ValueError(NO_CONFIDENCE)
+            return None
+        rules, here = embedded_rules(), self.circumstances(answer.question, attention.alignment, origin)
         rule = rules.of(attention.sources) if rules.holds_for(here) else None
         if rule is not None:
             signals = self.signals(rule.maps, answer, attention, phrases, scores)
             if all(rule.weights.keys() <= one.keys() for one in signals):
-                return _ruled(rule, signals, "calibrated" if here == rules.made_with else "uncalibrated")
-        if answer.token_log_probs is None and self.least is not None:
-            raise ValueError(NO_CONFIDENCE)
-        likely = token_probabilities(answer, phrases)
-        return None if likely is None else Confidences(likely, "token")
+                values = tuple(round(rule(one), 4) for one in signals)
+                return Confidences(values, "calibrated" if here == rules.made_with else "uncalibrated")
+        return Confidences(likely, "token")
 
     def keeps(self, confidence: float | None) -> bool:
         """Whether a phrase of it is not left out."""
         return self.least is None or (confidence or 0.0) >= self.least
 
-    def circumstances(self, question: str, alignment: str, asked: Asked) -> dict[str, Any]:
+    def circumstances(self, question: str, alignment: str, origin: Origin) -> dict[str, Any]:
         """What decides whether a rule holds, and whether it is calibrated."""
         named = {"model": self.model, "segmenter": self.segmenter, "mask_choice": self.mask_choice}
         pointing = {name: getattr(self.options, name) for name in POINTING}
-        return named | {"question": question, "alignment": alignment} | vars(asked) | pointing
+        return named | {"question": question, "alignment": alignment} | vars(origin) | pointing
 
     def signals(
         self,
@@ -105,7 +108,3 @@ class Judge:
         used = replace(attention, beside={name: attention.beside[name] for name in maps[1:]})
         counted = None if self.options.reasoning else tokens_of_answer(answer)
         return signals_of(answer, used, phrases, scores, self.options.merge, counted)
-
-
-def _ruled(rule: Rule, signals: Sequence[Signals], kind: ConfidenceKind) -> Confidences:
-    return Confidences(tuple(round(rule(one), 4) for one in signals), kind)

@@ -100,9 +100,9 @@ class Presence:
         found = (doc.char_span(*span, alignment_mode="expand") for span in spans)
         return [None if one is None else self.category(one.root.text) for one in found]
 
-    def has(self, image_id: str | int, category: str) -> bool | None:
-        """None for a photograph that is not known. `image_id`: as in the annotation, or its file's name."""
-        key = self.keys.get(str(id_text(image_id))) or self.keys.get(Path(str(image_id)).stem)
+    def has(self, image: str | int, category: str) -> bool | None:
+        """None for a photograph that is not known. `image`: its id in the annotation, or its file's name or path."""
+        key = self.keys.get(str(id_text(image))) or self.keys.get(Path(str(image)).stem)
         return None if key is None else category in self.there[key]
 
 
@@ -141,7 +141,7 @@ def cases_of(presence: Presence, result: Result, image: int, findings: Findings)
     for i, category in enumerate(presence.named_by(result.caption, result.spans or ())):
         if category is None:
             continue
-        is_there = presence.has(result.image_id, category)
+        is_there = presence.has(result.image or result.image_id, category)
         if is_there is None:
             note(findings, "answers_about_unknown_images", result.image_id)
             break

@@ -21,7 +21,7 @@ from aas.stages.engines import engine_of
 from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
-from aas.stages.segment_items import Attention, asked_in
+from aas.stages.segment_items import Attention, origin_in
 from aas.stages.segment_jobs import Annotation, SegmentJob, asked_of, files_of, find_jobs, read_annotation
 from aas.stages.segment_options import Segment
 from aas.stages.segmenting import Segmenting
@@ -66,9 +66,9 @@ def _load(
     segmenter = load_segmenter(options.segmenter, device or options.device, options.dtype)
     pointing = pointing_options(options, options, segmenter.mask_side)
     run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
-    model, asked = asked_in(options.attn)
+    model, origin = origin_in(options.attn)
     judge = Judge(model, options.segmenter, pointing, options.mask_choice, options.min_confidence)
-    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded, judge, asked)
+    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded, judge, origin)
     place = segmenter.device.type
     by_item = options.by_item(getattr(segmenter, "is_small", False), place)
     batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)

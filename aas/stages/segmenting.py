@@ -7,7 +7,7 @@ import numpy as np
 from spacy.language import Language
 
 from aas import rle
-from aas.confidence.judging import Asked, Judge
+from aas.confidence.judging import Origin, Judge
 from aas.engine.stage import Stage
 from aas.images import read_image
 from aas.phrases.likelihood import token_probabilities
@@ -51,7 +51,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     categories: Categories | None
     encoded: EncodedOnce
     judge: Judge
-    asked: Asked
+    origin: Origin
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
         photograph = image_of(item)
@@ -99,7 +99,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
             [labelled_points(pointed.prompt) for pointed in one.pointed],
             token_probabilities(one.answer, phrases),
         )
-        return result.judged(self.judge, self.judge(one.answer, one.attention, phrases, scores, self.asked))
+        return result.judged(self.judge, self.judge(one.answer, one.attention, phrases, scores, self.origin))
 
     def finish(self, item: SegmentJob, result: SegmentResult) -> None:
         result.write()
