@@ -14,7 +14,7 @@ from aas.store.runs import RunFolder
 
 
 def origin_in(attn: Path) -> tuple[str, Origin]:
-    """What the LMM of the run folder `attn` is called, empty where that is not known, and where its answers came from."""
+    """What the LMM of the run folder `attn` is called, empty where that is not known; where its answers came from."""
     run = RunFolder(attn, SUFFIX)
     said = run.description()["arguments"] if run.description_path.is_file() else {}
     all_heads = (said.get("layers", "all"), said.get("heads", "all")) == ("all", "all")

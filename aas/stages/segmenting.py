@@ -7,7 +7,7 @@ import numpy as np
 from spacy.language import Language
 
 from aas import rle
-from aas.confidence.judging import Origin, Judge
+from aas.confidence.judging import Judge, Origin
 from aas.engine.stage import Stage
 from aas.images import read_image
 from aas.phrases.likelihood import token_probabilities
