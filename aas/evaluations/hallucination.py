@@ -175,7 +175,7 @@ def compared(cases: Sequence[Case], images: Sequence[str], kinds: Sequence[str],
 def evidence_of(cases: Sequence[Case], n_images: int) -> dict[str, bootstrap.Evidence]:
     """Of each column that all phrases have: AUC, mean, and Brier score, the mean square of value less 1 or 0."""
     images, there = [case.image for case in cases], np.array([case.is_there for case in cases])
-    found = {}
+    found: dict[str, bootstrap.Evidence] = {}
     for name in COLUMNS:
         if all(name in case.values for case in cases):
             values = np.array([case.values[name] for case in cases])

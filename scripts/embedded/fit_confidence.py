@@ -103,12 +103,12 @@ def fitted(maps: tuple[str, ...], names: Sequence[str], signals: Sequence[Signal
         return float(np.logaddexp(0, np.where(there, -log_odds, log_odds)).sum() + RIDGE / 2 * (at[1:] ** 2).sum())
 
     intercept, *weights = minimize(loss, np.zeros(len(names) + 1)).x
-    rows = zip(mean, deviation, weights, strict=True)
-    return Rule(maps, round(float(intercept), 5), {n: tuple(_short(row)) for n, row in zip(names, rows, strict=True)})
+    rows = zip(names, mean, deviation, weights, strict=True)
+    return Rule(maps, _short(intercept), {name: (_short(m), _short(d), _short(w)) for name, m, d, w in rows})
 
 
-def _short(values: Sequence[float]) -> list[float]:
-    return [round(float(value), 5) for value in values]
+def _short(value: float) -> float:
+    return round(float(value), 5)
 
 
 def auc(values: np.ndarray, there: np.ndarray) -> float:
