@@ -133,6 +133,7 @@ EVALUATIONS = {
     "gcg": "aas.evaluations.gcg:EvalGcg",
     "instance": "aas.evaluations.instance:EvalInstance",
     "yesno": "aas.stages.yes_no_options:EvalYesNo",
+    "hallucination": "aas.evaluations.hallucination:EvalHallucination",
     "compare": "aas.evaluations.compare:EvalCompare",
 }
 # `aas export NAME` -> the format

@@ -17,7 +17,7 @@ from aas.store.readers import READERS
 from aas.store.results import ImageId, Result
 from aas.store.runs import RunFolder
 from aas.store.status import open_run
-from aas.view.report_entry import Panel, maps_of
+from aas.view.report_entry import Panel, confidence_figures, maps_of
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,10 @@ class StoredRun:
         image = read_image(file)
         phrases = found_in(item, path, image.shape[:2])
         answer = answer_of(item)
-        left_out = (item.left_out or ()) if isinstance(item, Result) else ()
-        panel = Panel(answer, phrases, left_out=left_out)
+        panel = Panel(answer, phrases)
+        if isinstance(item, Result):
+            figures = confidence_figures(item.confidence_kind, item.confidences or ())
+            panel = replace(panel, left_out=item.left_out or (), figures=figures)
         captured = self._captured(key, file)
         if captured is not None and captured.answer.text == answer.text:
             panel = self._with_maps(panel, captured, item)

@@ -78,7 +78,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "read_out", "mask_choice")  # fmt: skip
+                "prompt", "read_out", "mask_choice", "min_confidence")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

@@ -17,7 +17,7 @@ from aas.store.fingerprints import fingerprint
 
 OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories")
 # Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
-OF_LATE = {"maps": DEFAULT, "read_out": "argmax"}
+OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None}
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -204,6 +204,9 @@ class MaskOptions:
         str, MASK(help="embedded, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth.")
     ] = "embedded"
     mask_choice: Annotated[MaskChoice, MASK(help="Which of three masks.")] = "last"
+    min_confidence: Annotated[
+        float | None, MASK(min=0, max=1, help="Leave out phrases that the picture supports less (docs/maps.md).")
+    ] = None
 
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""

@@ -41,6 +41,8 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
                 "`aas segment expressions` needs --answers, the file that `aas infer-attn` was given; no other task "
                 "takes it."
             )
+        if self.task == "expressions" and self.min_confidence is not None:
+            raise ValueError("--min-confidence leaves phrases out, and given expressions are all wanted: leave it out.")
 
     @property
     def merge_used(self) -> Merge:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aas.choices import Merge
+from aas.choices import ConfidenceKind, Merge
 from aas.maps import DEFAULT
 from aas.maps.merge import pointing_maps
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
@@ -54,6 +54,18 @@ def maps_of(
     if pointing is not None:
         found[0] = replace(found[0], of_phrases=pointing)
     return tuple(found)
+
+
+CONFIDENCE_NAMES: dict[ConfidenceKind, str] = {
+    "calibrated": "confidence",
+    "uncalibrated": "confidence (uncalibrated)",
+    "token": "token probability",
+}
+
+
+def confidence_figures(kind: ConfidenceKind | None, confidences: Sequence[float]) -> dict[str, Sequence[float]]:
+    """As `Panel.figures` takes them, by a name that says what they are; none where there are none."""
+    return {} if kind is None else {CONFIDENCE_NAMES[kind]: confidences}
 
 
 @dataclass(frozen=True)
