@@ -123,6 +123,7 @@ CAPTION_METRICS = {
 # kind of evidence -> the formula that makes figures of it, for any resample of the images
 EVIDENCE_KINDS = {
     "mean": "aas.metrics.mean:mean",
+    "signed_mean": "aas.metrics.mean:mean",
     "auc": "aas.metrics.auc:auc",
     "bleu": "aas.metrics.bleu:bleu",
     "meteor": "aas.metrics.meteor:meteor",

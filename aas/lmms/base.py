@@ -275,7 +275,7 @@ class LMM(ABC):
             given = list(answers)
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
-        return self._results(batch, answers, self._replay(batch, answers, options), options)
+        return self._results(batch, answers, self.replayed(batch, answers, options), options)
 
     def _generate(
         self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None
@@ -333,7 +333,7 @@ class LMM(ABC):
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
         return next((i + 1 for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))
 
-    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> Kept:
+    def replayed(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> Kept:
         """What is kept of given answers, in one forward pass."""
         inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = watch_of(self, batch, columns, options, rows)
@@ -433,7 +433,7 @@ class LMM(ABC):
             raise ValueError("These map sources need more prompts: give `prepare` the same options as `run`.")
         one_token = [torch.tensor([self.pad_id])] * len(batch)  # whose row, the one before it, is the prompt's last
         options = replace(options, maps=generic_sources(self, options), alignment="predict")
-        return self._replay(prompts, one_token, options)
+        return self.replayed(prompts, one_token, options)
 
     def _results(
         self, batch: Sequence[Prepared], answers: Sequence[Tensor], kept: Kept, options: AskOptions
