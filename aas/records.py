@@ -12,15 +12,19 @@ class Answer:
 
     `token_ids` are the generated (or given) tokens; `token_spans[i]` is the half-open character range of `text` that
     token i writes. Tokens that share a character share its range; a special token writes nothing and has (n, n).
+    `token_log_probs`: of each token the logarithm of the model's own probability for it, behind those before it; None
+    where that is not known. Answers of the same tokens are equal, however these were rounded.
     """
 
     question: str
     text: str
     token_ids: tuple[int, ...]
     token_spans: tuple[tuple[int, int], ...]
+    token_log_probs: tuple[float, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.token_spans)
+        assert self.token_log_probs is None or len(self.token_log_probs) == len(self.token_ids)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,35 @@ class FiniteLogits(LogitsProcessor):
             )
 
 
+class TokenLogProbs(LogitsProcessor):
+    """Changes no score, and takes note of how likely each token was that was chosen: by the model's own scores, before
+    a temperature or a draw."""
+
+    def __init__(self) -> None:
+        self.before: Tensor | None = None  # the scores that the next token is chosen by
+        self.noted: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._note(input_ids)
+        self.before = scores
+        return scores
+
+    def _note(self, token_ids: Tensor) -> None:
+        if self.before is not None:
+            self.noted.append(log_probs(self.before, token_ids[:, -1]))
+
+    def of(self, sequences: Tensor) -> Tensor:
+        """Float32 [B, answer] on the CPU, of what was generated: `sequences` [B, prompt + answer]."""
+        self._note(sequences)
+        return torch.stack(self.noted, dim=1).cpu()
+
+
+def log_probs(scores: Tensor, token_ids: Tensor) -> Tensor:
+    """Float32 [...]: log p of each of `token_ids` [...] by the softmax of `scores` [..., vocabulary]."""
+    scores = scores.float()
+    return scores.gather(-1, token_ids[..., None])[..., 0] - scores.logsumexp(-1)
+
+
 class GumbelNoise(LogitsProcessor):
     """Adds Gumbel noise to the scores: the largest of them then is a draw from their softmax.
 

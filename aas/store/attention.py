@@ -53,6 +53,8 @@ def write_item(path: Path, item: AttentionItem) -> None:
         "token_ids": np.array(item.answer.token_ids, np.int64),
         "token_spans": np.array(item.answer.token_spans, np.int64).reshape(-1, 2),
     }
+    if item.answer.token_log_probs is not None:
+        tensors["token_log_probs"] = np.array(item.answer.token_log_probs, np.float32)
     if item.phrase_maps is not None:
         tensors["phrase_maps"] = item.phrase_maps
     tensors |= {f"{BESIDE}{name}": maps for name, maps in item.attention.beside.items()}
@@ -120,6 +122,9 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     _check_maps(maps, len(ids), view.size_hw)
     if (phrase_maps := tensors.get("phrase_maps")) is not None:
         _check_maps(phrase_maps, len(phrase_maps), view.size_hw)
+    likely = tensors.get("token_log_probs")
+    if likely is not None:
+        _check_log_probs(likely, len(ids))
     source, *beside = json.loads(metadata.get("sources", f'["{DEFAULT}"]'))
     other_maps = {name: tensors[f"{BESIDE}{name}"] for name in beside}
     for other in other_maps.values():
@@ -129,7 +134,13 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     return AttentionItem(
         _image_of(metadata),
         (height, width),
-        Answer(metadata["question"], metadata["answer"], tuple(ids), tuple(map(tuple, spans))),
+        Answer(
+            metadata["question"],
+            metadata["answer"],
+            tuple(ids),
+            tuple(map(tuple, spans)),
+            None if likely is None else tuple(likely.tolist()),
+        ),
         AttentionMaps(maps, view, metadata["alignment"], str(source), other_maps),
         metadata["model"],
         metadata["tokenizer"],
@@ -156,6 +167,11 @@ def _check_tokens(ids: list[Any], spans: list[Any], text: str) -> None:
     are_whole = all(type(place) is int and 0 <= place <= len(text) for place in starts + ends)
     if not are_whole or starts != sorted(starts) or ends != sorted(ends) or any(map(gt, starts, ends)):
         raise ValueError("token spans that do not follow each other through the answer")
+
+
+def _check_log_probs(values: np.ndarray, n_tokens: int) -> None:
+    if values.dtype != np.float32 or values.shape != (n_tokens,) or not (values <= 0).all():
+        raise ValueError("token log-probabilities that are none, or not as many as tokens")
 
 
 def _check_maps(maps: np.ndarray, n_maps: int, size_hw: tuple[int, int]) -> None:
