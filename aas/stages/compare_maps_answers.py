@@ -10,7 +10,7 @@ from aas import rle
 from aas.datasets.answers import GivenAnswer
 from aas.datasets.coco import TrueAnnotation
 from aas.ground import Grounder
-from aas.lmms.log_probabilities import log_probabilities
+from aas.lmms.prepared import DEFAULT_OPTIONS
 from aas.metrics.deletion import greyed, largest_cells, random_cells
 from aas.metrics.maps import best_iou, map_figures
 from aas.phrases.categories import CategoryMatcher
@@ -153,6 +153,6 @@ class Looking:
         found: dict[bytes, np.ndarray] = {}
         for here in (sets[i : i + n] for i in range(0, len(sets), n)):
             ready = [lmm.prepare(greyed(looked.image, cells, looked.attention.view), *said) for cells in here]
-            for cells, one in zip(here, log_probabilities(lmm, ready), strict=True):
-                found[cells.tobytes()] = one.numpy()
+            for cells, (answer, _) in zip(here, lmm.run(ready, DEFAULT_OPTIONS), strict=True):
+                found[cells.tobytes()] = np.array(answer.token_log_probs)
         return found

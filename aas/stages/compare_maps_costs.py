@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aas.captured import Captured
+from aas.internals import Internals
 from aas.lmms.base import LMM
-from aas.lmms.prepared import AskOptions
+from aas.lmms.prepared import AskOptions, Prepared
+from aas.lmms.sources import captured, watch_of
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of each source, `seconds` and `n_bytes` for each photograph that was looked at."""
+    """Of each source, the `seconds` of each photograph that was looked at, and the bytes of the first one."""
 
     lmm: LMM
     sources: Sequence[str]
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    n_bytes: dict[str, list[int]] = field(default_factory=dict)
+    n_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -36,19 +37,15 @@ class Costs:
             started = _clock(self.lmm.device)
             self.lmm.run([ready], options)
             self.seconds.setdefault(source, []).append(_clock(self.lmm.device) - started)
-            if ready.answer_ids is not None:
-                (kept,) = self.lmm.replayed([ready], [ready.answer_ids], options)
-                self.n_bytes.setdefault(source, []).append(bytes_of(kept))
+            if ready.answer_ids is not None and source not in self.n_bytes:
+                self.n_bytes[source] = bytes_kept(self.lmm, ready, options)
 
     def medians(self) -> dict[str, dict[str, float]]:
-        """Source -> `milliseconds` and `bytes` a photograph."""
-        return {
-            source: {
-                "milliseconds": 1000 * median(self.seconds[source]),
-                **({"bytes": median(self.n_bytes[source])} if source in self.n_bytes else {}),
-            }
-            for source in self.seconds
-        }
+        """Source -> `milliseconds` and, of given answers, `bytes` a photograph."""
+        found = {source: {"milliseconds": 1000 * median(seconds)} for source, seconds in self.seconds.items()}
+        for source, n in self.n_bytes.items():
+            found[source]["bytes"] = n
+        return found
 
 
 def _clock(device: torch.device) -> float:
@@ -60,10 +57,18 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def bytes_of(kept: Tensor | Captured) -> int:
-    """Of all tensors that were kept of an answer; the model's own weights are not."""
-    if isinstance(kept, Tensor):
-        return kept.numel() * kept.element_size()
+@torch.no_grad()
+def bytes_kept(lmm: LMM, ready: Prepared, options: AskOptions) -> int:
+    """Of all tensors that are kept of a given answer, before maps are made of them; the model's weights are none."""
+    assert ready.answer_ids is not None
+    answers = [ready.answer_ids]
+    inputs, columns, rows = lmm.replay_inputs([ready], answers, options)
+    watch = watch_of(lmm, [ready], columns, options, rows)
+    with lmm.watched(watch):
+        lmm.model(**inputs, **lmm.forward_arguments(inputs))
+    if not isinstance(watch, Internals):
+        return watch.maps().nbytes
+    (kept,) = captured(lmm, watch, [ready], answers, options)
     parts = [getattr(kept, one.name) for one in fields(kept) if one.name != "outputs"]
     tensors = [one for part in parts for one in (part.values() if isinstance(part, dict) else [part])]
-    return sum(one.numel() * one.element_size() for one in tensors if isinstance(one, Tensor))
+    return sum(one.nbytes for one in tensors if isinstance(one, Tensor))

@@ -14,8 +14,12 @@ from aas.view.report import About, Report
 from aas.view.report_entry import Maps, Panel, entry, maps_of
 
 NOTED = {"AUC": "AUC", "NSS": "NSS", "mask IoU": "IoU", "deletion": "deletion"}
-ON_IT = "sources on it"
-LEGEND = [("Masks", "the true ones"), ("Numbers", "the share of a photograph's phrases whose point lies on them")]
+HITS = "hits"
+LEGEND = [
+    ("Masks", "the true ones"),
+    ("Numbers of a photograph", "the share of its phrases that a source points at"),
+    ("Hits of a phrase", "the share of sources that point at it"),
+]
 
 
 class MapsPage:
@@ -47,8 +51,8 @@ def _panel(looked: Looked) -> Panel:
     tokens = [one.phrase.token_indices for one in first]
     found = maps_of(looked.attention, tokens, tokens_of_answer(looked.answer))
     maps = [_own(maps, source, looked) for maps, source in zip(found, looked.pointed, strict=True)]
-    on_it = [fmean(of[source]["point"] for source in of) for of in looked.figures]
-    return Panel(looked.answer, phrases, maps=maps, figures={ON_IT: on_it}, is_found=False)
+    hits = [fmean(of[source]["point"] for source in of) for of in looked.figures]
+    return Panel(looked.answer, phrases, maps=maps, figures={HITS: hits}, is_found=False)
 
 
 def _own(maps: Maps, source: str, looked: Looked) -> Maps:
