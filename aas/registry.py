@@ -82,7 +82,7 @@ SEGMENTERS = {
     "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
 }
 # name for --segmenter -> class of a segmenter that needs no checkpoint
-SEGMENTERS_BY_NAME: dict[str, str] = {}
+SEGMENTERS_BY_NAME = {"map": "aas.segmenters.map_alone:MapAlone"}
 
 # --maps NAME[:ARGUMENT] -> a way from what was captured to one map per token (docs/maps.md)
 MAP_SOURCES = {

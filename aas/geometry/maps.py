@@ -126,7 +126,7 @@ def otsu_mask(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np
     none of a constant map."""
     image_map = map_on_image(grid_map, view, image_hw)
     low, high = image_map.min(), image_map.max()
-    if high - low <= 1e-6 * max(abs(low), abs(high)):  # what rounding leaves
+    if high - low <= 1e-5 * max(abs(low), abs(high)):  # what rounding leaves: up to 3.1e-6 was seen
         return np.zeros(image_hw, bool)
     levels = ((image_map - low) * (255 / (high - low))).astype(np.uint8)
     return cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1].astype(bool)
