@@ -1,7 +1,7 @@
 """What annotation files of COCO's layout share: their images, their masks, and what is wrong with either."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,7 @@ def annotations(
             note(findings, "duplicate_annotation_ids", number)
         else:
             seen.add(number)
-        box = _outline_of_box(entry) if boxes and not entry.get("segmentation") else None
-        one = _annotation(entry if box is None else {**entry, "segmentation": [box]}, number, image, sizes[image], where, findings)
-        found.append(replace(one, is_box=box is not None))
+        found.append(_annotation(entry, number, image, sizes[image], where, findings, boxes))
     return found
 
 
@@ -121,8 +119,11 @@ def _annotation(
     size_hw: tuple[int, int],
     where: str,
     findings: Findings,
+    boxes: bool,
 ) -> TrueAnnotation:
-    mask = mask_or_empty(entry.get("segmentation"), size_hw, f"{where} of image {image}", findings)
+    outline = _outline_of_box(entry) if boxes and not entry.get("segmentation") else None
+    segmentation = entry.get("segmentation") if outline is None else [outline]
+    mask = mask_or_empty(segmentation, size_hw, f"{where} of image {image}", findings)
     area = _said(entry, "area", number_of, where, findings)
     category = id_text(entry.get("category_id", 1))
     return TrueAnnotation(
@@ -132,6 +133,7 @@ def _annotation(
         mask,
         rle.area(mask) if area is None else area,
         bool(_said(entry, "iscrowd", flag_of, where, findings)),
+        outline is not None,
     )
 
 

@@ -334,9 +334,7 @@ class LMM(ABC):
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
         return next((i + 1 for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))
 
-    def _replay(
-        self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
-    ) -> tuple[Kept, Tensor]:
+    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> tuple[Kept, Tensor]:
         """What is kept of given answers, and float32 [B, longest] log p of their tokens, in one forward pass."""
         inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = watch_of(self, batch, columns, options, rows)

@@ -163,9 +163,7 @@ def chosen(scores: np.ndarray, n_heads: int) -> list[tuple[int, int, float]]:
     return [(layer, head, float(scores[layer, head])) for layer, head in places]
 
 
-def _content(
-    lmm: LMM, ranking: Ranking, kept: Sequence[tuple[int, int, float]], options: Calibrate
-) -> dict[str, Any]:
+def _content(lmm: LMM, ranking: Ranking, kept: Sequence[tuple[int, int, float]], options: Calibrate) -> dict[str, Any]:
     made = {"how": ranking.how, ranking.how: ranking.made_of, "seed": options.seed}
     return {
         "model": lmm.name,

@@ -27,7 +27,12 @@ class MapsPage:
 
     def __init__(self, path: Path, names: Sequence[str], options: CompareMaps):
         said = "given" if options.answers else "the model's own"
-        facts = [("Model", options.model), ("Answers", said), ("Point", options.read_out), ("Sources", ", ".join(names))]
+        facts = [
+            ("Model", options.model),
+            ("Answers", said),
+            ("Point", options.read_out),
+            ("Sources", ", ".join(names)),
+        ]
         self.report = Report(path, About("Map sources side by side", [*facts, *LEGEND]))
 
     def add(self, looked: Looked) -> None:

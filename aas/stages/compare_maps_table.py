@@ -75,7 +75,7 @@ def content_of(
 
 
 def as_table(content: Mapping[str, Any]) -> str:
-    """A line for each source: its figures, what it costs, and its differences to the first one's with 95 % intervals."""
+    """A line for each source: figures, costs, and its differences to the first one's with 95 % intervals."""
     first, *others = content["settings"]["maps"]
     shown = [name for name in FIGURES if name in content["figures"][first]]
     paid = [name for name, (key, _) in COSTS.items() if key in content["costs"].get(first, {})]
@@ -90,7 +90,11 @@ def as_table(content: Mapping[str, Any]) -> str:
 def _row(content: Mapping[str, Any], source: str, shown: Sequence[str], paid: Sequence[str]) -> list[str]:
     figures, costs = content["figures"][source], content["costs"].get(source, {})
     prices = (costs[key] * scale for key, scale in (COSTS[name] for name in paid))
-    return [source, *(report.cell(figures[name], signed=name in SIGNED) for name in shown), *(f"{p:.1f}" for p in prices)]
+    return [
+        source,
+        *(report.cell(figures[name], signed=name in SIGNED) for name in shown),
+        *(f"{p:.1f}" for p in prices),
+    ]
 
 
 def _said(content: Mapping[str, Any], first: str, shown: Sequence[str], paid: Sequence[str]) -> str:
