@@ -53,6 +53,8 @@ class Ranking:
         return cls(how, scores, n, spearman(*(half[among] for half in halves)), int(among.sum()))
 
     def __str__(self) -> str:
+        if np.isnan(self.spearman):
+            return f"Of {self.made_of} {self.how} {self.compared} heads look at the image, too few to be compared"
         said = f"Two halves of {self.made_of} {self.how} agree by {self.spearman:.3f}"
         return f"{said} (Spearman, over {self.compared} heads)"
 
@@ -74,7 +76,7 @@ def calibrate(options: Calibrate) -> int:
         ranking, n_heads = _by_frequency(lmm, options.images, mosaics), options.heads or N_HEADS
         print(f"{ranking}.")
     if not ranking.spearman >= LEAST_AGREEMENT:
-        print(f"Below {LEAST_AGREEMENT}: this model has no heads that look at what is spoken of, as far as these show.")
+        print(f"Not {LEAST_AGREEMENT} or more: this model has no heads that look at what is spoken of, as far as these show.")
         return 1
     kept = chosen(ranking.scores, n_heads)
     write_text(options.out, json.dumps(_content(lmm, ranking, kept, options), indent=1) + "\n")
