@@ -151,11 +151,15 @@ def gaze(attention: AttentionMaps, place: int) -> np.ndarray:
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
     """The correlation of the ranks of two float [n]; equal values share the mean of their ranks. NaN where one has
     equal values alone."""
-    ranks = []
-    for values in (one, other):
-        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        ranks.append((counts.cumsum() - (counts - 1) / 2)[places])
-    return float(np.corrcoef(*ranks)[0, 1]) if all(len(np.unique(some)) > 1 for some in ranks) else float("nan")
+    first, second = _ranks(one), _ranks(other)
+    if len(np.unique(first)) < 2 or len(np.unique(second)) < 2:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[places]
 
 
 def chosen(scores: np.ndarray, n_heads: int) -> list[tuple[int, int, float]]:

@@ -1,8 +1,6 @@
 """LocalizationHeads' frequency (arXiv 2503.06287): how often a head's attention to a photograph is among the most
 compact. For models whose heads do not tell photographs of a mosaic apart."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
@@ -51,8 +49,7 @@ def spatial_entropy(grid_map: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def sums_and_entropies(maps: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def sums_and_entropies(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of one photograph: `maps` [layers, heads, h, w] to float64 [layers, heads] each."""
-    stacked = np.asarray(maps, np.float64)
-    entropies = [[spatial_entropy(one) for one in layer] for layer in stacked]
-    return stacked.sum((-1, -2)), np.array(entropies)
+    entropies = [[spatial_entropy(one) for one in layer] for layer in maps]
+    return maps.sum((-1, -2), dtype=np.float64), np.array(entropies)
