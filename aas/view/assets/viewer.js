@@ -160,7 +160,7 @@ globalThis.AasViewer = (() => {
       const points = make("div", { class: "points", "aria-hidden": "true" }, ...this.points);
       this.stage = make("div", { class: "stage" }, this.image, this.rest, this.lit, this.heat, this.outline, points);
       this.stage.style.setProperty("--aspect", String(width / height));
-      this.caption = panel.sources.length > 1 ? make("figcaption", { dir: "auto" }, this.name) : null;
+      this.caption = panel.sources.length > 1 || own ? make("figcaption", { dir: "auto" }, this.name) : null;
       this.element = make("figure", { class: source ? "figure further" : "figure" }, this.stage, this.caption);
     }
 
