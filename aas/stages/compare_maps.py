@@ -32,7 +32,8 @@ def compare_maps(options: CompareMaps) -> int:
     names, rows = names_of(options.maps), _rows(options, files)
     looking = _looking(options, sorted({truth.categories[mask.category] for some in masks.values() for mask in some}))
     page = MapsPage(options.page, names, options) if options.page else None
-    costs, cases = Costs(looking.grounder.lmm, names), list[Case]()
+    costs = Costs(looking.grounder.lmm, names)
+    cases: list[Case] = []
     for looked in _looked(looking, rows, files, masks, truth.categories, findings):
         cases += cases_of(looked, list(files).index(looked.row.image))
         if page:
