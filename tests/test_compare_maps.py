@@ -64,8 +64,9 @@ def test_otsu_mask(grid, mask):
 
 
 def test_cells_are_greyed_where_they_lie_on_the_image():
-    """A padded view: of 6 x 8 cells of 10 x 10 pixels the first column lies beside the image, the last row half."""
-    view, image_hw = View((6, 8), (-10, 0, 70, 60)), (55, 70)
+    """A padded view: of 6 x 8 cells of 10 x 10 pixels the first column lies beside the image, the last row half. Columns
+    begin between pixels: a pixel is of the cell that its centre lies in."""
+    view, image_hw = View((6, 8), (-10.6, 0, 69.4, 60)), (55, 70)
     cells = np.array([(row, column) for row in range(6) for column in range(8)])
     values = np.random.default_rng(1).random((6, 8))
     on_image = cells[:, 1] > 0
@@ -75,7 +76,7 @@ def test_cells_are_greyed_where_they_lie_on_the_image():
     image = np.zeros((*image_hw, 3), np.uint8)
     expected = image.copy()
     for row, column in best:
-        expected[10 * row : 10 * row + 10, 10 * column - 10 : 10 * column] = GREY
+        expected[10 * row : 10 * row + 10, max(0, 10 * column - 11) : 10 * column - 1] = GREY
     np.testing.assert_array_equal(greyed(image, chosen, view), expected)
     drawn = random_cells(view, image_hw, np.random.default_rng(2))
     assert drawn.sum() == 6 and not drawn[:, 0].any()
