@@ -64,8 +64,8 @@ def test_otsu_mask(grid, mask):
 
 
 def test_cells_are_greyed_where_they_lie_on_the_image():
-    """A padded view: of 6 x 8 cells of 10 x 10 pixels the first column lies beside the image, the last row half. Columns
-    begin between pixels: a pixel is of the cell that its centre lies in."""
+    """A padded view: of 6 x 8 cells of 10 x 10 pixels the first column lies beside the image, the last row half.
+    Columns begin between pixels: a pixel is of the cell that its centre lies in."""
     view, image_hw = View((6, 8), (-10.6, 0, 69.4, 60)), (55, 70)
     cells = np.array([(row, column) for row in range(6) for column in range(8)])
     values = np.random.default_rng(1).random((6, 8))
