@@ -82,7 +82,7 @@ SEGMENTERS = {
     "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
 }
 # name for --segmenter -> class of a segmenter that needs no checkpoint
-SEGMENTERS_BY_NAME: dict[str, str] = {}
+SEGMENTERS_BY_NAME = {"map": "aas.segmenters.map_alone:MapAlone"}
 
 # --maps NAME[:ARGUMENT] -> a way from what was captured to one map per token (docs/maps.md)
 MAP_SOURCES = {
@@ -123,6 +123,7 @@ CAPTION_METRICS = {
 # kind of evidence -> the formula that makes figures of it, for any resample of the images
 EVIDENCE_KINDS = {
     "mean": "aas.metrics.mean:mean",
+    "signed_mean": "aas.metrics.mean:mean",
     "auc": "aas.metrics.auc:auc",
     "bleu": "aas.metrics.bleu:bleu",
     "meteor": "aas.metrics.meteor:meteor",

@@ -201,7 +201,11 @@ class MaskOptions:
     """Which segmenter, and which of its masks."""
 
     segmenter: Annotated[
-        str, MASK(help="embedded, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth.")
+        str,
+        MASK(
+            help="embedded, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth; map: none, masks "
+            "are what maps have above Otsu's threshold."
+        ),
     ] = "embedded"
     mask_choice: Annotated[MaskChoice, MASK(help="Which of three masks.")] = "last"
     min_confidence: Annotated[
