@@ -35,6 +35,7 @@ from aas.lmms.prepared import Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
+from aas.photographs import File, Member, file_of
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, point_phrases
@@ -70,9 +71,11 @@ class Request:
     token_ids: tuple[int, ...] | None = None
 
     @property
-    def image(self) -> Path:
-        """A name for messages."""
-        return Path(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
+    def image(self) -> File:
+        """A name for messages; where it is a file, that."""
+        if isinstance(self.source, Member):
+            return self.source
+        return file_of(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Asked:
     def photograph(self) -> object:
         """The same for all requests about one photograph."""
         source = self.request.source
-        return str(source) if isinstance(source, (str, Path)) else id(source)
+        return str(source) if isinstance(source, (str, Path, Member)) else id(source)
 
 
 class Grounder:
@@ -319,7 +322,7 @@ class Grounder:
     ) -> Grounding:
         assert embedding is not None or not pointed
         grounded = self._masked(pointed, embedding) if embedding is not None else ()
-        where = str(source) if isinstance(source, (str, Path)) else None
+        where = str(source) if isinstance(source, (str, Path, Member)) else None
         return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, where, self.lmm.name)
 
     def _masked(self, pointed: Sequence[Pointed], embedding: ImageEmbedding) -> tuple[GroundedPhrase, ...]:

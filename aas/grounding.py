@@ -13,7 +13,8 @@ from aas import rle
 from aas.export.grounded import Exportable
 from aas.export.photograph import Photograph, ready
 from aas.export.results import of_result
-from aas.images import ImageLike, as_pixels, is_url
+from aas.images import ImageLike, as_pixels
+from aas.photographs import is_url
 from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.atomic import write_png

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from aas.maps import names_of
 from aas.metrics import bootstrap
 from aas.metrics.maps import best_iou, map_figures
 from aas.metrics.mean import mean_evidence
+from aas.photographs import File
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import chosen_phrases
 from aas.pointing.masks import phrase_masks
@@ -107,7 +107,7 @@ def _things(masks: Sequence[TrueAnnotation], categories: Mapping[str, str]) -> l
     return found
 
 
-def _rows(options: CompareMaps, files: Mapping[str, Path]) -> list[GivenAnswer]:
+def _rows(options: CompareMaps, files: Mapping[str, File]) -> list[GivenAnswer]:
     """What is said, or asked, about photographs that are there."""
     there = {name for name, path in files.items() if path.is_file()}
     if not there:
@@ -121,7 +121,7 @@ def _cases(
     matcher: CategoryMatcher,
     options: CompareMaps,
     row: GivenAnswer,
-    files: Mapping[str, Path],
+    files: Mapping[str, File],
     things: Sequence[Thing],
 ) -> Iterator[Case]:
     """Of each phrase of one answer that names something in the photograph."""

@@ -12,6 +12,7 @@ from typer import Option
 from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, ReadOut, Words
 from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
+from aas.photographs import located
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
@@ -208,6 +209,9 @@ class MaskOptions:
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""
         return n_points_for(self.segmenter, asked)
+
+
+IMAGES = partial(Option, parser=located, metavar="PLACE")  # `Path | Address`
 
 
 def _as_json(value: Any) -> Any:

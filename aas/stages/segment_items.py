@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from aas.choices import Fit
+from aas.photographs import File
 from aas.records import Answer, AttentionMaps
 from aas.store import reference
 from aas.store.attention import AttentionItem, read_item
@@ -60,7 +61,7 @@ class Attention:
             f"`aas infer-attn --maps {self.maps}` first, into another folder."
         )
 
-    def check_photograph(self, path: Path, photograph: Path) -> None:
+    def check_photograph(self, path: Path, photograph: File) -> None:
         """ValueError where the attention was captured of another photograph of that name, as far as is known."""
         if self.photographs.get(path.name) not in (None, digest_of(photograph)):
             raise ValueError(
