@@ -54,7 +54,10 @@ def in_parquet(path: Path, files: Mapping[str, bytes], rows_at_once: int = 2) ->
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
 
-    rows = {"image": [{"bytes": content, "path": name} for name, content in files.items()], "n": list(range(len(files)))}
+    rows = {
+        "image": [{"bytes": content, "path": name} for name, content in files.items()],
+        "n": list(range(len(files))),
+    }
     made = Dataset.from_dict(rows, features=Features({"image": ImageFeature(), "n": Value("int64")}))
     made.to_parquet(str(path), batch_size=rows_at_once)
     return path

@@ -4,6 +4,7 @@ Needs pyarrow: `pip install "attend-and-segment[parquet]"`.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,20 +29,20 @@ class Parquet:
 
         ImageError for what is no parquet, or has no column of images, or several.
         """
-        facts = store_of(place).facts(place)
+        facts, now = store_of(place).facts(place), time.monotonic_ns()
         rows = patiently(lambda: list(_rows(place)), place, "read", LIST_SECONDS)
         paths = Counter(path for *_, path in rows)
         found = []
         for number, (group, row, path) in enumerate(rows):
             name = path if path and paths[path] == 1 else f"{number:08}"
             stamp = None if facts.id is None else f"{facts.id} {number}" if facts.id else ""
-            found.append(Member(name, "parquet", place, None, stamp, (group, row)))
+            found.append(Member(name, "parquet", place, None, stamp, (group, row, now)))
         return found
 
     def read(self, member: Member) -> bytes:
         """Its bytes; the group of rows that it is in is kept."""
-        group, row = member.at
-        content = _group(member.place, group, member.id and member.id.rpartition(" ")[0])[row]
+        group, row, listed_at = member.at
+        content = _group(member.place, group, listed_at)[row]
         if content is None:
             raise ImageError(f"{member}: this row holds no bytes, at most a path: embed the files when it is written")
         check_bytes(len(content), str(member))
@@ -77,8 +78,8 @@ def _texts(batches: Iterable[Any]) -> Iterator[str | None]:
 
 
 @lru_cache(maxsize=1)
-def _group(place: str, group: int, _id: str | None) -> list[bytes | None]:
-    """The images of a group of rows. `_id` of the file: another file's are others."""
+def _group(place: str, group: int, _listed_at: int) -> list[bytes | None]:
+    """The images of a group of rows; those of the file of now, where it was listed anew."""
     return patiently(lambda: _read_group(place, group), place)
 
 

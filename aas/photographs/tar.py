@@ -27,7 +27,9 @@ class Tar:
         facts = store_of(place).facts(place)
         found: dict[str, Member] = {}
         twice = []
-        for name, start, size, trouble in patiently(lambda: list(_entries(place)), place, "read", LIST_SECONDS):
+        for name, start, size, trouble in patiently(
+            lambda: list(_entries(place, facts.size)), place, "read", LIST_SECONDS
+        ):
             if not trouble and not _is_wanted(name, suffixes):
                 continue
             if name in found:
@@ -53,20 +55,19 @@ def _is_wanted(name: str, suffixes: Collection[str] | None) -> bool:
     return suffixes is None or (path.suffix.lower() in suffixes and not is_hidden)
 
 
-def _entries(place: str) -> Iterator[tuple[str, int, int, str]]:
+def _entries(place: str, n_bytes: int | None) -> Iterator[tuple[str, int, int, str]]:
     """Name, first byte and size of each file; the last may be the trouble that ended the list, by the shard's name."""
     with store_of(place).opened(place) as file:
-        tar = _opened(file, place)
+        tar = _opened(_Headers(file, n_bytes), place)
         trouble = (yield from _files(tar)) or _what_follows(file, tar.offset)
     if trouble:
         said = f"{place}: damaged at byte {tar.offset} ({trouble}): what comes before is taken; get the file anew"
         yield PurePosixPath(place).name, 0, 0, said
 
 
-def _opened(file: BinaryIO, place: str) -> Any:
-    headers: Any = _Headers(file)
+def _opened(file: Any, place: str) -> Any:
     try:
-        return tarfile.TarFile(fileobj=headers, errors="surrogateescape")
+        return tarfile.TarFile(fileobj=file, errors="surrogateescape")
     except tarfile.TarError as error:
         raise ImageError(
             f"{place}: no tar file ({error}); of a compressed one, unpack it first (gunzip): photographs in it cannot "
@@ -100,10 +101,16 @@ def _what_follows(file: BinaryIO, offset: int) -> str:
 
 
 class _Headers:
-    """A file of which no more than a header is read at once, whatever the header before it says."""
+    """A file of `n_bytes` of which no more than a header is read at once, and nothing outside, whatever the header
+    before it says."""
 
-    def __init__(self, file: BinaryIO):
-        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+    def __init__(self, file: BinaryIO, n_bytes: int | None):
+        self.tell, self._seek, self._read, self._n_bytes = file.tell, file.seek, file.read, n_bytes
+
+    def seek(self, place: int) -> int:
+        if place < 0 or (self._n_bytes is not None and place > self._n_bytes):
+            raise tarfile.ReadError("unexpected end of data")
+        return self._seek(place)
 
     def read(self, n_bytes: int = -1) -> Any:
         if not 0 <= n_bytes <= MAX_HEADER_BYTES:
