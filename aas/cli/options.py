@@ -27,7 +27,6 @@ EXTRAS = {  # module that only an extra brings -> what to install
     "peft": '"attend-and-segment[train]"',
     "accelerate": '"attend-and-segment[difflmm]"',
     "diffusers": '"attend-and-segment[difflmm]"',
-    "pyarrow": '"attend-and-segment[parquet]"',
     "ray": '"attend-and-segment[cluster]"',
     "pycocoevalcap": '"attend-and-segment[eval]"',
 }

@@ -34,8 +34,7 @@ class Remote(Store):
 
     def matching(self, pattern: str) -> list[str]:
         found = patiently(lambda: _system(pattern, "glob"), pattern, "listed", LIST_SECONDS)
-        system, _ = _system_and_path(pattern)
-        return sorted(map(system.unstrip_protocol, found))
+        return sorted(f"{scheme_of(pattern)}://{path.lstrip('/')}" for path in found)
 
     def below(self, url: str) -> Iterator[tuple[str, Facts]]:
         found = patiently(lambda: _system(url, "find", detail=True), url, "listed", LIST_SECONDS)
@@ -61,6 +60,7 @@ def _system_and_path(url: str) -> tuple[Any, str]:
 
 def _system(url: str, does: str, **how: Any) -> Any:
     system, path = _system_and_path(url)
+    system.invalidate_cache()  # what it said before may have changed
     return getattr(system, does)(path, **how)
 
 

@@ -51,7 +51,8 @@ class Photographs:
         if scheme_of(self.images) in registry.PHOTOGRAPH_SHARDS:  # of one in a shard
             member = member_of(self.images)
             return {member.name: member}
-        return dict(sorted(self._shards() if is_shard(self.images) else self._files()))
+        found = dict(self._shards() if is_shard(self.images) else self._files())
+        return {name: found[name] for name in sorted(found)}
 
     @cached_property
     def _by_stem(self) -> dict[str, Member]:

@@ -27,9 +27,8 @@ class Tar:
         facts = store_of(place).facts(place)
         found: dict[str, Member] = {}
         twice = []
-        for name, start, size, trouble in patiently(
-            lambda: list(_entries(place, facts.size)), place, "read", LIST_SECONDS
-        ):
+        entries = patiently(lambda: list(_entries(place, facts.size)), place, "read", LIST_SECONDS)
+        for name, start, size, trouble in entries:
             if not trouble and not _is_wanted(name, suffixes):
                 continue
             if name in found:
@@ -37,7 +36,8 @@ class Tar:
             stamp = None if facts.id is None else f"{facts.id} {start}" if facts.id else ""
             found[name] = Member(name, "tar", place, size, stamp, (start,), trouble)
         if twice:
-            log.warning("%s: %d names are there twice, as %s: the last of each is taken", place, len(twice), twice[0])
+            names = f"{len(twice)}, as {harmless(twice[0])}"
+            log.warning("%s: names that are there twice (%s): the last of each is taken", place, names)
         return list(found.values())
 
     def read(self, member: Member) -> bytes:

@@ -11,12 +11,11 @@ from aas.datasets.answers import match_answers, read_answers
 from aas.datasets.sources import ImageSource
 from aas.ground import Request
 from aas.grounding import photograph_of
-from aas.images import ImageLike, list_images, name_of
+from aas.images import ImageLike, known_suffixes, list_images, name_of
 from aas.images.skipped import say_what_is_skipped
-from aas.photographs import Address, ImageError, Member, Photographs, file_of, is_elsewhere, is_url, located
+from aas.photographs import ImageError, Member, Photographs, file_of, is_elsewhere, is_url, located
 from aas.stages.ground_options import Ground
 from aas.store.keys import result_keys
-from aas.store.photographs import folder_of
 from aas.store.results import read_result
 from aas.store.runs import RunFolder
 
@@ -59,12 +58,9 @@ def collect(given: Iterable[str], out: Path) -> Inputs:
 
 
 def _add_elsewhere(inputs: Inputs, text: str) -> None:
-    """What is at a URL, or in shards; a path is made a full one, since results are read from other folders too."""
-    place = located(text)
-    photographs = folder_of(place if isinstance(place, Address) else place.absolute())
-    assert isinstance(photographs, Photographs)
+    """What is at a URL, or in shards."""
     try:
-        found = photographs.members
+        found = Photographs(located(text), known_suffixes()).members
     except ImageError as error:
         inputs.missing.append((text, str(error)))
         return
