@@ -52,9 +52,10 @@ def store_of(url: str) -> Store:
     """By its scheme; that of this machine for a path. ImageError for a scheme that is not known here."""
     scheme = scheme_of(url)
     if scheme and scheme not in registry.PHOTOGRAPH_STORES:
+        if scheme in ("file", "local"):
+            raise ImageError(f"{url}: for a file of this machine give its path")
         known = ", ".join(f"{name}://" for name in registry.PHOTOGRAPH_STORES)
-        path = "; for a file of this machine give its path" if scheme in ("file", "local") else ""
-        raise ImageError(f"{url}: photographs are taken from {known}{path}")
+        raise ImageError(f"{url}: photographs are taken from {known}")
     store: Store = registry.load({"": "aas.photographs.local:Local"} | registry.PHOTOGRAPH_STORES, scheme, "scheme")()
     return store
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from aas.photographs.limits import LIST_SECONDS, ImageError, patiently
 from aas.photographs.member import Member
 from aas.photographs.store import store_of
+from aas.text import harmless
 
 MAX_HEADER_BYTES = 1 << 20  # of one entry: long names and the like
 BLOCK = tarfile.BLOCKSIZE
