@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from aas import registry
 from aas.photographs.address import is_url, scheme_of
 from aas.photographs.limits import ImageError, check_bytes
-from aas.photographs.store import store_of
+from aas.photographs.store import Facts, store_of
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ class Member:
         """Its bytes as a file, as `pathlib.Path` has it; they are kept for the next `read`."""
         content = _content(self)
         _kept.clear()
-        _kept[self] = content
+        _kept[self, self.id] = content
         return io.BytesIO(content)
 
     def read(self) -> bytes:
         """Its bytes; ImageError, which names it, for what cannot be read."""
-        content = _kept.get(self)
+        content = _kept.get((self, self.id))
         if content is not None and not self.id:  # nobody says whether it is still the same
-            del _kept[self]
+            _kept.clear()
         return _content(self) if content is None else content
 
 
 File: TypeAlias = Path | Member  # of a photograph, wherever it lies
-_kept: dict[Member, bytes] = {}  # the last that was read for its digest: next it is decoded
+_kept: dict[tuple[Member, str | None], bytes] = {}  # the last that was read for its digest: next it is decoded
 
 
 def _content(member: Member) -> bytes:
@@ -67,17 +67,24 @@ def _content(member: Member) -> bytes:
     if not member.kind:
         return store_of(member.name).whole(member.name)
     shard = registry.load(registry.PHOTOGRAPH_SHARDS, member.kind, "kind of shard")()
-    found = member if member.at else _listed(member.kind, member.place).get(member.name)
-    if found is None:
-        raise ImageError(f"{member}: no such photograph in the shard")
+    found = member if member.at else _in_shard(member)
     check_bytes(found.size, str(found))
     content: bytes = shard.read(found)
     return content
 
 
+def _in_shard(member: Member) -> Member:
+    """Of one that is known by its address only what the shard's list says of it."""
+    facts = store_of(member.place).facts(member.place)
+    found = _listed(member.kind, member.place, facts).get(member.name)
+    if found is None:
+        raise ImageError(f"{member}: no such photograph in the shard")
+    return found
+
+
 @lru_cache(maxsize=4)
-def _listed(kind: str, place: str) -> dict[str, Member]:
-    """Of a shard that is known by its address only."""
+def _listed(kind: str, place: str, _facts: Facts) -> dict[str, Member]:
+    """Of a shard that had these facts."""
     shard = registry.load(registry.PHOTOGRAPH_SHARDS, kind, "kind of shard")()
     return {member.name: member for member in shard.members(place)}
 
