@@ -169,10 +169,10 @@ def test_ground_and_what_reads_its_results(everywhere, tmp_path):
     saying = ("--answer", "a dog on a bench", "--no-png")
     code, said = run("ground", *given, *saying, "--out", tmp_path / "run")
     assert code == 3 and "s3x://a/b.png" in said and "photographs are taken from http://" in said
-    names = {"a.json", "a-2.json", "b.json"}
+    names = {"a.png.json", "a.json", "b.json"}
     found = items(tmp_path / "run")
     assert {name for name in found if name.endswith(".json")} == names
-    one, same = (json.loads(found[name]) for name in ("a.json", "a-2.json"))
+    one, same = (json.loads(found[name]) for name in ("a.png.json", "a.json"))
     assert one["pred_masks"] == same["pred_masks"] and one["image"] == address
     code, said = run("ground", *given[:-1], *saying, "--out", tmp_path / "run")
     assert code == 0 and "3 were there" in said
