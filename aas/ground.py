@@ -37,6 +37,7 @@ from aas.lmms.prepared import Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
+from aas.photographs import File, Member, file_of
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, point_phrases
@@ -72,9 +73,11 @@ class Request:
     token_ids: tuple[int, ...] | None = None
 
     @property
-    def image(self) -> Path:
-        """A name for messages."""
-        return Path(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
+    def image(self) -> File:
+        """A name for messages; where it is a file, that."""
+        if isinstance(self.source, Member):
+            return self.source
+        return file_of(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Asked:
     def photograph(self) -> object:
         """The same for all requests about one photograph."""
         source = self.request.source
-        return str(source) if isinstance(source, (str, Path)) else id(source)
+        return str(source) if isinstance(source, (str, Path, Member)) else id(source)
 
 
 class Grounder:
@@ -338,7 +341,7 @@ class Grounder:
             grounded = tuple(replace(one, confidence=value) for one, value in both)
         kept = tuple(one for one in grounded if self.judge.keeps(one.confidence))
         left_out += tuple(one.text for one in grounded if not self.judge.keeps(one.confidence))
-        where = (str(source) if isinstance(source, (str, Path)) else None, self.lmm.name)
+        where = (str(source) if isinstance(source, (str, Path, Member)) else None, self.lmm.name)
         kind = None if found is None else found.kind
         return Grounding(quoted(name_of(source)), pixels, answer, kept, attention, left_out, *where, kind)
 

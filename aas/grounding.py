@@ -14,7 +14,8 @@ from aas.choices import ConfidenceKind
 from aas.export.grounded import Exportable
 from aas.export.photograph import Photograph, ready
 from aas.export.results import of_result
-from aas.images import ImageLike, as_pixels, is_url
+from aas.images import ImageLike, as_pixels
+from aas.photographs import is_url
 from aas.phrases.likelihood import token_probabilities
 from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View

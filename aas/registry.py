@@ -101,6 +101,21 @@ MAP_SOURCES = {
     "blackbox": "aas.maps.blackbox:Blackbox",
 }
 
+# scheme of a URL -> where the bytes of photographs come from (docs/scaling.md); of others that fsspec knows, add a line
+PHOTOGRAPH_STORES = {
+    "http": "aas.photographs.web:Web",
+    "https": "aas.photographs.web:Web",
+    **dict.fromkeys(
+        ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "webhdfs", "memory"),
+        "aas.photographs.remote:Remote",
+    ),
+}
+# suffix of a file that holds many photographs, and scheme of the address of one in it -> how they are found and read
+PHOTOGRAPH_SHARDS = {
+    "tar": "aas.photographs.tar:Tar",
+    "parquet": "aas.photographs.parquet:Parquet",
+}
+
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
 EXPRESSION_DATASETS = {
     "refcoco": "aas.datasets.refcoco:RefCoco",

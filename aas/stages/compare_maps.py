@@ -1,7 +1,6 @@
 """`aas compare maps`: which map source points best, on photographs whose things are known, and what each costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -13,6 +12,7 @@ from aas.ground import Grounder
 from aas.images import read_image
 from aas.loading import is_ours
 from aas.maps import names_of
+from aas.photographs import File
 from aas.phrases.categories import CategoryMatcher
 from aas.stages.compare_maps_answers import Looked, Looking, things_of
 from aas.stages.compare_maps_costs import Costs
@@ -68,7 +68,7 @@ def _by_photograph(truth: InstanceTruth) -> dict[str, list[TrueAnnotation]]:
     return found
 
 
-def _rows(options: CompareMaps, files: Mapping[str, Path]) -> list[GivenAnswer]:
+def _rows(options: CompareMaps, files: Mapping[str, File]) -> list[GivenAnswer]:
     """What is said, or asked, about photographs that are there."""
     there = {name for name, path in files.items() if path.is_file()}
     if not there:
@@ -80,7 +80,7 @@ def _rows(options: CompareMaps, files: Mapping[str, Path]) -> list[GivenAnswer]:
 def _looked(
     looking: Looking,
     rows: Sequence[GivenAnswer],
-    files: Mapping[str, Path],
+    files: Mapping[str, File],
     masks: Mapping[str, Sequence[TrueAnnotation]],
     categories: Mapping[str, str],
     findings: Findings,

@@ -6,6 +6,7 @@ from typing import Any
 
 from aas.choices import Fit
 from aas.confidence.judging import NO_CONFIDENCE, Origin
+from aas.photographs import File
 from aas.records import Answer, AttentionMaps
 from aas.store import reference
 from aas.store.attention import SUFFIX, AttentionItem, read_item
@@ -75,7 +76,7 @@ class Attention:
             f"`aas infer-attn --maps {self.maps}` first, into another folder."
         )
 
-    def check_photograph(self, path: Path, photograph: Path) -> None:
+    def check_photograph(self, path: Path, photograph: File) -> None:
         """ValueError where the attention was captured of another photograph of that name, as far as is known."""
         if self.photographs.get(path.name) not in (None, digest_of(photograph)):
             raise ValueError(
