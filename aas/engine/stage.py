@@ -12,6 +12,7 @@ import torch
 from aas.engine.chunks import ALL, Chunk
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
+from aas.store import sharding
 from aas.store.runs import RunFolder
 
 
@@ -26,6 +27,7 @@ class Item(Protocol):
 
 
 log = logging.getLogger(__name__)
+LEAST_GROUPS = 8  # of each chunk, so that none has much more to do than others
 I = TypeVar("I", bound=Item)  # noqa: E741
 P = TypeVar("P")
 R = TypeVar("R")
@@ -109,7 +111,8 @@ class Job(Generic[I]):
 class Work(Generic[I]):
     """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
     there is no other chunk. `files`: what an item is made of; `shown`: what people call it, where that is not its key;
-    `asked`: key -> fingerprint of its line of --answers, of all chunks."""
+    `asked`: key -> fingerprint of its line of --answers, of all chunks; `groups`: the keys of all chunks' items that
+    are to share a shard."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
@@ -119,17 +122,20 @@ class Work(Generic[I]):
     shown: Callable[[I], str | None] = lambda item: None
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
+    groups: Sequence[Sequence[str]] = ()
 
     def part(self, chunk: Chunk, only: Collection[str] | None = None) -> "Work[I]":
         """Of the work of all chunks that of one, and of it the keys in `only`; what cannot be tried is the first one's
         to tell."""
         if chunk.said_by:
             log.info("chunk %d of %d (from 0), as %s say", chunk.index, chunk.count, chunk.said_by)
-        items = chunk_of(self.items, chunk.count, chunk.index)
+        groups = groups_of(self.items)
+        items = chunk_of(self.items, chunk.count, chunk.index, groups)
         missing = [] if chunk.index else self.missing
         if only is not None:
             items, missing = [item for item in items if item.key in only], [one for one in missing if one[0] in only]
-        return replace(self, items=items, missing=missing, is_whole=chunk.count == 1 and only is None, chunk=chunk)
+        is_whole, keys = chunk.count == 1 and only is None, [[item.key for item in group] for group in groups]
+        return replace(self, items=items, missing=missing, is_whole=is_whole, chunk=chunk, groups=keys)
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,25 @@ class Failure:
 Outcome = tuple[I, Failure | None]  # an item, and why it failed, if it did
 
 
-def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:
-    """Items about one photograph stay together: it is read and encoded once for all of them."""
+def groups_of(items: Sequence[I]) -> list[list[I]]:
+    """The items that are to share a shard, in their order, those about one photograph together; none where they are so
+    few that they stay files."""
+    if len(items) <= sharding.MOST_LOOSE:
+        return []
+    groups: list[list[I]] = [[]]
+    numbers: dict[Path, int] = {}
+    for item in items:
+        if item.image not in numbers and len(groups[-1]) >= sharding.SHARD_ITEMS:
+            groups.append([])
+        groups[numbers.setdefault(item.image, len(groups) - 1)].append(item)
+    return groups
+
+
+def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int, groups: Sequence[Sequence[I]] = ()) -> list[I]:
+    """Items about one photograph stay together: it is read and encoded once for all of them. So do `groups`, where each
+    chunk gets several: then a shard is complete when one chunk has done its part."""
+    if len(groups) >= LEAST_GROUPS * num_chunks:
+        return [item for group in groups[chunk_idx::num_chunks] for item in group]
     numbers = {image: i for i, image in enumerate(dict.fromkeys(item.image for item in items))}
     return [item for item in items if numbers[item.image] % num_chunks == chunk_idx]
 

@@ -16,6 +16,7 @@ from aas.stages.segment_jobs import SegmentJob
 from aas.store.attention import SUFFIX
 from aas.store.photographs import folder_of
 from aas.store.runs import RunFolder
+from aas.store.shards import is_there
 
 
 def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[list[SegmentJob], list[tuple[str, str]]]:
@@ -25,18 +26,18 @@ def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[li
         raise FileNotFoundError(f"--attn {attn}: no such folder.")
     run, folder = RunFolder(attn, SUFFIX), folder_of(images)
     jobs = [SegmentJob(row.key, row.key, _item(run, row, folder), _photograph(row, folder), row) for row in rows]
-    missing = [job for job in jobs if not job.item.is_file()]
+    missing = [job for job in jobs if not is_there(job.item)]
     if len(missing) == len(jobs):
         raise ValueError(f"--attn {attn}: no attention item of any line of --answers is in this folder.")
     reasons = [(job.key, f"{job.key}: no attention item in {attn}; run `aas infer-attn` for it") for job in missing]
-    there = [job for job in jobs if job.item.is_file()]
+    there = [job for job in jobs if is_there(job.item)]
     return sorted(there, key=lambda job: (job.image, job.key)), reasons
 
 
 def _item(run: RunFolder, row: GivenAnswer, folder: Path) -> Path:
     """An image may be named by its path, as in `infer-attn`; its item is named by where it lies in the folder."""
     named = run.item_path(row.key)
-    if row.id or named.is_file():
+    if row.id or is_there(named):
         return named
     return run.item_path(relative(Path(row.image), folder))
 
