@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from aas.engine.chunks import ALL, Chunk
 from aas.engine.filling import fill
-from aas.engine.stage import Plan, Stage, Work, chunk_of, groups_of
+from aas.engine.items import chunk_of, groups_of
+from aas.engine.stage import Plan, Stage, Work
 from aas.records import Answer, AttentionMaps, View
 from aas.store import sharding
 from aas.store.attention import AttentionItem, read_item, write_item
@@ -124,6 +125,18 @@ def test_shards_do_not_depend_on_who_filled_them(tmp_path: Path, plan: Plan):
     for index in (2, 0, 1):
         assert filled(tmp_path / "some", Chunk(3, index), plan) == 0
     assert files(tmp_path / "some") == files(tmp_path / "one")
+
+
+def test_what_goes_into_a_shard_is_noted_once(tmp_path: Path):
+    """By the shard; until then, what it is made of."""
+    out = tmp_path / "run"
+    assert filled(out, Chunk(3, 0)) == 0
+    made = RunFolder(out, ".safetensors")
+    notes = made.made_of.notes()
+    assert made.loose() and all(set(notes.of(name)) == {"item", "photograph"} for name in made.loose())
+    assert filled(out, Chunk(3, 1)) == filled(out, Chunk(3, 2)) == 0 and not made.loose()
+    notes = made.made_of.notes()
+    assert not notes.own and all(set(notes.of(name)) == {"item", "photograph", "result"} for name in notes)
 
 
 def test_killed_at_any_moment_and_gone_on_with(tmp_path: Path, monkeypatch):

@@ -57,7 +57,7 @@ def fill(
             progress.unpause()
 
         if waiting:
-            outcomes = (engine or here)(Job(load, run, work.files), waiting, ready, stop)
+            outcomes = (engine or here)(Job(load, run, work.files, not work.groups), waiting, ready, stop)
             _note(run, work, outcomes, progress, count, done, gathering)
         else:
             _begin_anew(run, work, gathering)
@@ -80,8 +80,7 @@ class _Count:
 def _begin_anew(run: RunFolder, work: Work, gathering: Gathering) -> None:
     """What failed before is tried again; what cannot be tried is told."""
     run.sweep()
-    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
-    run.forget_failures(None if work.is_whole else mine)
+    run.forget_failures(None if work.is_whole else work.keys())
     for key, reason in work.missing:
         run.fail(key, reason)
     gathering.begin()

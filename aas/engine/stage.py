@@ -5,30 +5,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from aas.engine.chunks import ALL, Chunk
+from aas.engine.items import I, Item, chunk_of, groups_of
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
-from aas.store import sharding
 from aas.store.runs import RunFolder
 
-
-class Item(Protocol):
-    """What a stage is to do: `key` names its result, `image` is the photograph that it is about."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def image(self) -> Path: ...
-
-
 log = logging.getLogger(__name__)
-LEAST_GROUPS = 8  # of each chunk, so that none has much more to do than others
-I = TypeVar("I", bound=Item)  # noqa: E741
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -56,10 +43,17 @@ class Stage(ABC, Generic[I, P, R]):
 
 
 class Noting(Stage[I, P, R]):
-    """Another stage; what each item is made of is noted before, what was written of it afterwards."""
+    """Another stage; what each item is made of is noted before, and what was written of it afterwards.
 
-    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]]):
-        self.stage, self.run, self.files, self.window_batches = stage, run, files, stage.window_batches
+    Each note takes the folder's lock. Two are needed where items stay files: an item that a kill parted from the only
+    one would be nobody's. Where they go into shards, which tell it, `notes_results` is off.
+    """
+
+    def __init__(
+        self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]], notes_results: bool
+    ):
+        self.stage, self.run, self.files, self.notes_results = stage, run, files, notes_results
+        self.window_batches = stage.window_batches
 
     def prepare(self, item: I) -> P:
         self.run.note_files(item.key, self.files(item))
@@ -70,7 +64,8 @@ class Noting(Stage[I, P, R]):
 
     def finish(self, item: I, result: R) -> None:
         self.stage.finish(item, result)
-        self.run.note_result(item.key)
+        if self.notes_results:
+            self.run.note_result(item.key)
 
     def length(self, prepared: P) -> int:
         return self.stage.length(prepared)
@@ -95,16 +90,18 @@ def photograph_of(item: Item) -> dict[str, Path]:
 @dataclass(frozen=True)
 class Job(Generic[I]):
     """All that a process needs to do items of a run, wherever it is: so it can be pickled. `load(device)`: the stage
-    with its models, how it runs there, and what is noted of it; None is the options' own device."""
+    with its models, how it runs there, and what is noted of it; None is the options' own device. `notes_results`: not
+    where the items go into shards."""
 
     load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]]
     run: RunFolder
     files: Callable[[I], Mapping[str, Path]] = photograph_of
+    notes_results: bool = True
 
     def begin(self, device: str | None = None) -> tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]:
         """As `load`, of a stage that notes what it does."""
         stage, plan, facts = self.load(device)
-        return Noting(stage, self.run, self.files), plan, facts
+        return Noting(stage, self.run, self.files, self.notes_results), plan, facts
 
 
 @dataclass(frozen=True)
@@ -123,6 +120,10 @@ class Work(Generic[I]):
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
     groups: Sequence[Sequence[str]] = ()
+
+    def keys(self) -> set[str]:
+        """Of all items of this chunk, and of what cannot be tried."""
+        return {item.key for item in self.items} | {key for key, _ in self.missing}
 
     def part(self, chunk: Chunk, only: Collection[str] | None = None) -> "Work[I]":
         """Of the work of all chunks that of one, and of it the keys in `only`; what cannot be tried is the first one's
@@ -147,29 +148,6 @@ class Failure:
 
 
 Outcome = tuple[I, Failure | None]  # an item, and why it failed, if it did
-
-
-def groups_of(items: Sequence[I]) -> list[list[I]]:
-    """The items that are to share a shard, in their order, those about one photograph together; none where they are so
-    few that they stay files."""
-    if len(items) <= sharding.MOST_LOOSE:
-        return []
-    groups: list[list[I]] = [[]]
-    numbers: dict[Path, int] = {}
-    for item in items:
-        if item.image not in numbers and len(groups[-1]) >= sharding.SHARD_ITEMS:
-            groups.append([])
-        groups[numbers.setdefault(item.image, len(groups) - 1)].append(item)
-    return groups
-
-
-def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int, groups: Sequence[Sequence[I]] = ()) -> list[I]:
-    """Items about one photograph stay together: it is read and encoded once for all of them. So do `groups`, where each
-    chunk gets several: then a shard is complete when one chunk has done its part."""
-    if len(groups) >= LEAST_GROUPS * num_chunks:
-        return [item for group in groups[chunk_idx::num_chunks] for item in group]
-    numbers = {image: i for i, image in enumerate(dict.fromkeys(item.image for item in items))}
-    return [item for item in items if numbers[item.image] % num_chunks == chunk_idx]
 
 
 def why(error: Exception, image: Path) -> str:

@@ -30,18 +30,22 @@ class Notes:
         for entry in whole_lines(own, is_note):
             self.own.setdefault(entry["item"], {}).update(entry)
         self.shards = shards_of(folder)
+        self.numbers = self.shards.names()
+        self.number, self.notes = -1, dict[str, dict[str, Any]]()  # the shard that was looked into last
 
     def of(self, item: str) -> Mapping[str, Any]:
         """Of an item by its file's name; nothing where nothing is noted."""
-        own, in_shard = self.own.get(item, {}), self.shards.note(item)
-        if in_shard is None:
+        own, number = self.own.get(item, {}), self.numbers.get(item)
+        if number is None:
             return own
+        if number != self.number:
+            self.number, self.notes = number, self.shards.notes(number)
+        in_shard = self.notes.get(item, {})
         return in_shard | own if own else in_shard
 
     def __iter__(self) -> Iterator[str]:
-        there = self.shards.names()
-        yield from there
-        yield from (item for item in self.own if item not in there)
+        yield from self.numbers
+        yield from (item for item in self.own if item not in self.numbers)
 
 
 class MadeOf:
@@ -65,6 +69,8 @@ class MadeOf:
         for item, files in items:
             noted = there.of(item)
             others = {kind: file for kind, file in files.items() if kind in noted and _may_differ(file, noted[kind][1])}
+            if not others:
+                continue
             told = _told(others)
             changed += [f"{kind} of {item}" for kind, (digest, _) in told.items() if digest != noted[kind][0]]
             if any(noted[kind] != now for kind, now in told.items()):

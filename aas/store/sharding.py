@@ -7,7 +7,6 @@ however often he is killed, the shards are the same.
 """
 
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,9 +26,9 @@ from aas.store.status import open_run
 
 MOST_LOOSE = 10_000  # items of a run whose items stay files
 SHARD_ITEMS = 256
-log = logging.getLogger(__name__)
 AT_ONCE = 256  # shards, when a folder is converted: what is noted of its items is read and written so seldom
 
+log = logging.getLogger(__name__)
 Pieces = Mapping[str, Piece]  # by the name of an item's file
 
 
@@ -99,7 +98,7 @@ def _gathered(run: RunFolder, shards: Mapping[int, Iterable[str]]) -> list[str]:
             broken += pieces
     if known := gathered & notes.own.keys():
         run.made_of.drop(known)
-    for name in gathered:
+    for name in sorted(gathered, key=lambda name: name.endswith(run.suffix)):  # what tells of the others last
         (run.path / name).unlink(missing_ok=True)
     return broken
 
@@ -165,15 +164,16 @@ def unshard(folder: Path) -> tuple[int, list[str]]:
                 n_items += _taken_out(run, shards, number, notes)
             except ValueError as error:
                 wrong.append(f"{error}: delete {shards.index(number)}, and its items are made anew")
-    if numbers and not wrong:
-        shutil.rmtree(shards.path)
+    if not wrong:
+        shutil.rmtree(shards.path, ignore_errors=True)
     return n_items, wrong
 
 
 def _taken_out(run: RunFolder, shards: Shards, number: int, notes: Notes) -> int:
     pieces = shards.all_pieces(number)
-    for name in pieces.keys() - set(os.listdir(run.path)):
-        write_bytes(run.path / name, pieces[name].content())
+    for name, piece in pieces.items():
+        if not (run.path / name).exists():
+            write_bytes(run.path / name, piece.content())
     items = [name for name in pieces if name.endswith(run.suffix)]
     run.made_of.add([{**notes.of(name)} for name in items])
     for path in (shards.index(number), *(shards.file(number, suffix) for suffix in KINDS)):

@@ -6,10 +6,11 @@ any time: what it does not say is not done. An item goes by the path of the file
 where that is there too, it holds.
 """
 
+import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -150,13 +151,20 @@ def _stamp(path: Path) -> Stamp:
 @lru_cache(maxsize=16)
 def _notes(index: Path, *_: Stamp) -> dict[str, Note]:
     """The lines of an index that are whole."""
-    return {line["item"]: line for line in whole_lines(index, lambda line: RESULT in line and is_note(line))}
+    lines: Iterable[Any]
+    try:  # all at once, which takes a third of the time
+        lines = json.loads(b"[%b]" % index.read_bytes().rstrip().replace(b"\n", b","))
+    except (ValueError, RecursionError):
+        lines = whole_lines(index, lambda _: True)
+    return {line["item"]: line for line in lines if isinstance(line, dict) and RESULT in line and is_note(line)}
 
 
 def is_note(entry: Mapping[str, Any]) -> bool:
     """Whether it says of an item what it was asked, and [SHA-256, stamp] of files that it was made of."""
-    files = [value for key, value in entry.items() if key not in ("item", ASKED)]
-    return isinstance(entry.get("item"), str) and all(isinstance(one, list) and len(one) == 2 for one in files)
+    for key, value in entry.items():
+        if key not in ("item", ASKED) and not (isinstance(value, list) and len(value) == 2):
+            return False
+    return isinstance(entry.get("item"), str)
 
 
 @lru_cache(maxsize=16)
