@@ -19,7 +19,7 @@ from aas.engine.filling import fill
 from aas.engine.items import chunk_of, groups_of
 from aas.engine.stage import Plan, Stage, Work
 from aas.records import Answer, AttentionMaps, View
-from aas.store import sharding
+from aas.store import made_of, sharding
 from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.combine import combine
 from aas.store.keys import quoted
@@ -38,6 +38,7 @@ def few(monkeypatch):
     """Shards of few items, in runs of few."""
     monkeypatch.setattr(sharding, "MOST_LOOSE", 6)
     monkeypatch.setattr(sharding, "SHARD_ITEMS", SHARD)
+    monkeypatch.setattr(made_of, "FRESH_SECONDS", -1e9)  # photographs are older in life
 
 
 def attention(name: str) -> AttentionItem:
