@@ -224,7 +224,7 @@ def test_what_is_damaged_is_named_and_stays_out(tmp_path: Path):
     shutil.copytree(out, loose)
     unshard(loose)
     (loose / "a.jpg.safetensors").write_bytes(b"no item")
-    assert shard(loose) == (17, ["a.jpg.safetensors"]) and RunFolder(loose, ".safetensors").loose() == {
+    assert shard(loose) == (16, ["a.jpg.safetensors"]) and RunFolder(loose, ".safetensors").loose() == {
         "a.jpg.safetensors"
     }
 

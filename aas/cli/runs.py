@@ -105,5 +105,6 @@ def shard(
         n_items, wrong = (sharding.unshard if back else sharding.shard)(folder)
     for line in wrong:
         typer.echo(line)
-    typer.echo(f"{n_items} items, {len(wrong)} damaged", err=True)
+    left = " shards stay: they are damaged" if back else " stay files: they are damaged, or not as aas writes them"
+    typer.echo(f"{n_items} items" + (f", {len(wrong)}{left}" if wrong else ""), err=True)
     raise typer.Exit(1 if wrong else 0)

@@ -143,16 +143,17 @@ def _line(name: str, piece: Piece, note: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shard(folder: Path) -> tuple[int, list[str]]:
-    """Put the items of a run that have files of their own into shards, by name; how many there were, and the names of
-    those that are not whole, which stay. Raises ValueError for what is no run folder."""
+    """Put the items of a run that have files of their own into shards, by name; how many, and the names of those that
+    are not whole, which stay. Raises ValueError for what is no run folder."""
     run, _ = open_run(folder)
     names, first = sorted(run.loose()), max(shards_of(folder).numbers(), default=-1) + 1
     parts = [names[start : start + SHARD_ITEMS] for start in range(0, len(names), SHARD_ITEMS)]
-    return len(names), gather(run, dict(enumerate(parts, start=first)))
+    broken = gather(run, dict(enumerate(parts, start=first)))
+    return len(names) - len(broken), broken
 
 
 def unshard(folder: Path) -> tuple[int, list[str]]:
-    """Give the items that lie in shards files of their own again; how many there were, and what is wrong with shards
+    """Give the items that lie in shards files of their own again; how many, and what is wrong with shards
     that stay, a line each. Raises ValueError for what is no run folder."""
     run, _ = open_run(folder)
     shards, n_items, wrong = shards_of(folder), 0, list[str]()
