@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aas.store.atomic import locked, write_bytes, write_text
+from aas.store.atomic import locked, settle, write_bytes, write_text
 from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
 from aas.store.lines import lines_text
 from aas.store.made_of import Notes
@@ -96,6 +96,8 @@ def _gathered(run: RunFolder, shards: Mapping[int, Iterable[str]]) -> list[str]:
         except ValueError as error:  # the shard is damaged
             log.warning("%s: what belongs into it stays beside it", error)
             broken += pieces
+    for folder in (shards_of(run.path).path, run.path):
+        settle(folder)
     if known := gathered & notes.own.keys():
         run.made_of.drop(known)
     for name in sorted(gathered, key=lambda name: name.endswith(run.suffix)):  # what tells of the others last

@@ -156,7 +156,11 @@ def _notes(index: Path, *_: Stamp) -> dict[str, Note]:
         lines = json.loads(b"[%b]" % index.read_bytes().rstrip().replace(b"\n", b","))
     except (ValueError, RecursionError):
         lines = whole_lines(index, lambda _: True)
-    return {line["item"]: line for line in lines if isinstance(line, dict) and RESULT in line and is_note(line)}
+    return {line["item"]: line for line in lines if isinstance(line, dict) and _is_held(line)}
+
+
+def _is_held(line: Mapping[str, Any]) -> bool:
+    return RESULT in line and is_note(line) and line["item"].endswith(tuple(KINDS))
 
 
 def is_note(entry: Mapping[str, Any]) -> bool:
