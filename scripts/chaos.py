@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import RLock
 
 from PIL import Image
+from tqdm import tqdm
 
 from aas.cli import app
 from aas.stages import ground, infer_attn, segment  # noqa: F401  (imported once, for all that are forked)
@@ -94,6 +96,7 @@ def started(command: str, log: Path) -> int:
     if process:
         return process
     os.setsid()
+    tqdm.set_lock(RLock())  # its own: that of all processes would stay locked where this one is killed
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     code = 1

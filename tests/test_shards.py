@@ -9,10 +9,12 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tqdm import tqdm
 
 from aas.engine.chunks import ALL, Chunk
 from aas.engine.filling import fill
@@ -147,6 +149,7 @@ def test_killed_at_any_moment_and_gone_on_with(tmp_path: Path, monkeypatch):
         count = chance.choice((1, 2, 3))
         child = os.fork()
         if not child:
+            tqdm.set_lock(RLock())  # its own: that of all processes would stay locked where this one is killed
             slow_down(monkeypatch)
             for index in chance.sample(range(count), count):
                 filled(out, Chunk(count, index), seconds=0.002)

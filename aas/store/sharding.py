@@ -128,7 +128,7 @@ def _whole(path: Path, written_as: Sequence[Any] | None) -> Piece | None:
 def put(shards: Shards, number: int, pieces: Pieces, notes: Mapping[str, Mapping[str, Any]]) -> None:
     """Write a shard of `pieces` and what it holds already. Whoever else may do that must wait."""
     lines = shards.notes(number) | {name: _line(name, piece, notes[name]) for name, piece in pieces.items()}
-    both = dict(sorted((shards.all_pieces(number) | pieces).items()))
+    both = dict(sorted({**shards.all_pieces(number), **pieces}.items()))
     for suffix, kind in KINDS.items():
         if some := {name: piece for name, piece in both.items() if name.endswith(suffix)}:
             kind.write(shards.file(number, suffix), some)
