@@ -21,7 +21,11 @@ def read_text(path: Path) -> str:
 
     Raises ValueError, which names the file, for what is no such text.
     """
-    content = path.read_bytes()
+    return text_of(path.read_bytes(), path)
+
+
+def text_of(content: bytes, path: Path) -> str:
+    """As `read_text`, of the bytes of a file that were read already."""
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         return content.decode(encoding)

@@ -1,9 +1,10 @@
 """What a run folder of many items costs: to list it, to go on with it, to tell its status; per item, and in memory.
 
-    python scripts/bench_scale.py --items 1000 10000 100000 --out work/scale
+    python scripts/bench_scale.py --items 1000 10000 100000 1000000 --out work/scale
 
-The items are empty, as are their photographs: only the store's own share is measured, each number of items in a process
-of its own. The last column is the time per item of going on, as a multiple of the first row's.
+The items are next to nothing, as are their photographs: only the store's own share is measured, each number of items in
+a process of its own, in seconds of its processor. More than 10,000 lie in shards, as a run leaves them. The last column
+is the time per item of going on, as a multiple of the first row's.
 """
 
 import argparse
@@ -14,11 +15,30 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from aas.engine.filling import fill
+from aas.engine.stage import Work
+from aas.store.atomic import locked
+from aas.store.pieces import Piece
 from aas.store.runs import RunFolder
+from aas.store.sharding import MOST_LOOSE, SHARD_ITEMS, put
+from aas.store.shards import RESULT, shards_of
 from aas.store.status import status
+
+HEADER = b'{"maps":{"dtype":"F32","shape":[1,1,1],"data_offsets":[0,4]}}   '
+ITEM = len(HEADER).to_bytes(8, "little") + HEADER + bytes(4)
+DIGEST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An item: a photograph and its key."""
+
+    key: str
+    image: Path
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,7 @@ def main() -> None:
     for n_items in options.items:
         filled(options.out, n_items)
         command = [sys.executable, __file__, "--measure", "--items", str(n_items), "--out", str(options.out)]
-        spent = Spent(**json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        spent = Spent(**json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
         each = spent.going_on / n_items
         first = first or each
         print(
@@ -61,38 +81,68 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def photographs(folder: Path, n_items: int) -> Iterator[Photo]:
+    """As many in each folder as people keep there."""
+    for i in range(n_items):
+        name = f"{i // 1000:04}/{i % 1000:03}.jpg"
+        yield Photo(name, folder / "photos" / name)
+
+
 def filled(folder: Path, n_items: int) -> None:
     """A run folder in which everything is done."""
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "photos").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    os.fsync = lambda _: None  # it is thrown away
+    run, notes = RunFolder(folder, ".safetensors"), {}
     description = {"command": "infer-attn", "arguments": {}, "n_images": n_items}
-    (folder / "run.json").write_text(json.dumps(description))
-    with (folder / ".made_of.jsonl").open("w") as notes:
-        for i in range(n_items):
-            photo, item = folder / f"photos/{i}.jpg", folder / f"{i}.jpg.safetensors"
-            photo.touch(), item.touch()
-            os.utime(photo, (0, 0))
-            found = photo.stat()
-            stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-            notes.write(json.dumps({"item": item.name, "photograph": ["0" * 64, stamp]}) + "\n")
-            notes.write(json.dumps({"item": item.name, "result": ["0" * 64, None]}) + "\n")
+    run.description_path.write_text(json.dumps(description))
+    for photo in photographs(folder, n_items):
+        notes[run.item_name(photo.key)] = {"photograph": [DIGEST, made(photo.image)], RESULT: [DIGEST, None]}
+    if n_items > MOST_LOOSE:
+        in_shards(run, notes)
+        return
+    for name in notes:
+        (folder / name).write_bytes(ITEM)
+    run.made_of.add([{"item": name, **note} for name, note in notes.items()])
+
+
+def made(photograph: Path) -> list[int]:
+    """An empty file, and how it is told that it is the same later."""
+    photograph.parent.mkdir(parents=True, exist_ok=True)
+    photograph.touch()
+    found = photograph.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def in_shards(run: RunFolder, notes: dict[str, dict]) -> None:
+    """As a run leaves them."""
+    one = run.path / ".item"
+    one.write_bytes(ITEM)
+    piece, names = Piece(one, len(ITEM) - 4, len(ITEM), ITEM[:-4]), list(notes)
+    with locked(shards_of(run.path).path):
+        for number, start in enumerate(range(0, len(names), SHARD_ITEMS)):
+            some = names[start : start + SHARD_ITEMS]
+            put(shards_of(run.path), number, dict.fromkeys(some, piece), {name: notes[name] for name in some})
 
 
 def measured(folder: Path, n_items: int) -> Spent:
     run = RunFolder(folder, ".safetensors")
-    keys = [f"{i}.jpg" for i in range(n_items)]
-    start = time.process_time()
-    assert len(run.items()) == n_items
-    listed = time.process_time()
     time.sleep(3)  # files that are younger than two seconds are read, not looked at
-    going_on = time.process_time()
-    run.begin("infer-attn", {}, {})
-    run.check_files({key: {"photograph": folder / "photos" / key} for key in keys})
-    assert len(run.done_of(keys)) == n_items
-    went_on = time.process_time()
+    start = time.process_time()
+    assert run.n_done() == n_items
+    listed = time.process_time()
     assert status(folder)["done"] == n_items
+    told = time.process_time()
+    work = Work(list(photographs(folder, n_items)), [], n_items)
+    going_on = time.process_time()
+    assert fill(run, "infer-attn", {}, work, no_model) == 0
+    went_on = time.process_time()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    return Spent(n_items, listed - start, went_on - going_on, time.process_time() - went_on, megabytes)
+    return Spent(n_items, listed - start, went_on - going_on, told - listed, megabytes)
+
+
+def no_model(device: str | None) -> tuple:
+    raise AssertionError("everything is done")
 
 
 if __name__ == "__main__":

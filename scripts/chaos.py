@@ -17,16 +17,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import RLock
 
 from PIL import Image
+from tqdm import tqdm
 
 from aas.cli import app
 from aas.stages import ground, infer_attn, segment  # noqa: F401  (imported once, for all that are forked)
+from aas.store import sharding
 
 WHOLE = 0.5  # of the kills, so many are of the whole process group; the others of one process of it
 MOST_SECONDS = 6.0  # until a kill that waits for nothing
 LONGEST_SECONDS = 600.0  # of a start: afterwards it hangs
-RESULTS = (".json", ".safetensors", ".png")
+RESULTS = (".json", ".safetensors", ".png", ".results.jsonl")
+INDEX = ".index.jsonl"  # of a shard
 COMMANDS = {
     "infer-attn": "infer-attn --images {photos} --out {out} --max-new-tokens 12",
     "segment": "segment gcg --attn {attn} --images {photos} --out {out}",
@@ -37,6 +41,8 @@ COMMANDS = {
 
 def main() -> int:
     options = arguments()
+    if options.shard_items:
+        sharding.MOST_LOOSE, sharding.SHARD_ITEMS = 0, options.shard_items
     chance = random.Random(options.seed)
     photos = photographs(options.out / "photos", options.images)
     places = {"photos": photos, "attn": options.out / "attn"}
@@ -57,6 +63,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=25, help="of each command")
     parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--shard-items", type=int, help="let all runs keep so many items in a shard")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("work/chaos"), help="emptied first")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
@@ -89,6 +96,7 @@ def started(command: str, log: Path) -> int:
     if process:
         return process
     os.setsid()
+    tqdm.set_lock(RLock())  # its own: that of all processes would stay locked where this one is killed
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     code = 1
@@ -126,8 +134,8 @@ def disturbed(command: str, n_kills: int, chance: random.Random, out: Path) -> t
 
 
 def make_anew(out: Path, chance: random.Random) -> None:
-    """Take half of the items away, where all are there before the last kill."""
-    there = sorted(results(out))
+    """Take half of the items, or shards, away, where all are there before the last kill."""
+    there = sorted(name for name in every_file(out) if name.endswith(INDEX)) or sorted(results(out))
     for name in chance.sample(there, len(there) // 2):
         (out / name).unlink()
 
@@ -144,7 +152,7 @@ def wait_for_a_moment(process: int, out: Path, chance: random.Random) -> None:
 
 
 def number_of_files(folder: Path) -> int:
-    return len(os.listdir(folder)) if folder.exists() else 0
+    return len(every_file(folder))
 
 
 def chunk(chance: random.Random) -> str:
@@ -190,8 +198,13 @@ def members(group: int) -> list[int]:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    files = {path.name: path for path in folder.iterdir() if path.suffix in RESULTS and not path.name.startswith(".")}
-    return {name: path.read_bytes() for name, path in sorted(files.items()) if name != "run.json"}
+    names = [name for name in every_file(folder) if name.endswith(RESULTS) and not name.startswith(".")]
+    return {name: (folder / name).read_bytes() for name in names if name != "run.json"}
+
+
+def every_file(folder: Path) -> list[str]:
+    """Of a folder and those in it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def different(reference: Path, out: Path) -> list[str]:
@@ -201,7 +214,7 @@ def different(reference: Path, out: Path) -> list[str]:
 
 def left_over(reference: Path, out: Path) -> list[str]:
     """Files that the undisturbed run has not: halves, results that nobody asked for."""
-    return sorted({path.name for path in out.iterdir()} - {path.name for path in reference.iterdir()})
+    return sorted({*every_file(out)} - {*every_file(reference)})
 
 
 def shown(names: list[str]) -> str:

@@ -11,8 +11,9 @@ import torch
 
 from aas.engine import workers
 from aas.engine.filling import fill
+from aas.engine.items import chunk_of
 from aas.engine.local import carry_out
-from aas.engine.stage import Plan, Stage, Work, chunk_of
+from aas.engine.stage import Plan, Stage, Work
 from aas.images import ImageError
 from aas.store.runs import RunFolder
 

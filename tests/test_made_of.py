@@ -167,12 +167,12 @@ def test_a_file_is_read_again_only_where_it_may_have_changed(tmp_path: Path, mon
     later = time.time() + 10
     monkeypatch.setattr(made_of.time, "time", lambda: later)
     for _ in range(3):
-        assert notes.others({"a.json": {"photograph": file}, "b.json": {"photograph": file}}) == []
+        assert notes.others([("a.json", {"photograph": file}), ("b.json", {"photograph": file})]) == []
     assert len(read) == 1, "once, then its time is known"
     file.write_bytes(b"photograpH")
-    assert notes.others({"a.json": {"photograph": file}}) == ["photograph of a.json"]
+    assert notes.others([("a.json", {"photograph": file})]) == ["photograph of a.json"]
     file.unlink()
-    assert notes.others({"a.json": {"photograph": file}}) == [], "what is gone is nobody's"
+    assert notes.others([("a.json", {"photograph": file})]) == [], "what is gone is nobody's"
 
 
 @pytest.mark.parametrize("line", ["[]", '{"item": 1}', '{"item": "a", "photograph": 3}', '{"item": "a"', "[" * 9999])
@@ -180,7 +180,7 @@ def test_damaged_notes_are_passed_over(tmp_path: Path, line: str):
     notes = MadeOf(tmp_path)
     notes.path.write_text(line)
     notes.others_asked({"b": "dog"})
-    assert notes.others({"a": {"photograph": notes.path}}) == [] and notes.others_asked({"b": "cat"}) == ["b"]
+    assert notes.others([("a", {"photograph": notes.path})]) == [] and notes.others_asked({"b": "cat"}) == ["b"]
 
 
 # ------------------------------------------------------------------------------------------ files of models

@@ -1,4 +1,4 @@
-"""`aas view`, `status`, `verify`, `retry` and `merge`: run folders."""
+"""`aas view`, `status`, `verify`, `retry`, `merge` and `shard`: run folders."""
 
 import json
 from pathlib import Path
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("verify", cls=Command, epilog=examples("aas verify run"))(verify)
     app.command("retry", cls=Command, epilog=examples("aas retry run"))(retry)
     app.command("merge", cls=Command, epilog=examples("aas merge instances", "aas merge here/ there/ whole/"))(merge)
+    app.command("shard", cls=Command, epilog=examples("aas shard run", "aas shard --back run"))(shard)
 
 
 def view(
@@ -65,7 +66,8 @@ def verify(folder: Folder) -> None:
         wrong = runs.verify(folder)
     for line in wrong:
         typer.echo(line)
-    typer.echo(f"{len(wrong)} damaged" + (": delete them and run the command again." if wrong else "."), err=True)
+    advice = f": delete them{runs.open_run(folder)[0].first()} and run the command again." if wrong else "."
+    typer.echo(f"{len(wrong)} damaged{advice}", err=True)
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -89,3 +91,20 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR... OUT", he
         run = combine(parts, out) if parts else None
         is_one_file = run is None or run.description()["command"] == "segment instance"
         typer.echo(merge_results(out) if is_one_file else out)
+
+
+def shard(
+    folder: Folder,
+    back: Annotated[bool, typer.Option("--back", help="Give each item a file of its own again.")] = False,
+) -> None:
+    """Put the items of a run into shards, 256 in a file, as a run of more than 10,000 does by itself. Every command
+    reads both."""
+    from aas.store import sharding
+
+    with usage_errors():
+        n_items, wrong = (sharding.unshard if back else sharding.shard)(folder)
+    for line in wrong:
+        typer.echo(line)
+    left = " shards stay: they are damaged" if back else " stay files: they are damaged, or not as aas writes them"
+    typer.echo(f"{n_items} items" + (f", {len(wrong)}{left}" if wrong else ""), err=True)
+    raise typer.Exit(1 if wrong else 0)

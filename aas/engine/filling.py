@@ -15,6 +15,7 @@ from aas.engine.stopping import CODE, Stop, stopping
 from aas.store.atomic import check_writable
 from aas.store.heartbeats import Heartbeat
 from aas.store.runs import RunFolder
+from aas.store.sharding import Gathering
 
 log = logging.getLogger(__name__)
 # Who does the items: what to do, which, what hears that it begins, and whether to stop.
@@ -41,8 +42,9 @@ def fill(
     done_already = run.done_of(item.key for item in work.items)
     if run.description_path.exists():
         run.begin(command, arguments, {}, work.asked)
-        run.check_files({item.key: work.files(item) for item in work.items if item.key in done_already})
+        run.check_files((item.key, work.files(item)) for item in work.items if item.key in done_already)
     waiting = [item for item in work.items if item.key not in done_already]
+    gathering = Gathering(run, work.groups, (item.key for item in waiting))
     if waiting or work.missing:
         check_writable(run.path)
     count = _Count(failed=len(work.missing))
@@ -50,15 +52,15 @@ def fill(
 
         def ready(facts: Mapping[str, Any]) -> None:
             run.begin(command, arguments, {**facts, "n_images": work.n_all}, work.asked)
-            _begin_anew(run, work)
+            _begin_anew(run, work, gathering)
             stop.in_hand = True
             progress.unpause()
 
         if waiting:
-            outcomes = (engine or here)(Job(load, run, work.files), waiting, ready, stop)
-            _note(run, work, outcomes, progress, count, done)
+            outcomes = (engine or here)(Job(load, run, work.files, not work.groups), waiting, ready, stop)
+            _note(run, work, outcomes, progress, count, done, gathering)
         else:
-            _begin_anew(run, work)
+            _begin_anew(run, work, gathering)
     there = len(work.items) - len(waiting)
     log.info("%d done, %d were there, %d failed: %s", count.new, there, count.failed, made or run.path)
     if stop.asked and count.new + count.failed < len(waiting) + len(work.missing):
@@ -75,13 +77,13 @@ class _Count:
     failed: int = 0
 
 
-def _begin_anew(run: RunFolder, work: Work) -> None:
+def _begin_anew(run: RunFolder, work: Work, gathering: Gathering) -> None:
     """What failed before is tried again; what cannot be tried is told."""
     run.sweep()
-    mine = {item.key for item in work.items} | {key for key, _ in work.missing}
-    run.forget_failures(None if work.is_whole else mine)
+    run.forget_failures(None if work.is_whole else work.keys())
     for key, reason in work.missing:
         run.fail(key, reason)
+    gathering.begin()
 
 
 def _note(
@@ -91,6 +93,7 @@ def _note(
     progress: tqdm,
     count: _Count,
     done: Callable[[I], None],
+    gathering: Gathering,
 ) -> None:
     """Say what becomes of each item: to people, to the folder, to `done`. However it ends, the engine's processes end
     with it."""
@@ -104,3 +107,4 @@ def _note(
             else:
                 count.failed += 1
                 run.fail(item.key, failed, work.shown(item))
+            gathering.count(item.key)

@@ -4,30 +4,19 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from aas.engine.chunks import ALL, Chunk
+from aas.engine.items import I, Item, chunk_of, groups_of
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
 from aas.photographs import File
 from aas.store.made_of import Files
 from aas.store.runs import RunFolder
 
-
-class Item(Protocol):
-    """What a stage is to do: `key` names its result, `image` is the photograph that it is about."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def image(self) -> File: ...
-
-
 log = logging.getLogger(__name__)
-I = TypeVar("I", bound=Item)  # noqa: E741
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -55,10 +44,15 @@ class Stage(ABC, Generic[I, P, R]):
 
 
 class Noting(Stage[I, P, R]):
-    """Another stage; what each item is made of is noted before, what was written of it afterwards."""
+    """Another stage; what each item is made of is noted before, and what was written of it afterwards.
 
-    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Files]):
-        self.stage, self.run, self.files, self.window_batches = stage, run, files, stage.window_batches
+    Each note takes the folder's lock. Two are needed where items stay files: an item that a kill parted from the only
+    one would be nobody's. Where they go into shards, which tell it, `notes_results` is off.
+    """
+
+    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Files], notes_results: bool):
+        self.stage, self.run, self.files, self.notes_results = stage, run, files, notes_results
+        self.window_batches = stage.window_batches
 
     def prepare(self, item: I) -> P:
         self.run.note_files(item.key, self.files(item))
@@ -69,7 +63,8 @@ class Noting(Stage[I, P, R]):
 
     def finish(self, item: I, result: R) -> None:
         self.stage.finish(item, result)
-        self.run.note_result(item.key)
+        if self.notes_results:
+            self.run.note_result(item.key)
 
     def length(self, prepared: P) -> int:
         return self.stage.length(prepared)
@@ -94,23 +89,26 @@ def photograph_of(item: Item) -> dict[str, File]:
 @dataclass(frozen=True)
 class Job(Generic[I]):
     """All that a process needs to do items of a run, wherever it is: so it can be pickled. `load(device)`: the stage
-    with its models, how it runs there, and what is noted of it; None is the options' own device."""
+    with its models, how it runs there, and what is noted of it; None is the options' own device. `notes_results`: not
+    where the items go into shards."""
 
     load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]]
     run: RunFolder
     files: Callable[[I], Files] = photograph_of
+    notes_results: bool = True
 
     def begin(self, device: str | None = None) -> tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]:
         """As `load`, of a stage that notes what it does."""
         stage, plan, facts = self.load(device)
-        return Noting(stage, self.run, self.files), plan, facts
+        return Noting(stage, self.run, self.files, self.notes_results), plan, facts
 
 
 @dataclass(frozen=True)
 class Work(Generic[I]):
     """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
     there is no other chunk. `files`: what an item is made of; `shown`: what people call it, where that is not its key;
-    `asked`: key -> fingerprint of its line of --answers, of all chunks."""
+    `asked`: key -> fingerprint of its line of --answers, of all chunks; `groups`: the keys of all chunks' items that
+    are to share a shard."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
@@ -120,17 +118,24 @@ class Work(Generic[I]):
     shown: Callable[[I], str | None] = lambda item: None
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
+    groups: Sequence[Sequence[str]] = ()
+
+    def keys(self) -> set[str]:
+        """Of all items of this chunk, and of what cannot be tried."""
+        return {item.key for item in self.items} | {key for key, _ in self.missing}
 
     def part(self, chunk: Chunk, only: Collection[str] | None = None) -> "Work[I]":
         """Of the work of all chunks that of one, and of it the keys in `only`; what cannot be tried is the first one's
         to tell."""
         if chunk.said_by:
             log.info("chunk %d of %d (from 0), as %s say", chunk.index, chunk.count, chunk.said_by)
-        items = chunk_of(self.items, chunk.count, chunk.index)
+        groups = groups_of(self.items)
+        items = chunk_of(self.items, chunk.count, chunk.index, groups)
         missing = [] if chunk.index else self.missing
         if only is not None:
             items, missing = [item for item in items if item.key in only], [one for one in missing if one[0] in only]
-        return replace(self, items=items, missing=missing, is_whole=chunk.count == 1 and only is None, chunk=chunk)
+        is_whole, keys = chunk.count == 1 and only is None, [[item.key for item in group] for group in groups]
+        return replace(self, items=items, missing=missing, is_whole=is_whole, chunk=chunk, groups=keys)
 
 
 @dataclass(frozen=True)
@@ -142,12 +147,6 @@ class Failure:
 
 
 Outcome = tuple[I, Failure | None]  # an item, and why it failed, if it did
-
-
-def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:
-    """Items about one photograph stay together: it is read and encoded once for all of them."""
-    numbers = {image: i for i, image in enumerate(dict.fromkeys(item.image for item in items))}
-    return [item for item in items if numbers[item.image] % num_chunks == chunk_idx]
 
 
 def why(error: Exception, image: File) -> str:

@@ -21,6 +21,7 @@ from aas.rle import Rle
 from aas.store.atomic import write_text
 from aas.store.results import raw_result
 from aas.store.runs import RunFolder
+from aas.store.shards import is_there
 
 # Of a mask pair each, and the number of its image: what figures are made of. `registry.EXPRESSION_METRICS` names them.
 Measure = Callable[[Sequence[MaskPair], Sequence[int]], bootstrap.Evidence]
@@ -153,7 +154,7 @@ def _pair(predicted: Rle | None, target: Target) -> MaskPair:
 def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None, str]:
     """One mask for each target; or None, and the reason."""
     path = run.item_path(expression.id)
-    if not path.is_file():
+    if not is_there(path):
         return None, f"{expression.id}: no result"
     try:
         masks = raw_result(path)["pred_masks"]

@@ -16,6 +16,7 @@ from aas.store.atomic import check_writable, write_png
 from aas.store.attention import SUFFIX, read_item
 from aas.store.photographs import Folder, folder_of, in_folder
 from aas.store.runs import RunFolder
+from aas.store.shards import files_in, is_there
 from aas.text import harmless
 from aas.view import attention_sheet
 
@@ -52,11 +53,11 @@ def show_attn(
 
 def _items(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in (SUFFIX, reference.SUFFIX) and p.is_file())
+        found = [p for p in files_in(path) if p.suffix in (SUFFIX, reference.SUFFIX)]
         if not found:
             raise ValueError(f"{path} holds no attention items (*{SUFFIX}).")
         return found
-    if not path.is_file():
+    if not is_there(path):
         raise FileNotFoundError(f"{path}: no such item or run folder.")
     return [path]
 

@@ -17,6 +17,7 @@ from aas.store.photographs import Folder, folder_of, image_file
 from aas.store.readers import READERS
 from aas.store.results import ImageId, Result
 from aas.store.runs import RunFolder
+from aas.store.shards import is_there
 from aas.store.status import open_run
 from aas.view.report_entry import Panel, confidence_figures, maps_of
 
@@ -91,7 +92,7 @@ class StoredRun:
             names.append(photograph.name)
         elif photograph.is_relative_to(self.photographs):
             names.append(photograph.relative_to(self.photographs).as_posix())
-        file = next((file for file in map(attn.item_path, names) if file.is_file()), None)
+        file = next((file for file in map(attn.item_path, names) if is_there(file)), None)
         return None if file is None else read_item(file)
 
     def _with_maps(self, panel: Panel, captured: AttentionItem, item: Result | InstanceResult) -> Panel:

@@ -17,6 +17,7 @@ from aas.stages.segment_jobs import SegmentJob
 from aas.store.attention import SUFFIX
 from aas.store.photographs import Folder, folder_of, in_folder
 from aas.store.runs import RunFolder
+from aas.store.shards import is_there
 
 
 def find_rows(
@@ -28,18 +29,18 @@ def find_rows(
         raise FileNotFoundError(f"--attn {attn}: no such folder.")
     run, folder = RunFolder(attn, SUFFIX), folder_of(images)
     jobs = [SegmentJob(row.key, row.key, _item(run, row, folder), _photograph(row, folder), row) for row in rows]
-    missing = [job for job in jobs if not job.item.is_file()]
+    missing = [job for job in jobs if not is_there(job.item)]
     if len(missing) == len(jobs):
         raise ValueError(f"--attn {attn}: no attention item of any line of --answers is in this folder.")
     reasons = [(job.key, f"{job.key}: no attention item in {attn}; run `aas infer-attn` for it") for job in missing]
-    there = [job for job in jobs if job.item.is_file()]
+    there = [job for job in jobs if is_there(job.item)]
     return sorted(there, key=lambda job: (str(job.image), job.key)), reasons
 
 
 def _item(run: RunFolder, row: GivenAnswer, folder: Folder) -> Path:
     """An image may be named by its path, as in `infer-attn`; its item is named by where it lies in the folder."""
     named = run.item_path(row.key)
-    if row.id or named.is_file() or not isinstance(folder, Path):
+    if row.id or is_there(named) or not isinstance(folder, Path):
         return named
     return run.item_path(relative(Path(row.image), folder))
 

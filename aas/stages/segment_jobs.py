@@ -17,6 +17,7 @@ from aas.store import reference, values
 from aas.store.attention import SUFFIX, safetensors_image
 from aas.store.keys import result_keys
 from aas.store.photographs import folder_of, image_file, in_folder
+from aas.store.shards import files_in
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _items(attn: Path) -> dict[str, Path]:
     if not attn.is_dir():
         raise FileNotFoundError(f"--attn {attn}: no such folder.")
     items = {}
-    for path in sorted(path for path in attn.iterdir() if path.is_file()):
+    for path in files_in(attn):
         if path.suffix == SUFFIX:
             items[safetensors_image(path)] = path
         elif path.suffix == reference.SUFFIX:

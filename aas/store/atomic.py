@@ -82,6 +82,16 @@ def _locked_file(folder: Path) -> tuple[int, str]:
         os.close(handle)
 
 
+def settle(folder: Path) -> None:
+    """What was written into a folder is there after a power cut, too."""
+    with suppress(OSError):  # Windows, and file systems that know no such thing
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def sweep(folder: Path) -> None:
     """Remove temporary files that nobody is writing any more."""
     with os.scandir(folder) as entries:

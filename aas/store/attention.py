@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from aas.choices import Alignment
 from aas.maps import DEFAULT
@@ -19,6 +19,7 @@ from aas.rle import MAX_SIDE
 from aas.spellings import number_of
 from aas.store.atomic import write_bytes
 from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
+from aas.store.shards import sharded
 
 SCHEMA = "1"
 BESIDE = "maps."  # before the name of a map source, behind the first
@@ -92,7 +93,7 @@ def _image_of(metadata: Mapping[str, str]) -> str:
 def _ordered(content: bytes) -> bytes:
     """safetensors writes its metadata in an order of chance; here it is sorted."""
     start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
+    header = _header(content)
     text = json.dumps({"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header})
     encoded = text.encode()
     encoded += b" " * (-len(encoded) % 8)
@@ -102,14 +103,27 @@ def _ordered(content: bytes) -> bytes:
 def read_item(path: Path) -> AttentionItem:
     """Raises ItemError for what is no item of ours."""
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        return _item(metadata, tensors)
+        return _item(*_read(path))
     except FileNotFoundError:
         raise
     except (SafetensorError, LookupError, TypeError, ValueError, AssertionError, OSError, RecursionError) as error:
         raise ItemError(f"{path}: not an attention item, or damaged ({error})") from error
+
+
+def _read(path: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
+    """Metadata and tensors of a file, which may lie in a shard."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        content = sharded(path)
+        if content is None:
+            raise
+    return _header(content).get("__metadata__", {}), load(content)
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
 
 
 def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> AttentionItem:

@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
+from aas.store import sharding
 from aas.store.atomic import locked, write_text, written
 from aas.store.description import as_text, changes
 from aas.store.lines import add_lines, whole_lines
 from aas.store.runs import OWN_FILES, RunFolder
+from aas.store.shards import content_of, is_there, shards_of
 from aas.store.status import open_run
 
 OF_A_FOLDER = OWN_FILES | {"failed.jsonl", "report.html"}  # what is made anew, not carried over
@@ -31,10 +32,13 @@ def combine(folders: Sequence[Path], out: Path) -> RunFolder:
     out.mkdir(parents=True, exist_ok=True)
     for run, _ in runs:
         for path in _files(run.path):
-            if not (out / path.name).exists():
+            if not is_there(out / path.name):
                 _copy(path, out / path.name)
         _add_notes(run, whole)
+        _add_shards(run, whole)
     _describe(whole, [description for _, description in [*there, *runs]])
+    if whole.n_done() > sharding.MOST_LOOSE:
+        sharding.shard(out)
     return whole
 
 
@@ -52,9 +56,9 @@ def _check_alike(runs: Sequence[tuple[RunFolder, dict[str, Any]]]) -> None:
 def _check_agree(folders: Sequence[Path]) -> None:
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in _files(folder) if folder.is_dir() else ():
+        for path in [*_files(folder), *_in_shards(folder)] if folder.is_dir() else ():
             other = found.setdefault(path.name, path)
-            if other is not path and not cmp(other, path, shallow=False):
+            if other is not path and content_of(other) != content_of(path):
                 raise ValueError(f"{other} and {path} are different results: keep one of them, then merge again.")
 
 
@@ -62,6 +66,22 @@ def _files(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_file())
     yield from (folder / name for name in names if not name.startswith(".") and name not in OF_A_FOLDER)
+
+
+def _in_shards(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in shards_of(folder).names())
+
+
+def _add_shards(run: RunFolder, whole: RunFolder) -> None:
+    """Under their own numbers where that leaves them no larger: parts of one run fit into each other."""
+    source, target, notes = shards_of(run.path), shards_of(whole.path), run.made_of.notes()
+    for number in source.numbers():
+        pieces = {name: piece for name, piece in source.all_pieces(number).items() if not is_there(whole.path / name)}
+        if pieces:
+            with locked(target.path):
+                fits = len(target.notes(number)) + len(pieces) <= sharding.SHARD_ITEMS
+                free = max(target.numbers(), default=-1) + 1
+                sharding.put(target, number if fits else free, pieces, {name: notes.of(name) for name in pieces})
 
 
 def _copy(source: Path, target: Path) -> None:

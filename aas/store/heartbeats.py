@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aas.store.atomic import write_text
 
+WORKERS = ".workers"  # the folder
 EVERY_SECONDS = 5
 SILENT_SECONDS = 60  # later it is not counted on
 
@@ -39,7 +40,7 @@ class Heartbeat:
 
     def __init__(self, folder: Path, chunk: int, num_chunks: int):
         host, now = socket.gethostname(), time.time()
-        self.folder = folder / ".workers"
+        self.folder = folder / WORKERS
         self.worker = Worker(host, os.getpid(), chunk, num_chunks, now, 0.0)
         self.path = self.folder / f"{host}-{os.getpid()}.json"
 
@@ -62,16 +63,16 @@ class Heartbeat:
 
 def workers(folder: Path) -> list[Worker]:
     """Those that fill a run folder, or were killed while they did."""
-    return [worker for _, worker in _read(folder / ".workers")]
+    return [worker for _, worker in _read(folder / WORKERS)]
 
 
 def forget_killed(folder: Path) -> None:
     """Take away the words of processes that were killed."""
     with suppress(OSError):  # a folder that is done may be read-only by now
-        for path, worker in _read(folder / ".workers"):
+        for path, worker in _read(folder / WORKERS):
             if _is_gone(worker):
                 path.unlink(missing_ok=True)
-        (folder / ".workers").rmdir()  # where it is empty
+        (folder / WORKERS).rmdir()  # where it is empty
 
 
 def _read(folder: Path) -> list[tuple[Path, Worker]]:

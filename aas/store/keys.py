@@ -25,7 +25,9 @@ def quoted(name: str) -> str:
     """
     if is_cut(name):
         return name
-    safe = "".join(map(_encoded_byte, name.translate(UNSAFE)))
+    safe = name.translate(UNSAFE)
+    if not safe.isascii():
+        safe = "".join(map(_encoded_byte, safe))
     if safe.startswith("."):
         safe = f"%2E{safe[1:]}"
     encoded = safe.encode()
@@ -49,7 +51,7 @@ def unquoted(name: str) -> str:
 
 def is_cut(name: str) -> bool:
     """Whether a file's name is too short to say what it was made of."""
-    return _CUT.fullmatch(name) is not None
+    return "%~" in name and _CUT.fullmatch(name) is not None
 
 
 def result_keys(images: Sequence[PurePosixPath]) -> list[str]:

@@ -8,54 +8,85 @@ same; a run of a million photographs that goes on reads none of them.
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 from aas.photographs import File
-from aas.store.atomic import locked
-from aas.store.lines import add_lines, whole_lines
+from aas.store.atomic import locked, write_text
+from aas.store.lines import add_lines, lines_text, whole_lines
+from aas.store.shards import ASKED, FRESH_SECONDS, RESULT, content_of, is_note, shards_of
 
-FRESH_SECONDS = 2  # file systems keep times of so many seconds: within them a file may change and look the same
 Files = Mapping[str, File]  # what it is to the item (photograph, attention) -> file
-ASKED = "asked"
-RESULT = "result"  # the item itself, once it was written
+
+
+class Notes:
+    """What is noted of the items of a run, as it is now: of those in shards by their shards, and by the folder's own
+    lines, of which the last holds."""
+
+    def __init__(self, folder: Path, own: Path):
+        self.own: dict[str, dict[str, Any]] = {}
+        for entry in whole_lines(own, is_note):
+            self.own.setdefault(entry["item"], {}).update(entry)
+        self.shards = shards_of(folder)
+        self.numbers = self.shards.names()
+        self.number, self.notes = -1, dict[str, dict[str, Any]]()  # the shard that was looked into last
+
+    def of(self, item: str) -> Mapping[str, Any]:
+        """Of an item by its file's name; nothing where nothing is noted."""
+        own, number = self.own.get(item, {}), self.numbers.get(item)
+        if number is None:
+            return own
+        if number != self.number:
+            self.number, self.notes = number, self.shards.notes(number)
+        in_shard = self.notes.get(item, {})
+        return in_shard | own if own else in_shard
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.numbers
+        yield from (item for item in self.own if item not in self.numbers)
 
 
 class MadeOf:
-    """The notes of a run folder; of several lines about one item the last holds. Items go by the names of their
-    files."""
+    """The notes of a run folder. Items go by the names of their files."""
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / ".made_of.jsonl"
 
+    def notes(self) -> Notes:
+        """As they are now."""
+        return Notes(self.folder, self.path)
+
     def note(self, item: str, files: Files) -> None:
         """The files that an item is made of; what is no file is passed over."""
-        self._add([{"item": item, **_told(files)}])
+        self.add([{"item": item, **_told(files)}])
 
-    def others(self, items: Mapping[str, Files]) -> list[str]:
+    def others(self, items: Iterable[tuple[str, Files]]) -> list[str]:
         """What items were made of and is another file now, as `photograph of ITEM`. What was never noted, or is gone,
         is passed over."""
-        there, changed, copied = self._notes(), [], []
-        for item, files in items.items():
-            noted = there.get(item, {})
+        there, changed, copied = self.notes(), [], []
+        for item, files in items:
+            noted = there.of(item)
             others = {kind: file for kind, file in files.items() if kind in noted and _may_differ(file, noted[kind][1])}
-            changed += [f"{kind} of {item}" for kind, file in others.items() if digest_of(file) != noted[kind][0]]
-            if others:
-                copied.append({"item": item, **_told(others)})
+            if not others:
+                continue
+            told = _told(others)
+            changed += [f"{kind} of {item}" for kind, (digest, _) in told.items() if digest != noted[kind][0]]
+            if any(noted[kind] != now for kind, now in told.items()):
+                copied.append({"item": item, **told})
         if not changed:
-            self._add(copied)  # so that it is read this once
+            self.add(copied)  # so that it is read this once
         return changed
 
     def others_asked(self, asked: Mapping[str, str], free: Collection[str] = ()) -> list[str]:
         """Items that were asked something else; those in `free` may be. Where there is none, what is new is noted."""
-        if asked and self._new(asked, self._notes()):
+        if asked and self._new(asked, self.notes()):
             with locked(self.folder):  # of two runs that begin at once, one sees the other's
-                there = self._notes()
+                there = self.notes()
                 new = self._new(asked, there)
-                changed = [item for item in new if ASKED in there.get(item, {}) and item not in free]
+                changed = [item for item in new if ASKED in there.of(item) and item not in free]
                 if changed:
                     return changed
                 add_lines(self.path, [{"item": item, ASKED: line} for item, line in new.items()])
@@ -63,46 +94,50 @@ class MadeOf:
 
     def knows_what_was_asked(self) -> bool:
         """Whether lines of --answers are noted."""
-        return any(ASKED in note for note in self._notes().values())
-
-    def items(self) -> set[str]:
-        """All that something is noted of."""
-        return set(self._notes())
+        there = self.notes()
+        return any(ASKED in there.of(item) for item in there)
 
     def digests(self, kind: str) -> dict[str, str]:
         """Item -> SHA-256 of the file that it was made of."""
-        return {item: note[kind][0] for item, note in self._notes().items() if kind in note}
+        there = self.notes()
+        return {item: note[kind][0] for item in there if kind in (note := there.of(item))}
 
-    def _new(self, asked: Mapping[str, str], there: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        return {item: line for item, line in asked.items() if there.get(item, {}).get(ASKED) != line}
-
-    def _notes(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        for entry in whole_lines(self.path, _is_note):
-            found.setdefault(entry["item"], {}).update(entry)
-        return found
-
-    def _add(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Lines about items, which hold over those before."""
         if entries:
             with locked(self.folder):
                 add_lines(self.path, entries)
 
+    def drop(self, items: Collection[str]) -> None:
+        """Take out the folder's own lines about items, which are noted elsewhere."""
+        with locked(self.folder):
+            kept = [entry for entry in whole_lines(self.path, is_note) if entry["item"] not in items]
+            write_text(self.path, lines_text(kept))
 
-def _is_note(entry: Mapping[str, Any]) -> bool:
-    files = [value for key, value in entry.items() if key not in ("item", ASKED)]
-    return isinstance(entry.get("item"), str) and all(isinstance(one, list) and len(one) == 2 for one in files)
+    def _new(self, asked: Mapping[str, str], there: Notes) -> dict[str, str]:
+        return {item: line for item, line in asked.items() if there.of(item).get(ASKED) != line}
 
 
 def _told(files: Files) -> dict[str, Any]:
-    return {kind: [digest_of(file), _stamp(file)] for kind, file in files.items() if file.is_file()}
+    return {kind: found for kind, file in files.items() if (found := _digest_and_stamp(file)) is not None}
+
+
+def _digest_and_stamp(file: File) -> list[Any] | None:
+    """None where there is no file. An item in a shard is told by its shard, which is not read for it."""
+    if file.is_file():
+        return [digest_of(file), _stamp(file)]
+    if not isinstance(file, Path):
+        return None
+    note = shards_of(file.parent).note(file.name)
+    return None if note is None else [note[RESULT][0], None]
 
 
 def _may_differ(file: File, stamp: list[int] | None) -> bool:
-    """Whether a file that is there must be read to know that it is the same."""
+    """Whether a file must be looked into to know that it is the same."""
     try:
-        return (stamp is None or _stamp(file) != stamp) and file.is_file()
-    except OSError:  # it is gone
-        return False
+        return stamp is None or _stamp(file) != stamp
+    except OSError:  # it is gone, or in a shard by now
+        return True
 
 
 def _stamp(file: File) -> list[int] | None:
@@ -116,8 +151,13 @@ def _stamp(file: File) -> list[int] | None:
 
 
 def digest_of(file: File) -> str:
-    """SHA-256 of its bytes, hexadecimal."""
-    stamp = _stamp(file)
+    """SHA-256 of its bytes, hexadecimal. `file` may be an item that lies in a shard."""
+    try:
+        stamp = _stamp(file)
+    except FileNotFoundError:
+        if not isinstance(file, Path):
+            raise
+        return sha256(content_of(file)).hexdigest()
     return _digest(file) if stamp is None else _digest_once(file, *stamp)
 
 

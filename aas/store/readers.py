@@ -9,12 +9,13 @@ from aas.store.attention import ItemError, read_item
 from aas.store.instances import read_instances
 from aas.store.keys import ATTENTION_SUFFIX
 from aas.store.results import OURS, read_result
+from aas.store.shards import is_there
 
 
 def read_grounding(path: Path) -> None:
     """A result of `aas ground`, and the maps beside it."""
     result, beside = read_result(path, OURS), path.with_suffix(ATTENTION_SUFFIX)
-    if beside.is_file():
+    if is_there(beside):
         maps = read_item(beside).phrase_maps
         if maps is not None and len(maps) != len(result.phrases):
             raise ItemError(f"{path}: {len(result.phrases)} phrases, and {len(maps)} maps of phrases beside it")

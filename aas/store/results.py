@@ -18,8 +18,9 @@ from aas.records import Phrase, Prompt
 from aas.rle import Rle
 from aas.store import values
 from aas.store.atomic import write_text
+from aas.store.shards import content_of
 from aas.store.values import Check
-from aas.text import of_json, read_text
+from aas.text import of_json, text_of
 
 ImageId = str | int
 PointXY = tuple[int, int]  # pixels of the upright image; files of others may hold floats
@@ -156,8 +157,8 @@ def raw_result(path: Path) -> dict[str, Any]:
 
 
 def loaded(path: Path) -> Any:
-    """The JSON of a file; ValueError, without the file's name, where it is none."""
-    return of_json(read_text(path))
+    """The JSON of a file, which may lie in a shard; ValueError, without the file's name, where it is none."""
+    return of_json(text_of(content_of(path), path))
 
 
 @contextmanager

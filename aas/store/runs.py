@@ -8,10 +8,12 @@ from typing import Any
 
 from aas.store.atomic import locked, sweep, write_first, write_text
 from aas.store.description import as_text, changes, described, read_description
-from aas.store.heartbeats import forget_killed
+from aas.store.heartbeats import WORKERS, forget_killed
 from aas.store.keys import quoted, unquoted
 from aas.store.lines import add_lines, lines_text, whole_lines
-from aas.store.made_of import RESULT, Files, MadeOf
+from aas.store.made_of import Files, MadeOf
+from aas.store.shards import FOLDER as SHARDS
+from aas.store.shards import RESULT, is_there, shards_of
 from aas.text import harmless
 
 log = logging.getLogger(__name__)
@@ -33,32 +35,42 @@ class RunFolder:
         self.made_of = MadeOf(path)
 
     def item_path(self, key: str) -> Path:
-        """The file of an item, whether it is there or not."""
-        return self.path / self._item_name(key)
+        """The file of an item, whether it is there or not, or in a shard (`shards.is_there`)."""
+        return self.path / self.item_name(key)
 
-    def _item_name(self, key: str) -> str:
+    def item_name(self, key: str) -> str:
+        """The name of its file."""
         name = f"{quoted(key)}{self.suffix}"
         # An image may be called "run".
         return f"%{ord(name[0]):02X}{name[1:]}" if name in OWN_FILES else name
 
     def items(self) -> dict[str, Path]:
-        """Key -> file of every item that is done, by key."""
+        """Key -> file of every item that is done, by key; those in shards have none, but go by its path."""
         return dict(sorted((unquoted(name.removesuffix(self.suffix)), self.path / name) for name in self._names()))
 
-    def _names(self) -> list[str]:
+    def n_done(self) -> int:
+        """How many items are done."""
+        return len(self._names())
+
+    def loose(self) -> set[str]:
+        """The names of items that have a file of their own."""
         with os.scandir(self.path) as entries:
             # Only files: to read from a named pipe would wait for ever.
             names = [entry.name for entry in entries if entry.name.endswith(self.suffix) and entry.is_file()]
-        return [name for name in names if name not in OWN_FILES and not name.startswith(".")]
+        return {name for name in names if name not in OWN_FILES and not name.startswith(".")}
+
+    def _names(self) -> set[str]:
+        in_shards = shards_of(self.path).names()
+        return self.loose().union(name for name in in_shards if name.endswith(self.suffix))
 
     def done_of(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are done; of many it is faster to look into the folder once than to ask for each."""
-        names = set(self._names()) if self.path.is_dir() else set()
-        return {key for key in keys if self._item_name(key) in names}
+        names = self._names() if self.path.is_dir() else set()
+        return {key for key in keys if self.item_name(key) in names}
 
     def is_done(self, key: str) -> bool:
-        """Whether its file is there."""
-        return self.item_path(key).is_file()
+        """Whether it has a file, of its own or in a shard."""
+        return is_there(self.item_path(key))
 
     def begin(
         self,
@@ -94,8 +106,10 @@ class RunFolder:
             )
 
     def _check_asked(self, asked: Mapping[str, str]) -> None:
-        names = {self.item_path(key).name: key for key in asked}
-        failed = {self.item_path(_key(line)).name for line in self._failed()}
+        if not asked:
+            return
+        names = {self.item_name(key): key for key in asked}
+        failed = {self.item_name(_key(line)) for line in self._failed()}
         others = self.made_of.others_asked({name: asked[key] for name, key in names.items()}, failed)
         if others:
             raise ValueError(
@@ -104,18 +118,22 @@ class RunFolder:
                 "--out."
             )
 
-    def check_files(self, files: Mapping[str, Files]) -> None:
-        """ValueError where items that are done, by their keys, are of files that are others now."""
-        changed = self.made_of.others({self._item_name(key): made_of for key, made_of in files.items()})
+    def check_files(self, files: Iterable[tuple[str, Files]]) -> None:
+        """ValueError where items that are done, each by its key, are of files that are others now."""
+        changed = self.made_of.others((self.item_name(key), made_of) for key, made_of in files)
         if changed:
             raise ValueError(
                 f"{self.path} holds results of other files: changed since is the {_few(changed)}. Delete these items "
-                "to have them made anew, or name another folder with --out."
+                f"to have them made anew{self.first()}, or name another folder with --out."
             )
+
+    def first(self) -> str:
+        """What to do before an item can be deleted, if anything, in brackets."""
+        return f" (`aas shard --back {self.path}` first)" if shards_of(self.path).numbers() else ""
 
     def note_files(self, key: str, files: Files) -> None:
         """What the item is made of, for later starts."""
-        self.made_of.note(self.item_path(key).name, files)
+        self.made_of.note(self.item_name(key), files)
 
     def note_result(self, key: str) -> None:
         """The bytes that were written of it, for `aas verify`."""
@@ -128,7 +146,8 @@ class RunFolder:
     def sweep(self) -> None:
         """Take away what processes that were killed left there."""
         if self.path.is_dir():
-            sweep(self.path)
+            for folder in filter(Path.is_dir, (self.path, self.path / SHARDS, self.path / WORKERS)):
+                sweep(folder)
             forget_killed(self.path)
 
     def fail(self, key: str, error: str, image: str | None = None) -> None:
@@ -141,11 +160,16 @@ class RunFolder:
 
     def failures(self) -> dict[str, str]:
         """The images that are not done, and why not; of each the last reason."""
-        return {line["image"]: line["error"] for line in self._failed() if not self.is_done(_key(line))}
+        return {line["image"]: line["error"] for line in self._open_failures()}
 
     def failed_keys(self) -> set[str]:
         """Of the images that are not done, and were tried."""
-        return {_key(line) for line in self._failed() if not self.is_done(_key(line))}
+        return {_key(line) for line in self._open_failures()}
+
+    def _open_failures(self) -> list[dict[str, Any]]:
+        lines = list(self._failed())
+        done = self.done_of(map(_key, lines)) if lines else set()
+        return [line for line in lines if _key(line) not in done]
 
     def forget_failures(self, keys: Collection[str] | None = None) -> None:
         """Take the lines of `keys`, or all, out of failed.jsonl: they are tried again, or done."""

@@ -11,8 +11,9 @@ from aas.progress import bar_for
 from aas.store.causes import by_cause
 from aas.store.heartbeats import SILENT_SECONDS, workers
 from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
-from aas.store.made_of import RESULT, digest_of
+from aas.store.made_of import digest_of
 from aas.store.runs import RunFolder
+from aas.store.shards import RESULT
 
 FEW_CAUSES = 20
 
@@ -33,7 +34,7 @@ def status(folder: Path) -> dict[str, Any]:
     `waiting`; `images_per_second` of all processes that fill it now, `seconds_left` (None where nobody does), and
     `workers`, each of them."""
     run, description = open_run(folder)
-    done, failures, total = len(run.items()), run.failures(), description["n_images"]
+    done, failures, total = run.n_done(), run.failures(), description["n_images"]
     waiting = None if total is None else max(0, total - done - len(failures))
     there = workers(folder)
     speed = sum(worker.images_per_second for worker in there)
@@ -96,15 +97,17 @@ def verify(folder: Path) -> list[str]:
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which is not known here.")
     read = READERS[description["command"]]
     wrong = []
-    items, begun, written = run.items(), run.made_of.items(), run.made_of.digests(RESULT)
+    items, notes = run.items(), run.made_of.notes()
+    is_noted = any(True for _ in notes)
     for path in tqdm(items.values(), unit="item", **bar_for(len(items))):
         try:
             read(path)
         except (ValueError, OSError) as error:
             wrong.append(str(error))
             continue
-        if path.name in written and digest_of(path) != written[path.name]:
+        note = notes.of(path.name)
+        if RESULT in note and digest_of(path) != note[RESULT][0]:
             wrong.append(f"{path} has other bytes than were written: it was changed, or the disk lost some")
-        elif begun and path.name not in begun:
+        elif is_noted and not note:
             wrong.append(f"{path} is of no image of this run: it was put here, or renamed")
     return wrong
