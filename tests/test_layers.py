@@ -21,6 +21,7 @@ LAYERS = [
     {"streaming"},
     {"ground", "show"},
     {"stages"},
+    {"serve"},
     {"cli"},
     {"__init__"},
 ]

@@ -860,15 +860,26 @@ globalThis.AasViewer = (() => {
 
     watch() {
       const of = new Map(this.entries.map((entry) => [entry.element, entry]));
-      const near = new IntersectionObserver((changes) => {
-        for (const { target, isIntersecting } of changes) isIntersecting ? of.get(target).open() : of.get(target).close();
+      this.near = new IntersectionObserver((changes) => {
+        for (const { target, isIntersecting } of changes) isIntersecting ? of.get(target)?.open() : of.get(target)?.close();
       }, { rootMargin: "600px 0px" });
-      for (const element of of.keys()) near.observe(element);
+      for (const element of of.keys()) this.near.observe(element);
       if (this.isOne) return;
       const middle = new IntersectionObserver((changes) => {
         for (const { target, isIntersecting } of changes) if (isIntersecting) this.current(of.get(target));
       }, { rootMargin: "-30% 0px -65% 0px" });
       for (const element of of.keys()) middle.observe(element);
+    }
+
+    // The one photograph with an answer that has grown since: in its place, and at once.
+    renew(summary) {
+      const [old] = this.entries, entry = new Entry(this, summary, 0);
+      this.near.disconnect();
+      this.entries = this.order = [entry];
+      entry.build();
+      old.element.replaceWith(entry.element);
+      entry.draw(summary.details);
+      this.watch();
     }
 
     current(entry) {
@@ -889,6 +900,16 @@ globalThis.AasViewer = (() => {
     }
   }
 
+  // One mask on a canvas of a photograph that somebody else shows; `size`: its height and width as shown.
+  function drawMask(root, canvas, { runs, thing }, [height, width]) {
+    canvas.width = width;
+    canvas.height = height;
+    const picture = new ImageData(width, height), colour = colourOf(root, thing);
+    const tints = [packed(...colour, 110), packed(...colour, 255)];
+    paint(new Uint32Array(picture.data.buffer), bitmapOf(runsOf(runs), width, height), width, height, ...tints);
+    canvas.getContext("2d").putImageData(picture, 0, 0);
+  }
+
   // Fills `root`, an element with the class `aas`.
   function mount(root, told) {
     nColours = told.n_colours;
@@ -897,7 +918,7 @@ globalThis.AasViewer = (() => {
     if (location.hash) page.entries.find((entry) => entry.link?.hash === location.hash)?.element.scrollIntoView();
     return page;
   }
-  return { mount, receive };
+  return { mount, receive, make, drawMask, colourClass };
 })();
 
 // In a page of its own.
