@@ -114,6 +114,15 @@ def test_a_sentence_of_ones_own(page, turn):
     assert found.labels == ["a cup", "coffee", "a saucer", "a spoon"] and found.answer.text == SENTENCE
 
 
+def test_a_question_follows_what_was_said(page, turn, models, monkeypatch):
+    seen, lmm = [], models.grounder(models.first).lmm
+    monkeypatch.setattr(lmm, "run", lambda batch, *_: seen.extend(batch) or 1 / 0)  # before it answers
+    page.ask(photo=page.photo(), question="Is it hot?", after=turn)
+    words = lmm.tokenizer.decode(seen[0].inputs["input_ids"][0])
+    assert re.search(f"Describe the image in detail.*ASSISTANT: {SENTENCE} *USER: *Is it hot.*ASSISTANT:", words)
+    assert page.ask(photo=page.photo(), question="?", after="gone")["error"].startswith("This answer is no longer kept")
+
+
 def test_choices(page, models):
     assert models.choices["model"] == ["embedded"] and models.choices["maps"][0] == "mean"
     assert models.first == Choice("embedded", "embedded")

@@ -7,6 +7,7 @@ from typing import Any
 
 from aas.ground import Grounder
 from aas.grounding import Grounding
+from aas.lmms.prepared import History
 from aas.records import Answer, GroundedPhrase
 from aas.serve.editing import Editor
 from aas.serve.errors import said
@@ -22,7 +23,10 @@ State = dict[str, Any]
 
 
 def asked(models: Models, session: Session, wish: dict[str, Any]) -> Iterator[State]:
-    """States of one answer, the last "done" or "failed". `wish`: `photo`, `choice`, and `question` or `answer`."""
+    """States of one answer, the last "done" or "failed".
+
+    `wish`: `photo`, `choice`, and `question` or `answer`; `after`: the answer that a question follows, if it does.
+    """
     try:
         yield from _answered(models, session, wish)
     except Exception as error:
@@ -34,14 +38,15 @@ def _answered(models: Models, session: Session, wish: dict[str, Any]) -> Iterato
     question, answer = _words(wish, "question"), _words(wish, "answer")
     if not question and not answer:
         raise ValueError("Write a question, or a sentence of your own to ground.")
+    history = session.turns.find(wish["after"]).said if wish.get("after") else ()
     grounder = models.grounder(models.chosen(wish.get("choice")))
     if answer:
         yield _state("writing", photo, Panel(Answer(question, answer, (), ()), ()))
         grounding = grounder(photo.image, question or None, answer)
     else:
-        grounding = yield from _streamed(grounder, photo, question)
+        grounding = yield from _streamed(grounder, photo, question, history)
     grounding = replace(grounding, name=quoted(photo.name))
-    turn = session.turns.put(Turn(grounding, _editor(grounder, photo)))
+    turn = session.turns.put(Turn(grounding, _editor(grounder, photo), history))
     yield _state("done", photo, grounding.panel()) | {"turn": turn}
 
 
@@ -60,10 +65,10 @@ def _words(wish: dict[str, Any], name: str) -> str:
     return words.strip()
 
 
-def _streamed(grounder: Grounder, photo: Photo, question: str) -> Generator[State, None, Grounding]:
+def _streamed(grounder: Grounder, photo: Photo, question: str, history: History) -> Generator[State, None, Grounding]:
     """States while it is written; returns the grounding."""
     text, phrases, told = "", list[GroundedPhrase](), 0.0
-    for event in grounder.stream(photo.image, question):
+    for event in grounder.stream(photo.image, question, history):
         if isinstance(event, Grounding):
             return event
         if isinstance(event, str):
@@ -82,5 +87,10 @@ def _state(state: str, photo: Photo, panel: Panel) -> State:
 
 def told(image_hw: tuple[int, int], panel: Panel) -> State:
     """An answer as the viewer takes it: its words, and what is drawn."""
-    one = panel_entry(panel, image_hw, shown_size_hw(image_hw, 1, LONGEST_SIDE_PX))
+    one = panel_entry(panel, image_hw, shown_hw(image_hw))
     return {"told": one.summary, "drawn": one.details}
+
+
+def shown_hw(image_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size at which the page shows a photograph of this size, and its masks."""
+    return shown_size_hw(image_hw, 1, LONGEST_SIDE_PX)

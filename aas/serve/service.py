@@ -10,12 +10,13 @@ from typing import Any
 
 from aas.images import read_image
 from aas.serve import saving
-from aas.serve.asking import State, asked, told
+from aas.serve.asking import State, asked, shown_hw, told
 from aas.serve.editing import pixels_of
 from aas.serve.errors import said
 from aas.serve.models import Models
 from aas.serve.sessions import Kept, Photo, Session, Turn, new_sessions
 from aas.view.report_entry import entry
+from aas.view.report_pictures import mask_runs
 
 Wish = dict[str, Any]
 
@@ -78,14 +79,14 @@ class Service:
         index, grounding = wish.get("phrase"), turn.grounding
         if type(index) is not int or not 0 <= index < len(grounding):
             raise ValueError(f"There is no phrase {index!r} in this answer.")
-        points = pixels_of(wish.get("points"), grounding.image.shape[:2])
+        image_hw = grounding.image.shape[:2]
+        points = pixels_of(wish.get("points"), image_hw)
         phrase = turn.editor.edited(grounding[index], grounding.view, points)
         if wish.get("accept"):
             phrases = (*grounding.phrases[:index], phrase, *grounding.phrases[index + 1 :])
             turn.grounding = replace(grounding, phrases=phrases)
-            return told(grounding.image.shape[:2], turn.grounding.panel())
-        alone = told(grounding.image.shape[:2], replace(grounding.panel(), phrases=(phrase,), maps=()))
-        return {"runs": alone["drawn"]["masks"][0]["runs"], "score": phrase.score}
+            return told(image_hw, turn.grounding.panel())
+        return {"runs": mask_runs(phrase.mask, shown_hw(image_hw)), "score": phrase.score}
 
     @_told_errors
     def save(self, wish: Wish) -> Wish:

@@ -19,12 +19,19 @@ T = TypeVar("T")
 class Turn:
     """One answer: what was found, as it was corrected, and what corrects it.
 
-    `key`: its name in the run folder, once it is saved.
+    `history`: what was said before it; `key`: its name in the run folder, once it is saved.
     """
 
     grounding: Grounding
     editor: Editor
+    history: tuple[tuple[str, str], ...] = ()
     key: str | None = None
+
+    @property
+    def said(self) -> tuple[tuple[str, str], ...]:
+        """The history of a question that follows it."""
+        answer = self.grounding.answer
+        return (*self.history, (answer.question, answer.text))
 
 
 @dataclass

@@ -32,9 +32,10 @@ class Found:
 
 
 class StoredRun:
-    """A run of `aas ground`, `serve`, `infer-attn` or `segment`. `images`: where its photographs are, if not as in run.json.
+    """A run of `aas ground`, `serve`, `infer-attn` or `segment`.
 
-    `file_names`: of images by their ids, where their names do not say them. Raises ValueError where `folder` is no run.
+    `images`: where its photographs are, if not as in run.json; `file_names`: of images by their ids, where their names
+    do not say them. Raises ValueError where `folder` is no run.
     """
 
     def __init__(self, folder: Path, images: Path | None = None):

@@ -5,7 +5,7 @@ globalThis.AasApp = (() => {
   const FIELDS = { model: "Model", segmenter: "Segmenter", maps: "Map source", preset: "Preset" };
   const WAYS = {
     question: ["Ask", "Ask a question", "Describe the image in detail."],
-    answer: ["Ground", "Ground my own sentence", "a dog on a bench beside the tree"],
+    answer: ["Ground", "Ground my sentence", "a dog on a bench beside the tree"],
   };
   const NEAR_PX = 12;
 
@@ -32,7 +32,7 @@ globalThis.AasApp = (() => {
 
   class Composer {
     constructor(app) {
-      Object.assign(this, { app, photo: null, way: "question", line: new Line() });
+      Object.assign(this, { app, photo: null, way: "question", before: null, line: new Line() });
       this.file = make("input", { type: "file", accept: "image/*", class: "file", "aria-label": "Choose a photograph" });
       this.file.addEventListener("change", () => this.file.files[0] && this.take(this.file.files[0]));
       this.seen = make("span", { class: "seen" });
@@ -45,7 +45,8 @@ globalThis.AasApp = (() => {
         this.send();
       });
       this.go = button("Ask", { class: "go" }, () => (this.app.isBusy ? this.app.stop() : this.send()));
-      const form = make("div", { class: "wish" }, this.tabs(), this.words, make("div", { class: "row" }, this.options(), this.go), this.line.element);
+      this.after = make("p", { class: "after", hidden: true });
+      const form = make("div", { class: "wish" }, this.tabs(), this.after, this.words, make("div", { class: "row" }, this.options(), this.go), this.line.element);
       this.element = make("section", { class: "composer card", "aria-label": "Ask" }, this.drop, form);
       this.choose("question");
     }
@@ -67,11 +68,24 @@ globalThis.AasApp = (() => {
 
     choose(way) {
       this.way = way;
+      if (way === "answer") this.follow(null);
       const [words, label, example] = WAYS[way];
       for (const one of this.ways) one.setAttribute("aria-pressed", String(one.dataset.way === way));
       this.words.placeholder = example;
       this.words.setAttribute("aria-label", label);
       this.busy(this.app.isBusy, words);
+    }
+
+    // The next question is one of the same conversation.
+    follow(turn) {
+      this.before = turn;
+      this.after.hidden = !turn;
+      if (!turn) return;
+      if (this.way !== "question") this.choose("question");
+      const leave = button("×", { class: "leave", "aria-label": "Ask anew" }, () => this.follow(null));
+      this.after.replaceChildren(make("span", { dir: "auto" }, `Following “${turn.words}”`), leave);
+      this.show(turn.photo);
+      this.element.scrollIntoView({ block: "nearest" });
     }
 
     busy(isBusy, words = WAYS[this.way][0]) {
@@ -88,6 +102,7 @@ globalThis.AasApp = (() => {
       try {
         const { path } = await this.app.io.upload(file);
         const photo = await this.app.wish("take", { path, name: file.name });
+        this.follow(null);
         this.show(photo);
       } catch (error) {
         this.line.say(error.message, true);
@@ -111,8 +126,9 @@ globalThis.AasApp = (() => {
       if (!words) return this.line.say("Write the sentence that is to be grounded.", true);
       this.line.say("");
       const choice = Object.fromEntries(this.choices.map(([field, select]) => [field, select.value]));
-      this.app.ask(this.photo, { [this.way]: words, choice });
+      this.app.ask(this.photo, { [this.way]: words, choice, after: this.before?.turn });
       this.words.value = "";
+      this.follow(null);
     }
   }
 
@@ -120,7 +136,7 @@ globalThis.AasApp = (() => {
 
   class Turn {
     constructor(app, photo, words) {
-      Object.assign(this, { app, photo, line: new Line() });
+      Object.assign(this, { app, photo, words, line: new Line() });
       this.view = make("div", { class: "view" });
       this.waiting = make("p", { class: "waiting" }, make("span", { dir: "auto" }, words), make("i", { class: "dots", "aria-hidden": "true" }));
       this.tools = make("div", { class: "tools", hidden: true }, ...this.buttons(), this.line.element);
@@ -131,7 +147,8 @@ globalThis.AasApp = (() => {
       const download = (kind) => button(kind === "coco" ? "COCO" : kind.toUpperCase(), { class: "tool", "data-kind": kind, "aria-label": `Download ${kind}` }, () => this.download(kind));
       this.correct = button("Correct masks", { class: "tool" }, () => this.edit());
       this.save = button("Save", { class: "tool" }, () => this.keep());
-      return [this.correct, this.save, make("span", { class: "gap" }), make("span", { class: "label" }, "Download"), ...["json", "png", "coco"].map(download)];
+      const further = button("Ask further", { class: "tool" }, () => this.app.composer.follow(this));
+      return [further, this.correct, this.save, make("span", { class: "downloads" }, "Download", ...["json", "png", "coco"].map(download))];
     }
 
     summary({ told, drawn }) {
@@ -336,6 +353,7 @@ globalThis.AasApp = (() => {
       try {
         const index = this.index, state = await this.wish({ accept: true });
         Object.assign(this.turn, { state });
+        this.phrases.forEach((one, i) => (one.className = `phrase ${colourClass(this.told.phrases[i].thing)}`));
         this.choose(index);
         this.line.say(`Accepted: ${this.told.phrases[index].text}`);
         this.turn.line.say("Changed, and not saved yet.");
@@ -375,7 +393,7 @@ globalThis.AasApp = (() => {
       this.composer = new Composer(this);
       this.turns = make("div", { class: "turns", "aria-live": "off" });
       const title = make("header", { class: "top" }, make("h1", {}, "Ask a photograph"), make("p", { class: "hint" }, "Every noun phrase of the answer gets a mask. Point at one to see it alone, click it to see the attention it came from."));
-      root.append(make("main", {}, title, this.composer.element, this.turns));
+      root.append(make("div", { class: "page" }, title, this.composer.element, this.turns));
       this.session = this.called("begin", {}).then(({ session }) => session);
       this.session.catch((error) => this.composer.line.say(error.message, true));
       io.watch("value", () => this.heard(io.props.value));

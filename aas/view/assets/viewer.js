@@ -159,8 +159,15 @@ globalThis.AasViewer = (() => {
       return element;
     }
 
+    // The pictures of the figure that it replaces: new ones would be blank for a moment.
+    adopt({ image, rest }) {
+      this.image.replaceWith(image);
+      this.rest.replaceWith(rest);
+      Object.assign(this, { image, rest });
+    }
+
     open(details, drawn) {
-      this.image.src = details.photo;
+      if (this.image.src !== details.photo) this.image.src = details.photo;
       this.maps = drawn.maps[this.source];
       if (!this.maps) return;
       ["left", "top", "width", "height"].forEach((side, i) => {
@@ -877,6 +884,7 @@ globalThis.AasViewer = (() => {
       this.near.disconnect();
       this.entries = this.order = [entry];
       entry.build();
+      entry.panels[0].figures[0].adopt(old.panels[0].figures[0]);
       old.element.replaceWith(entry.element);
       entry.draw(summary.details);
       this.watch();
