@@ -7,8 +7,9 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Gradio 6.31 asks for a Pillow below the tested one, and works with it (tests/test_app.py). So it is installed without its
 # own list of what it needs, which stands here.
-OF_GRADIO = brotli fastapi gradio_client groovy hf-gradio opentelemetry-api orjson pydub python-multipart pytz safehttpx \
-	semantic-version starlette tomlkit uvicorn 'audioop-lts; python_version >= "3.13"'
+OF_GRADIO = anyio brotli fastapi gradio_client groovy hf-gradio httpx opentelemetry-api orjson pandas pydantic pydub \
+	python-multipart pytz pyyaml safehttpx semantic-version starlette tomlkit uvicorn \
+	'audioop-lts; python_version >= "3.13"'
 
 .PHONY: demo test check clean
 

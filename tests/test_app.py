@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -19,13 +20,25 @@ from tests.browser import launched
 
 SENTENCE = "a cup <b>on</b> a saucer"
 PATIENCE_MS = 120_000  # for a machine that does other things
-DESKTOP = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+# Tall enough for all: what is scrolled out of sight is not drawn.
+DESKTOP = {"viewport": {"width": 1280, "height": 1300}}
+PHONE = {"viewport": {"width": 390, "height": 1600}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     yield from launched()
+
+
+HOSTS: set[str] = set()
+
+
+def hear(event: str, arguments: tuple) -> None:
+    """Notes whom this process wants to talk to."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        HOSTS.add(str(arguments[1][0]))
+    if event == "socket.getaddrinfo":
+        HOSTS.add(str(arguments[0]))
 
 
 class Gated(Service):
@@ -51,9 +64,11 @@ def served(browser, tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("app")
     (folder / "uploads").mkdir()
     options = Serve(out=folder / "served", max_megabytes=2)
+    sys.addaudithook(hear)
     app, addresses = of_gradio.launched(options, Gated(Models(options), folder / "uploads", options.out))
     yield addresses[0]
     app.close(verbose=False)
+    assert {"127.0.0.1", "localhost"} >= HOSTS, "the server told somebody"
 
 
 @pytest.fixture
@@ -88,7 +103,7 @@ def is_here(url: str, served: str) -> bool:
 def show(page, tmp_path: Path, name: str) -> None:
     """A picture for people, in the folder of the variable AAS_SCREENSHOTS, else in the test's own."""
     folder = Path(os.environ.get("AAS_SCREENSHOTS", tmp_path))
-    page.screenshot(path=folder / f"app-{name}.png", full_page=True, animations="disabled")
+    page.screenshot(path=folder / f"app-{name}.png", animations="disabled")
 
 
 def photograph(tmp_path: Path, name: str = "coffee.jpg") -> Path:
@@ -118,6 +133,13 @@ def drawn(page, selector: str) -> np.ndarray:
     }"""
     height, width, text = page.locator(selector).first.evaluate(code)
     return (np.frombuffer(text.encode(), np.uint8) == ord("1")).reshape(height, width)
+
+
+def click(page, x: float, y: float) -> None:
+    """On the photograph that is being corrected, at these shares of it."""
+    stage = page.locator(".editing .stage")
+    box = stage.bounding_box()
+    stage.click(position={"x": x * box["width"], "y": y * box["height"]})
 
 
 def points(page) -> list[str]:
@@ -169,15 +191,14 @@ def streams_in(page, tmp_path) -> None:
 def corrects(page, tmp_path) -> tuple[int, np.ndarray]:
     """By pointer and by keys; how many points there were, and the mask that is accepted."""
     page.get_by_role("button", name="Correct masks").first.click()
-    before, box = drawn(page, ".editing canvas"), page.locator(".editing .stage").bounding_box()
-    n_before = len(points(page))
-    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 0.8 * box["height"])
+    before, n_before = drawn(page, ".editing canvas"), len(points(page))
+    click(page, 0.2, 0.8)
     page.get_by_role("button", name="not on it").click()
-    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.3 * box["height"])
+    click(page, 0.5, 0.2)
     page.locator(".editing .line", has_text="Score").wait_for()
     assert points(page)[n_before:] == ["+", "−"] and (drawn(page, ".editing canvas") != before).any()
     show(page, tmp_path, "editing")
-    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.3 * box["height"])  # on the point: it goes
+    click(page, 0.5, 0.2)  # on the point: it goes
     assert points(page)[n_before:] == ["+"]
     page.get_by_role("button", name="Undo").click()
     assert points(page)[n_before:] == ["+", "−"]

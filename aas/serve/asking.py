@@ -10,7 +10,6 @@ from aas.grounding import Grounding
 from aas.lmms.prepared import History
 from aas.records import Answer, GroundedPhrase
 from aas.serve.editing import Editor
-from aas.serve.errors import said
 from aas.serve.models import Models
 from aas.serve.sessions import Photo, Session, Turn
 from aas.store.keys import quoted
@@ -22,18 +21,12 @@ WORDS_SECONDS = 0.08  # between two states that differ by words alone
 State = dict[str, Any]
 
 
-def asked(models: Models, session: Session, wish: dict[str, Any]) -> Iterator[State]:
-    """States of one answer, the last "done" or "failed".
+def answered(models: Models, session: Session, wish: dict[str, Any]) -> Iterator[State]:
+    """States of one answer, the last "done".
 
     `wish`: `photo`, `choice`, and `question` or `answer`; `after`: the answer that a question follows, if it does.
+    Raises ValueError or OSError for what cannot be answered.
     """
-    try:
-        yield from _answered(models, session, wish)
-    except Exception as error:
-        yield {"state": "failed", "error": said(error)}
-
-
-def _answered(models: Models, session: Session, wish: dict[str, Any]) -> Iterator[State]:
     photo = session.photographs.find(wish.get("photo"))
     question, answer = _words(wish, "question"), _words(wish, "answer")
     if not question and not answer:
@@ -67,7 +60,7 @@ def _words(wish: dict[str, Any], name: str) -> str:
 
 def _streamed(grounder: Grounder, photo: Photo, question: str, history: History) -> Generator[State, None, Grounding]:
     """States while it is written; returns the grounding."""
-    text, phrases, told = "", list[GroundedPhrase](), 0.0
+    text, phrases, last = "", list[GroundedPhrase](), 0.0
     for event in grounder.stream(photo.image, question, history):
         if isinstance(event, Grounding):
             return event
@@ -75,8 +68,8 @@ def _streamed(grounder: Grounder, photo: Photo, question: str, history: History)
             text += event
         else:
             phrases.append(event)
-        if isinstance(event, GroundedPhrase) or time.monotonic() - told > WORDS_SECONDS:
-            told = time.monotonic()
+        if isinstance(event, GroundedPhrase) or time.monotonic() - last > WORDS_SECONDS:
+            last = time.monotonic()
             yield _state("writing", photo, Panel(Answer(question, text, (), ()), tuple(phrases)))
     raise AssertionError("a stream ends with the grounding")
 

@@ -36,7 +36,7 @@ def _free(name: str, run: RunFolder) -> str:
 
 
 def _facts() -> dict[str, dict[str, str]]:
-    packages = ("torch", "transformers", "gradio")
+    packages = ("torch", "transformers")
     return {"versions": {"aas": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from aas.images import read_image
 from aas.serve import saving
-from aas.serve.asking import State, asked, shown_hw, told
+from aas.serve.asking import State, answered, shown_hw, told
 from aas.serve.editing import pixels_of
 from aas.serve.errors import said
 from aas.serve.models import Models
@@ -49,7 +49,7 @@ class Service:
     def take(self, wish: Wish) -> Wish:
         """The photograph that was uploaded as `path` and is called `name`: kept, and as the viewer shows it."""
         session, path = self._session(wish), Path(str(wish.get("path"))).resolve()
-        if not path.is_relative_to(self.uploads):
+        if not path.is_relative_to(self.uploads) or not path.is_file():
             raise ValueError("Choose a photograph, or drop one on the page.")
         name = PurePosixPath(str(wish.get("name") or "image"))
         try:
@@ -63,13 +63,11 @@ class Service:
         return {"photo_id": kept, **shown.summary, "photo": shown.details["photo"]}
 
     def ask(self, wish: Wish) -> Iterator[State]:
-        """States of an answer, see `aas.serve.asking`."""
+        """States of an answer, see `aas.serve.asking`; the last is "done" or "failed"."""
         try:
-            session = self._session(wish)
-        except ValueError as error:
+            yield from answered(self.models, self._session(wish), wish)
+        except Exception as error:
             yield {"state": "failed", "error": said(error)}
-            return
-        yield from asked(self.models, session, wish)
 
     @_told_errors
     def correct(self, wish: Wish) -> Wish:
