@@ -87,8 +87,8 @@ def launched(options: Serve, service: Service) -> tuple[gr.Blocks, list[str]]:
 
 def built(service: Service, options: Serve) -> gr.Blocks:
     """The page: one component, whose script is ours."""
-    told = {"choices": service.models.choices, "n_colours": viewer_assets().n_colours}
-    told |= {"max_bytes": options.max_megabytes * 1_000_000, "out": str(options.out)}
+    told: dict[str, Any] = {"choices": service.models.choices, "n_colours": viewer_assets().n_colours}
+    told["max_bytes"] = options.max_megabytes * 1_000_000
     script = f"{viewer_assets().script}\n{_asset('app.js')}\nAasApp.start(element, {json.dumps(told)}, io);"
     functions = [_wished(service, name) for name in ("begin", "take", "correct", "save", "download")]
     with gr.Blocks(title="aas", analytics_enabled=False, fill_width=True) as app:

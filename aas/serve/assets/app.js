@@ -166,7 +166,7 @@ globalThis.AasApp = (() => {
     }
 
     show(state) {
-      Object.assign(this, { state });
+      this.state = state;
       const root = make("div", {});
       this.view.replaceChildren(root);
       const summary = this.summary(state);
@@ -191,12 +191,12 @@ globalThis.AasApp = (() => {
       this.line.say(words, true);
     }
 
-    async edit() {
-      this.editor = new Editor(this);
-      this.view.replaceChildren(this.editor.element);
+    edit() {
+      const editor = new Editor(this);
+      this.view.replaceChildren(editor.element);
       this.correct.disabled = true;
       this.line.say("");
-      this.editor.choose(0);
+      editor.choose(0);
     }
 
     leave() {
@@ -350,9 +350,10 @@ globalThis.AasApp = (() => {
     }
 
     async accepted() {
+      this.asked++; // what is still being computed is old
       try {
         const index = this.index, state = await this.wish({ accept: true });
-        Object.assign(this.turn, { state });
+        this.turn.state = state;
         this.phrases.forEach((one, i) => (one.className = `phrase ${colourClass(this.told.phrases[i].thing)}`));
         this.choose(index);
         this.line.say(`Accepted: ${this.told.phrases[index].text}`);
@@ -438,7 +439,12 @@ globalThis.AasApp = (() => {
       this.current = { number, turn };
       this.composer.busy(true);
       this.turns.prepend(turn.element);
-      this.io.ask({ session: await this.session, photo: photo.photo_id, number, ...wish });
+      try {
+        this.io.ask({ session: await this.session, photo: photo.photo_id, number, ...wish });
+      } catch (error) {
+        turn.fail(error.message);
+        this.free();
+      }
     }
 
     heard(state) {
