@@ -64,5 +64,6 @@ def messages(question: str, history: History = (), **image: Image.Image) -> list
     said = [("user", question)]
     for asked, answer in reversed(history):
         said = [("user", asked), ("assistant", answer), *said]
-    found = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said]
-    return [{"role": "user", "content": [{"type": "image", **image}, *found[0]["content"]]}, *found[1:]]
+    (_, first), *later = said
+    behind = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in later]
+    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": first}]}, *behind]
