@@ -5,6 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Gradio 6.31 asks for a Pillow below the tested one, and works with it (tests/test_app.py). So it is installed without its
+# own list of what it needs, which stands here.
+OF_GRADIO = anyio brotli fastapi gradio_client groovy hf-gradio httpx opentelemetry-api orjson pandas pydantic pydub \
+	python-multipart pytz pyyaml safehttpx semantic-version starlette tomlkit uvicorn \
+	'audioop-lts; python_version >= "3.13"'
 
 .PHONY: demo test check clean
 
@@ -27,11 +32,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg constraints.txt
-	$(PIP) --editable ".[demo]"
+	$(PIP) --editable . scikit-image $(OF_GRADIO)
+	$(PIP) --no-deps gradio
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
-	$(PIP) --editable ".[dev,demo]"
+	$(PIP) --editable ".[dev]" $(OF_GRADIO)
+	$(PIP) --no-deps gradio
 	@touch $@ $(VENV)/.demo
 
 clean:

@@ -33,7 +33,7 @@ from aas.grounding import Grounding
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
-from aas.lmms.prepared import Prepared
+from aas.lmms.prepared import History, Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
@@ -64,13 +64,15 @@ class GroundingError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """An image and what is asked, or said, about it. `key`: its place among others."""
+    """An image and what is asked, or said, about it. `key`: its place among others; `history`: what was asked about it
+    before, and answered."""
 
     key: str
     source: ImageLike
     question: str
     answer: str | None = None
     token_ids: tuple[int, ...] | None = None
+    history: History = ()
 
     @property
     def image(self) -> File:
@@ -204,7 +206,7 @@ class Grounder:
                 return self._all([Request(str(i), image, asked, one) for i, one in enumerate(answer)])
             return self.compute([self.prepare(Request("0", image, asked, answer))])[0]
 
-    def stream(self, image: ImageLike, question: str | None = None) -> Iterator[Event]:
+    def stream(self, image: ImageLike, question: str | None = None, history: History = ()) -> Iterator[Event]:
         """The same while the model writes: the answer's text in pieces (str), each phrase (GroundedPhrase) when
         something is written behind it, and at the end the Grounding, equal to that of a call.
 
@@ -212,11 +214,12 @@ class Grounder:
         the parser has read no further: the Grounding at the end may have a better mask of it, or read other phrases,
         and has their confidence. Each of the Grounding's phrases was told once. Where the whole answer is needed
         (alignment "self", other map sources, `min_confidence`) phrases come when it is there. Another call waits until
-        the answer is written; the iterator may be left, or closed, at any time.
+        the answer is written; the iterator may be left, or closed, at any time. `history`: earlier questions about the
+        image and their answers, which the model is shown before this one.
 
         Raises as a call does: ImageError at once.
         """
-        asked = self.prepare(Request("0", image, question or DEFAULT_QUESTION))
+        asked = self.prepare(Request("0", image, question or DEFAULT_QUESTION, history=history))
         return pulled(lambda tell: self._tell(asked, tell))
 
     def _tell(self, asked: Asked, tell: Tell[Event]) -> None:
@@ -268,7 +271,7 @@ class Grounder:
         """Everything that needs no model: reading, resizing. Raises ImageError for an unusable image."""
         image = as_pixels(request.source)
         asked = (request.question, request.answer, request.token_ids)
-        return Asked(request, image, self.lmm.prepare(image, *asked, self.ask_options))
+        return Asked(request, image, self.lmm.prepare(image, *asked, self.ask_options, request.history))
 
     def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
         """Answers all of `batch` at once and grounds the answers; either every answer is given, or none."""

@@ -22,6 +22,7 @@ LAYERS = [
     {"streaming"},
     {"ground", "show"},
     {"stages"},
+    {"serve"},
     {"cli"},
     {"__init__"},
 ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from aas.cli import evaluation, exports, models, runs, slurm, stages
+from aas.cli import evaluation, exports, models, runs, serve, slurm, stages
 from aas.cli.compare import compare
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
@@ -22,6 +22,7 @@ app.add_typer(show, name="show")
 app.add_typer(compare, name="compare")
 evaluation.register(app)
 exports.register(app)
+serve.register(app)
 
 
 def _say_version(wanted: bool) -> None:

@@ -27,6 +27,7 @@ EXTRAS = {  # module that only an extra brings -> what to install
     "peft": '"attend-and-segment[train]"',
     "accelerate": '"attend-and-segment[difflmm]"',
     "diffusers": '"attend-and-segment[difflmm]"',
+    "gradio": '"attend-and-segment[demo]"',
     "ray": '"attend-and-segment[cluster]"',
     "pycocoevalcap": '"attend-and-segment[eval]"',
 }

@@ -30,7 +30,7 @@ class RunOptions:
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Run folder of `aas ground`, `aas segment` or `aas import`.", show_default=False
+            metavar="RUN", help="Run folder of `aas ground`, `serve`, `segment` or `import`.", show_default=False
         ),
     ]
     images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as the run says.")] = None

@@ -27,7 +27,7 @@ from aas.internals import Internals
 from aas.lmms.collation import collate, sequence_keys
 from aas.lmms.grids import TokenGrid, on_grid, positions_of
 from aas.lmms.listening import Hear, Listener
-from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, Prepared, messages
+from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, History, Prepared, messages
 from aas.lmms.prompt_checks import (
     TRIALS,
     check_answer,
@@ -124,7 +124,12 @@ class LMM(ABC):
 
     def inputs(self, image: np.ndarray, question: str) -> dict[str, Tensor]:
         """The prompt of one image (uint8 [H, W, 3] RGB) and one question: a batch of one, on the CPU."""
-        asked = messages(question, image=Image.fromarray(image))
+        return self.inputs_after((), image, question)
+
+    def inputs_after(self, history: History, image: np.ndarray, question: str) -> dict[str, Tensor]:
+        """The same, behind earlier questions and answers. Families that make prompts in another way than by a chat
+        template take none."""
+        asked = messages(question, history, image=Image.fromarray(image))
         options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
         return dict(self.processor.apply_chat_template(asked, **options))
 
@@ -190,16 +195,20 @@ class LMM(ABC):
         answer: str | None = None,
         answer_ids: Sequence[int] | None = None,
         options: AskOptions = DEFAULT_OPTIONS,
+        history: History = (),
     ) -> Prepared:
         """Everything that needs no model: in another process, if wanted. `image` uint8 [H, W, 3] RGB, upright; see
-        `aas.images.as_pixels`. An answer is given as text or as tokens; as both, the tokens count. `options`: those
-        that it will be run with; of them the map sources may need more prompts.
+        `aas.images.as_pixels`. `history`: what was asked about the image before, and answered. An answer is given as
+        text or as tokens; as both, the tokens count. `options`: those that it will be run with; of them the map sources
+        may need more prompts.
 
         CaptureError where image and question do not fit the model's context or its layout is not known; ValueError
-        where the tokens do not write the text, or the model has no such tokens.
+        where the tokens do not write the text, the model has no such tokens, or it answers single questions only.
         """
         check_settings(getattr(self.processor, "image_processor", None), self.assumed_settings)
-        inputs, grids = self._inputs_and_grids(image, question)
+        if history and type(self).inputs is not LMM.inputs:
+            raise ValueError(f"{self.name} answers single questions: leave out what was said before.")
+        inputs, grids = self._inputs_and_grids(image, question, history)
         given = None if answer_ids is None else torch.tensor(answer_ids, dtype=torch.int64)
         if answer is not None and given is None:
             given = self.answer_ids(answer, inputs["input_ids"][0])
@@ -211,9 +220,11 @@ class LMM(ABC):
         check_length(prepared, longest, self.model.config.is_encoder_decoder)
         return prepared
 
-    def _inputs_and_grids(self, image: np.ndarray, question: str) -> tuple[dict[str, Tensor], tuple[TokenGrid, ...]]:
+    def _inputs_and_grids(
+        self, image: np.ndarray, question: str, history: History
+    ) -> tuple[dict[str, Tensor], tuple[TokenGrid, ...]]:
         try:
-            inputs = self.inputs(image, question)
+            inputs = self.inputs_after(history, image, question) if history else self.inputs(image, question)
             return inputs, tuple(self.grids(inputs, image.shape[:2]))
         except Exception as error:  # the processor's: mostly of sides that it cannot make
             if is_ours(error):

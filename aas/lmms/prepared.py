@@ -1,5 +1,6 @@
 """What a model is asked, and how."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from aas.choices import Alignment
 from aas.lmms.grids import TokenGrid
 from aas.lmms.sampling import Sampling
 from aas.maps import DEFAULT
+
+History = Sequence[tuple[str, str]]  # earlier questions about the same image, and their answers
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class AskOptions:
 DEFAULT_OPTIONS = AskOptions()
 
 
-def messages(question: str, **image: Image.Image) -> list[dict[str, Any]]:
-    """A question about an image, as chat templates take it."""
-    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": question}]}]
+def messages(question: str, history: History = (), **image: Image.Image) -> list[dict[str, Any]]:
+    """A question about an image, behind earlier questions and their answers, as chat templates take it."""
+    said = [("user", question)]
+    for asked, answer in reversed(history):
+        said = [("user", asked), ("assistant", answer), *said]
+    (_, first), *later = said
+    behind = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in later]
+    return [{"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": first}]}, *behind]

@@ -34,9 +34,10 @@ class Found:
 
 
 class StoredRun:
-    """A run of `aas ground`, `infer-attn` or `segment`. `images`: where its photographs are, if not as in run.json.
+    """A run of `aas ground`, `serve`, `infer-attn` or `segment`.
 
-    `file_names`: of images by their ids, where their names do not say them. Raises ValueError where `folder` is no run.
+    `images`: where its photographs are, if not as in run.json; `file_names`: of images by their ids, where their names
+    do not say them. Raises ValueError where `folder` is no run.
     """
 
     def __init__(self, folder: Path, images: Path | None = None):
@@ -57,7 +58,7 @@ class StoredRun:
     def find(self, key: str) -> Found:
         """Raises ValueError or OSError for what is missing or damaged."""
         path = self.run.item_path(key)
-        if self.command == "ground":
+        if self.command in ("ground", "serve"):
             grounding = Grounding.load(path)
             return Found(grounding.name, grounding.image, grounding.panel(), path, grounding.source)
         item = READERS[self.command](path)

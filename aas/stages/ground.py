@@ -46,7 +46,7 @@ def ground(options: Ground) -> int:
 
 def _load(options: Ground, n_items: int, device: str | None = None) -> tuple[Stage, Plan, dict[str, Any]]:
     if options.model == "embedded":
-        _be_quiet_about_loading()
+        be_quiet_about_loading()
     grounder = Grounder(**options.grounder() | {"device": device or options.device})
     by_item = options.by_item(grounder.is_small, grounder.lmm.device.type)
     plan = plan_for(grounder.images_at_once(), options.workers, n_items, by_item)
@@ -72,7 +72,8 @@ def _outputs_are_not_inputs(requests: Sequence[Request], run: RunFolder) -> None
                 raise ValueError(f"The result {target} would overwrite an image; name another folder with --out.")
 
 
-def _be_quiet_about_loading() -> None:
+def be_quiet_about_loading() -> None:
+    """Of the embedded models: one line of what to expect of them, and no bars."""
     from transformers.utils import logging as of_transformers
 
     log.info("%s", EMBEDDED_NOTICE)

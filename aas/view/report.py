@@ -93,6 +93,21 @@ def embedded(entry: Entry, height_px: int) -> str:
     )
 
 
+@dataclass(frozen=True)
+class ViewerAssets:
+    """The viewer for another page than its own: what it does, how it looks, and how many colours things have."""
+
+    script: str
+    style: str
+    n_colours: int
+
+
+@functools.cache
+def viewer_assets() -> ViewerAssets:
+    """See there."""
+    return ViewerAssets(_asset("viewer.js"), f"{_asset('viewer.css')}{palette_css()}", len(PALETTE))
+
+
 def _rendered(
     about: About,
     entries: Sequence[Mapping[str, Any]],
@@ -101,17 +116,17 @@ def _rendered(
     beside: bool = False,
     compact: bool = False,
 ) -> str:
-    style, script = f"{_asset('viewer.css')}{palette_css()}", _asset("viewer.js")
-    page = {"n_colours": len(PALETTE), "sort": about.sort, "entries": entries}
+    assets = viewer_assets()
+    page = {"n_colours": assets.n_colours, "sort": about.sort, "entries": entries}
     return _template("report.html").render(
         title=about.title,
         facts=about.facts,
         notice=about.notice,
         count=_count(len(entries), len(failures)),
-        style=Markup(style),
-        style_hash=_csp_hash(style),
-        script=Markup(script),
-        script_hash=_csp_hash(script),
+        style=Markup(assets.style),
+        style_hash=_csp_hash(assets.style),
+        script=Markup(assets.script),
+        script_hash=_csp_hash(assets.script),
         beside=beside,
         compact=compact,
         blocks=blocks,

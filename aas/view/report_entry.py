@@ -115,9 +115,8 @@ def entry(
     they lead, percent-encoded. Photograph and masks are told with a long side of `longest_side_px` at most. Any text is
     allowed in names, questions, answers and phrases.
     """
-    image_hw = (image.shape[0], image.shape[1])
-    size_hw = shown_size_hw(image_hw, 1, longest_side_px)
-    chosen = [things(panel.phrases) if panel.shown is None else panel.shown for panel in panels]
+    size_hw = shown_size_hw((image.shape[0], image.shape[1]), 1, longest_side_px)
+    told = [panel_entry(panel, image.shape[:2], size_hw) for panel in panels]
     summary = {
         "name": harmless(name),
         "size": list(size_hw),
@@ -125,13 +124,15 @@ def entry(
         "thumb": thumb_uri(image),
         "figures": dict(figures or {}),
         "links": [[harmless(words), to] for words, to in (links or {}).items()],
-        "panels": [_told(panel, shown, image_hw, size_hw) for panel, shown in zip(panels, chosen, strict=True)],
+        "panels": [one.summary for one in told],
     }
-    details = {
-        "photo": photo_uri(image, size_hw),
-        "panels": [_drawn(panel, shown, image_hw, size_hw) for panel, shown in zip(panels, chosen, strict=True)],
-    }
-    return Entry(summary, details)
+    return Entry(summary, {"photo": photo_uri(image, size_hw), "panels": [one.details for one in told]})
+
+
+def panel_entry(panel: Panel, image_hw: SizeHW, size_hw: SizeHW) -> Entry:
+    """One answer, without its photograph of `image_hw` pixels, which is shown with `size_hw`."""
+    shown = things(panel.phrases) if panel.shown is None else panel.shown
+    return Entry(_told(panel, shown, image_hw, size_hw), _drawn(panel, shown, image_hw, size_hw))
 
 
 def _told(panel: Panel, shown: Sequence[Thing], image_hw: SizeHW, size_hw: SizeHW) -> dict[str, Any]:

@@ -171,8 +171,15 @@ globalThis.AasViewer = (() => {
       return element;
     }
 
+    // The pictures of the figure that it replaces: new ones would be blank for a moment.
+    adopt({ image, rest }) {
+      this.image.replaceWith(image);
+      this.rest.replaceWith(rest);
+      Object.assign(this, { image, rest });
+    }
+
     open(details, drawn) {
-      this.image.src = details.photo;
+      if (this.image.src !== details.photo) this.image.src = details.photo;
       this.maps = drawn.maps[this.source];
       if (!this.maps) return;
       ["left", "top", "width", "height"].forEach((side, i) => {
@@ -888,15 +895,27 @@ globalThis.AasViewer = (() => {
 
     watch() {
       const of = new Map(this.entries.map((entry) => [entry.element, entry]));
-      const near = new IntersectionObserver((changes) => {
-        for (const { target, isIntersecting } of changes) isIntersecting ? of.get(target).open() : of.get(target).close();
+      this.near = new IntersectionObserver((changes) => {
+        for (const { target, isIntersecting } of changes) isIntersecting ? of.get(target)?.open() : of.get(target)?.close();
       }, { rootMargin: "600px 0px" });
-      for (const element of of.keys()) near.observe(element);
+      for (const element of of.keys()) this.near.observe(element);
       if (this.isOne) return;
       const middle = new IntersectionObserver((changes) => {
         for (const { target, isIntersecting } of changes) if (isIntersecting) this.current(of.get(target));
       }, { rootMargin: "-30% 0px -65% 0px" });
       for (const element of of.keys()) middle.observe(element);
+    }
+
+    // The one photograph with an answer that has grown since: in its place, and at once.
+    renew(summary) {
+      const [old] = this.entries, entry = new Entry(this, summary, 0);
+      this.near.disconnect();
+      this.entries = this.order = [entry];
+      entry.build();
+      entry.panels[0].figures[0].adopt(old.panels[0].figures[0]);
+      old.element.replaceWith(entry.element);
+      entry.draw(summary.details);
+      this.watch();
     }
 
     current(entry) {
@@ -917,6 +936,16 @@ globalThis.AasViewer = (() => {
     }
   }
 
+  // One mask on a canvas of a photograph that somebody else shows; `size`: its height and width as shown.
+  function drawMask(root, canvas, { runs, thing }, [height, width]) {
+    canvas.width = width;
+    canvas.height = height;
+    const picture = new ImageData(width, height), colour = colourOf(root, thing);
+    const tints = [packed(...colour, 110), packed(...colour, 255)];
+    paint(new Uint32Array(picture.data.buffer), bitmapOf(runsOf(runs), width, height), width, height, ...tints);
+    canvas.getContext("2d").putImageData(picture, 0, 0);
+  }
+
   // Fills `root`, an element with the class `aas`.
   function mount(root, told) {
     nColours = told.n_colours;
@@ -925,7 +954,7 @@ globalThis.AasViewer = (() => {
     if (location.hash) page.entries.find((entry) => entry.link?.hash === location.hash)?.element.scrollIntoView();
     return page;
   }
-  return { mount, receive };
+  return { mount, receive, make, drawMask, colourClass };
 })();
 
 // In a page of its own.
