@@ -16,6 +16,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "checkpoints/embedded/README.md": "embedded.md",
+    "notebooks/quickstart.ipynb": "quickstart.ipynb",
 }
 IN_REPOSITORY = {there: here for here, there in ELSEWHERE.items()}
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")

@@ -42,6 +42,7 @@ def test_pages_load_nothing_from_elsewhere(site):
 def test_pages_of_the_repository_are_in_it(site):
     home = (site / "index.html").read_text(encoding="utf-8")
     assert '<img alt="The answer and its masks" src="example.png"' in home and 'href="embedded.html"' in home
+    assert (site / "quickstart.ipynb").read_bytes() == (ROOT / "notebooks/quickstart.ipynb").read_bytes()
 
 
 @pytest.mark.parametrize(
