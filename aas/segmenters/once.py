@@ -34,5 +34,5 @@ class EncodedOnce:
 
 def _digest(pixels: np.ndarray) -> bytes:
     digest = sha256(str(pixels.shape).encode())
-    digest.update(np.ravel(pixels))
+    digest.update(np.ravel(pixels).data)
     return digest.digest()
