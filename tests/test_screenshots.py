@@ -113,7 +113,7 @@ def judged(shared_dir, grounded) -> Path:
 
 def test_worst_first(opened, judged):
     page = opened(judged)
-    ious = [float(words.split()[-1]) for words in page.locator(".entry .head .badge").all_inner_texts()]
+    ious = [float(words.split()[-1]) for words in page.locator(".entry .head .badge").all_text_contents()]
     assert len(ious) > 3 and ious == sorted(ious)
 
 
