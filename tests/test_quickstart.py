@@ -35,7 +35,7 @@ def test_photograph_to_masks_to_maps_to_export(run, tmp_path):
     assert len(CODE) == 5
     (_, loaded), (_, viewer), (told, picture), (shape, sheet), (_, rows) = map(run, CODE)
     assert not loaded and viewer["text/html"].startswith("<iframe") and "score" not in viewer["text/plain"]
-    assert "cat: " in told and len(picture["image/png"]) > 10_000
+    assert " pixels, score " in told and len(picture["image/png"]) > 10_000
     assert shape.startswith("(") and len(sheet["image/png"]) > 10_000
     coco = json.loads((tmp_path / "quickstart-coco.json").read_text())
     assert len(coco["annotations"]) == rows["text/plain"].count("[") - 1 > 0

@@ -79,8 +79,8 @@ def test_heads_are_looked_at(follow, here):
     (ground, _), (view, _), (calibrate, said) = names["codes"]
     assert (ground, view) == (0, 0) and "heads:1.0" in Path("by-head/report.html").read_text()
     assert calibrate == 0 or (calibrate == 1 and "no heads that look" in said)
-    gain = names["gain"]
-    assert gain.ndim == 2 and np.isfinite(gain).all() and gain[names["best"][0]] == gain.max() > 1
+    gains = names["gains"]
+    assert gains.ndim == 2 and np.isfinite(gains).all() and gains[names["best"][0]] == gains.max() > 1
 
 
 def test_tags_are_grounded(follow):
