@@ -115,7 +115,7 @@ class Grounder:
     the map's `argmax`, the `centroid` of what is above its mean, or inside of the largest such `region`.
     `max_new_tokens`, `temperature`, `top_p`, `seed`: how the LMM answers. `words`: tokens of a phrase's `root` or of
     the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none;
-    `reasoning`: ground what the model says between <think> and </think> too.
+    `reasoning`: ground what the model says between `<think>` and `</think>` too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
     `best-attention`. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that

@@ -257,6 +257,12 @@ def test_taps_go_from_the_mask_to_the_map_to_all(opened):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+def test_controls_share_a_row_on_a_phone(opened):
+    page = opened(device=PHONE)
+    slider, button = (page.locator(name).first.bounding_box() for name in (".walk input", "button.raw"))
+    assert slider["y"] < button["y"] + button["height"] / 2 < slider["y"] + slider["height"]
+
+
 def test_keys(opened):
     page = opened(*(photograph(name) for name in "abc"))
     page.keyboard.press("Tab")
