@@ -1,9 +1,9 @@
 """What a stage works on, and which items go together: about one photograph, into one shard, to one process."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol, TypeVar
 
+from aas.photographs import File
 from aas.store import sharding
 
 LEAST_GROUPS = 8  # of each chunk, so that none has much more to do than others
@@ -16,7 +16,7 @@ class Item(Protocol):
     def key(self) -> str: ...
 
     @property
-    def image(self) -> Path: ...
+    def image(self) -> File: ...
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
@@ -28,7 +28,7 @@ def groups_of(items: Sequence[I]) -> list[list[I]]:
     if len(items) <= sharding.MOST_LOOSE:
         return []
     groups: list[list[I]] = [[]]
-    numbers: dict[Path, int] = {}
+    numbers: dict[File, int] = {}
     for item in items:
         if item.image not in numbers and len(groups[-1]) >= sharding.SHARD_ITEMS:
             groups.append([])

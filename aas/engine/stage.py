@@ -4,7 +4,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,6 +12,8 @@ from aas.engine.chunks import ALL, Chunk
 from aas.engine.items import I, Item, chunk_of, groups_of
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
+from aas.photographs import File
+from aas.store.made_of import Files
 from aas.store.runs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,7 @@ class Noting(Stage[I, P, R]):
     one would be nobody's. Where they go into shards, which tell it, `notes_results` is off.
     """
 
-    def __init__(
-        self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]], notes_results: bool
-    ):
+    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Files], notes_results: bool):
         self.stage, self.run, self.files, self.notes_results = stage, run, files, notes_results
         self.window_batches = stage.window_batches
 
@@ -82,7 +81,7 @@ class Plan:
     by_item: bool = False
 
 
-def photograph_of(item: Item) -> dict[str, Path]:
+def photograph_of(item: Item) -> dict[str, File]:
     """What most items are made of."""
     return {"photograph": item.image}
 
@@ -95,7 +94,7 @@ class Job(Generic[I]):
 
     load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]]
     run: RunFolder
-    files: Callable[[I], Mapping[str, Path]] = photograph_of
+    files: Callable[[I], Files] = photograph_of
     notes_results: bool = True
 
     def begin(self, device: str | None = None) -> tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]:
@@ -115,7 +114,7 @@ class Work(Generic[I]):
     missing: Sequence[tuple[str, str]]
     n_all: int
     is_whole: bool = True
-    files: Callable[[I], Mapping[str, Path]] = photograph_of
+    files: Callable[[I], Files] = photograph_of
     shown: Callable[[I], str | None] = lambda item: None
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
@@ -150,7 +149,7 @@ class Failure:
 Outcome = tuple[I, Failure | None]  # an item, and why it failed, if it did
 
 
-def why(error: Exception, image: Path) -> str:
+def why(error: Exception, image: File) -> str:
     """One line that names the photograph."""
     if isinstance(error, ImageError):
         return str(error)

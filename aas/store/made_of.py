@@ -14,11 +14,12 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from aas.photographs import File
 from aas.store.atomic import locked, write_text
 from aas.store.lines import add_lines, lines_text, whole_lines
 from aas.store.shards import ASKED, FRESH_SECONDS, RESULT, content_of, is_note, shards_of
 
-Files = Mapping[str, Path]  # what it is to the item (photograph, attention) -> file
+Files = Mapping[str, File]  # what it is to the item (photograph, attention) -> file
 
 
 class Notes:
@@ -121,15 +122,17 @@ def _told(files: Files) -> dict[str, Any]:
     return {kind: found for kind, file in files.items() if (found := _digest_and_stamp(file)) is not None}
 
 
-def _digest_and_stamp(file: Path) -> list[Any] | None:
+def _digest_and_stamp(file: File) -> list[Any] | None:
     """None where there is no file. An item in a shard is told by its shard, which is not read for it."""
     if file.is_file():
         return [digest_of(file), _stamp(file)]
+    if not isinstance(file, Path):
+        return None
     note = shards_of(file.parent).note(file.name)
     return None if note is None else [note[RESULT][0], None]
 
 
-def _may_differ(file: Path, stamp: list[int] | None) -> bool:
+def _may_differ(file: File, stamp: list[int] | None) -> bool:
     """Whether a file must be looked into to know that it is the same."""
     try:
         return stamp is None or _stamp(file) != stamp
@@ -137,29 +140,33 @@ def _may_differ(file: Path, stamp: list[int] | None) -> bool:
         return True
 
 
-def _stamp(file: Path) -> list[int] | None:
+def _stamp(file: File) -> list[int] | None:
     """What changes when a file does; None where that cannot be trusted yet."""
+    if not isinstance(file, Path):
+        return file.stamp()
     found = os.stat(file)
     if time.time() - max(found.st_mtime, found.st_ctime) < FRESH_SECONDS:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def digest_of(file: Path) -> str:
+def digest_of(file: File) -> str:
     """SHA-256 of its bytes, hexadecimal. `file` may be an item that lies in a shard."""
     try:
         stamp = _stamp(file)
     except FileNotFoundError:
+        if not isinstance(file, Path):
+            raise
         return sha256(content_of(file)).hexdigest()
     return _digest(file) if stamp is None else _digest_once(file, *stamp)
 
 
 @lru_cache(maxsize=256)
-def _digest_once(file: Path, *_: int) -> str:
+def _digest_once(file: File, *_: int) -> str:
     """Many items may be about one photograph."""
     return _digest(file)
 
 
-def _digest(file: Path) -> str:
+def _digest(file: File) -> str:
     with file.open("rb") as content:
         return file_digest(content, "sha256").hexdigest()
