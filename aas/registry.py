@@ -101,6 +101,12 @@ MAP_SOURCES = {
     "blackbox": "aas.maps.blackbox:Blackbox",
 }
 
+# --head NAME -> a mask head that is trained on a frozen LMM (docs/heads.md)
+MASK_HEADS = {
+    "unet": "aas.heads.unet:UNetHead",
+    "highres": "aas.heads.highres:HighResHead",
+}
+
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
 EXPRESSION_DATASETS = {
     "refcoco": "aas.datasets.refcoco:RefCoco",

@@ -16,6 +16,7 @@ LAYERS = [
     {"geometry", "capture", "maps", "phrases"},
     {"store", "internals"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
+    {"heads"},
     {"lmms", "pointing", "export"},
     {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations"},
     {"streaming"},

@@ -1,0 +1,4 @@
+"""Mask heads that are trained on a frozen LMM, a file for each; `aas.registry.MASK_HEADS` knows their names.
+
+`features.py` is what a head is given of a photograph, `head.py` what it offers; `refiner.py` redraws its masks with SAM.
+"""
