@@ -19,7 +19,7 @@ LAYERS = [
     {"heads"},
     {"lmms", "pointing", "export"},
     {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations"},
-    {"streaming"},
+    {"streaming", "training"},
     {"ground", "show"},
     {"stages"},
     {"cli"},

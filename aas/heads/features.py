@@ -1,8 +1,10 @@
 """What a mask head is given of a photograph, and what it makes of it."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from aas.geometry import resampled, stretched_view
 from aas.records import View
@@ -22,6 +24,15 @@ class HeadShape:
     hidden_size: int
     n_views: int = 1
     input_side: int = 336
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, n_views: int = 1) -> Self:
+        """Of an LMM's config. An encoder that takes any size has no input side: 0."""
+        text = config.get_text_config()
+        vision = getattr(config, "high_res_vision_config", None) or getattr(config, "vision_config", None)
+        side = getattr(vision, "image_size", None) or 0
+        side = side if isinstance(side, int) else max(side)
+        return cls(text.num_hidden_layers, text.num_attention_heads, text.hidden_size, n_views, side)
 
     @property
     def n_channels(self) -> int:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,20 @@ from aas.records import View
 class MaskHead(nn.Module, ABC):
     """A network from what was captured of phrases to their masks.
 
-    `needs_eyes`: whether it looks at layers of the vision encoder, and at its pixels.
+    `kind`: its name in `aas.registry.MASK_HEADS`. `needs_eyes`: whether it looks at layers of the vision encoder, and
+    at its pixels.
     """
 
+    kind: ClassVar[str]
     needs_eyes: ClassVar[bool] = False
 
     def __init__(self, shape: HeadShape):
         super().__init__()
         self.shape = shape
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, beside the shape and a segmenter: plain values, by the names of its arguments."""
 
     @abstractmethod
     def logits(self, images: Sequence[PhraseFeatures]) -> Tensor:

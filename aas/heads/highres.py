@@ -1,6 +1,7 @@
 """The head of HG-LMM: what the vision encoder saw at many depths, filtered by the words, and fine pixels; no SAM."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class HighResHead(MaskHead):
     figures depend on the phrases of a batch while it trains.
     """
 
+    kind = "highres"
     needs_eyes = True
 
     def __init__(self, shape: HeadShape, width: int = 64, norm: Norm = "group"):
@@ -43,6 +45,9 @@ class HighResHead(MaskHead):
         self.narrow = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(N_STAGES))
         self.stem = Stem(shape, width, norm)
         self.top_down = TopDown(width, norm)
+
+    def settings(self) -> dict[str, Any]:
+        return {"width": self.width, "norm": self.norm}
 
     def logits(self, images: Sequence[PhraseFeatures]) -> Tensor:
         eyes = torch.stack([one.eyes for one in images if one.eyes is not None]).to(self.shallow.weight.dtype)

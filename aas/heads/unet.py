@@ -1,6 +1,7 @@
 """The head of F-LMM (arXiv 2406.05821): every layer's and head's map through a U-Net, its masks redrawn by SAM."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class UNetHead(MaskHead):
     if they are to be redrawn.
     """
 
+    kind = "unet"
+
     def __init__(
         self, shape: HeadShape, width: int = 64, side: int = 64, segmenter: PreTrainedModel | None = None
     ):
@@ -30,6 +33,9 @@ class UNetHead(MaskHead):
         self.unet = UNet(shape.n_channels, width)
         self.refiner = None if segmenter is None else SamRefiner(segmenter)
         self.text = None if self.refiner is None else TextMixing(shape, self.refiner.width)
+
+    def settings(self) -> dict[str, Any]:
+        return {"width": self.width, "side": self.side}
 
     def logits(self, images: Sequence[PhraseFeatures]) -> Tensor:
         maps = torch.cat([one.attention for one in images])
