@@ -28,6 +28,7 @@ from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
 from aas.grounding import Grounding
+from aas.headed import HeadMasks
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
@@ -110,7 +111,8 @@ class Grounder:
     the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none;
     `reasoning`: ground what the model says between <think> and </think> too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
-    and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
+    and three with the embedded segmenter), or the map as a `mask`. `head`: a file of a mask head that was trained on
+    this LMM (docs/heads.md), which makes the masks instead. `mask_choice`: `last`, `best-score` or
     `best-attention`. `batch_size`: images of a list that the LMM answers at once.
 
     Raises ValueError or FileNotFoundError, in one line, for what cannot be loaded.
@@ -134,6 +136,7 @@ class Grounder:
         n_negative: int = 0,
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
+        head: str | Path | None = None,
         batch_size: int | None = None,
         **how: Unpack[How],
     ):
@@ -155,6 +158,7 @@ class Grounder:
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
+        self.head = None if head is None else HeadMasks(Path(head), self.lmm, self.segmenter, segmenter)
         self._turn = RLock()  # an LMM that is watched answers one question at a time
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -220,7 +224,9 @@ class Grounder:
 
         telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
         # Maps that are asked for phrase by phrase are none of the answer's attention.
-        hear = (lambda answer, _: telling.hear(answer, None)) if self.blackbox else telling.hear
+        # A head looks at the whole answer.
+        whole = self.blackbox is not None or self.head is not None
+        hear = (lambda answer, _: telling.hear(answer, None)) if whole else telling.hear
         with self._turn:
             said = self.lmm.run([asked.prepared], self.ask_options, hear)
             telling.end(self._grounded([asked], said)[0])
@@ -271,7 +277,7 @@ class Grounder:
         shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
         embeddings = self.encoded.of(shown)
         return [
-            self._grounding(one.request.source, one.image, *both, *found, embeddings.get(one.photograph))
+            self._grounding(one.request.source, one.image, *both, *found, embeddings.get(one.photograph), one.prepared)
             for one, both, found in zip(batch, said, pointed, strict=True)
         ]
 
@@ -281,6 +287,10 @@ class Grounder:
         `image` as for a call (uint8 [H, W, 3] RGB is taken as it is); `attention.maps` float32 [tokens, h, w], one for
         each token of the answer. Raises ValueError for maps that keep layers or heads apart.
         """
+        if self.head is not None:
+            raise ValueError(
+                "A head looks at the LMM while it reads the answer, not at stored maps: call the grounder."
+            )
         if attention.maps.ndim != 3:
             raise ValueError("Grounding needs one map per token: capture the mean of layers and heads (keep='mean').")
         pixels = as_pixels(image)
@@ -316,9 +326,15 @@ class Grounder:
         pointed: Sequence[Pointed],
         left_out: tuple[str, ...],
         embedding: ImageEmbedding | None,
+        prepared: Prepared | None = None,
     ) -> Grounding:
         assert embedding is not None or not pointed
-        grounded = self._masked(pointed, embedding) if embedding is not None else ()
+        grounded: tuple[GroundedPhrase, ...] = ()
+        if embedding is not None and self.head is not None and prepared is not None:
+            masks = self.head(prepared, answer, [one.phrase for one in pointed], embedding)
+            grounded = tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
+        elif embedding is not None:
+            grounded = self._masked(pointed, embedding)
         where = str(source) if isinstance(source, (str, Path)) else None
         return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, where, self.lmm.name)
 

@@ -1,5 +1,6 @@
 """Files of mask heads: written and read back, refused beside other models, and made of the authors' checkpoints."""
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -49,7 +50,9 @@ def test_another_model_is_refused(tmp_path):
     path = tmp_path / "head.safetensors"
     save_head(path, refining(), LMM, SAM)
     for lmm, sam in ((Origin("some/lmm", "other"), SAM), (LMM, Origin("some/sam", "other")), (LMM, None)):
-        with pytest.raises(ValueError, match=r"was trained on the (LMM|segmenter) some/(lmm|sam) \((abc123|def456)\), not"):
+        with pytest.raises(
+            ValueError, match=r"was trained on the (LMM|segmenter) some/(lmm|sam) \((abc123|def456)\), not"
+        ):
             load_head(path, lmm, segmenters.sam(), sam)
     with pytest.raises(ValueError, match="trained on the LMM"):
         load_head(path, Origin("other/lmm"), segmenters.sam(), SAM)  # names count where no revision is known
@@ -117,7 +120,7 @@ def published_sizes(channels: int = 6, width: int = 32, mlp: int = 32) -> dict[s
         for k in range(2):
             found |= conv_module(f"mask_head.encoder.{i}.{int(i > 0)}.convs.{k}", before, after, 3)
             before = after
-    for i, (shallow, deep) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+    for i, (shallow, deep) in enumerate(itertools.pairwise(WIDTHS)):
         found |= conv_module(f"mask_head.decoder.{i}.upsample.interp_upsample.1", deep, shallow, 1)
         found |= conv_module(f"mask_head.decoder.{i}.conv_block.convs.0", 2 * shallow, shallow, 3)
         found |= conv_module(f"mask_head.decoder.{i}.conv_block.convs.1", shallow, shallow, 3)
@@ -216,7 +219,10 @@ def test_two_views_are_told_by_the_channels(published, sam, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda weights: weights.pop("text_proj.bias"), "lacks 1 of the head's tensors, the first is text.project.bias"),
+        (
+            lambda weights: weights.pop("text_proj.bias"),
+            "lacks 1 of the head's tensors, the first is text.project.bias",
+        ),
         (lambda weights: weights.update(extra=torch.zeros(1)), "holds unknown 1 of the head's tensors"),
         (lambda weights: weights.pop(FIRST), "is no checkpoint of F-LMM"),
         (lambda weights: weights.update({FOURIER: torch.zeros(2, 16)}), "trained with another SAM"),

@@ -140,7 +140,9 @@ def test_a_head_is_trained_from_a_corrected_run(tmp_path, corrected, models, cap
     captured = (tmp_path / "out/cache/0/0.safetensors").stat().st_mtime_ns
     assert run.train(recipe, "cpu") == 3  # all is done: nothing is captured again, and no step is made
     assert (tmp_path / "out/cache/0/0.safetensors").stat().st_mtime_ns == captured
-    assert all(torch.equal(tensor, first[name]) for name, tensor in load_file(tmp_path / "out/head.safetensors").items())
+    assert all(
+        torch.equal(tensor, first[name]) for name, tensor in load_file(tmp_path / "out/head.safetensors").items()
+    )
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,10 @@ def test_the_loss_against_one_written_out():
 
 
 def test_empty_masks_have_a_loss_and_an_iou():
-    empty, stage = torch.zeros(1, 4, 4, dtype=torch.bool), MaskLogits(torch.full((1, 2, 2), -9.0), stretched_view((2, 2), (4, 4)))
+    empty, stage = (
+        torch.zeros(1, 4, 4, dtype=torch.bool),
+        MaskLogits(torch.full((1, 2, 2), -9.0), stretched_view((2, 2), (4, 4))),
+    )
     assert mask_loss([stage], empty, (4, 4)).isfinite()
     assert mask_ious(stage, empty, (4, 4)).tolist() == [1.0]
     assert mask_ious(stage, ~empty, (4, 4)).tolist() == [0.0]

@@ -18,7 +18,7 @@ LAYERS = [
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"heads"},
     {"lmms", "pointing", "export"},
-    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations"},
+    {"engine", "grounding", "available", "asking", "headed", "doctor", "catalogue", "evaluations"},
     {"streaming", "training"},
     {"ground", "show"},
     {"stages"},

@@ -71,7 +71,12 @@ def test_coarse_maps_stand_in_front_of_fine_ones():
     assert ours.view == one.grids[-1].view != coarse.view
     half = shape.n_channels // 2
     # Spread over finer cells, the coarse maps keep their mean; the fine ones lie as they were.
-    assert torch.corrcoef(torch.stack([ours.attention[:, :half].mean((2, 3)).ravel(), coarse.attention.mean((2, 3)).ravel()]))[0, 1] > 0.9
+    assert (
+        torch.corrcoef(
+            torch.stack([ours.attention[:, :half].mean((2, 3)).ravel(), coarse.attention.mean((2, 3)).ravel()])
+        )[0, 1]
+        > 0.9
+    )
 
 
 def test_a_head_takes_what_was_captured():

@@ -1,8 +1,8 @@
 """Pixels and grids: the only place with their arithmetic.
 
 `views.py`: the rectangle of the image that a grid of tokens covers; `maps.py`: between cells and pixels; `sampling.py`:
-from one grid to another, with gradients; `peaks.py`: where a map is largest. A pixel (x, y) is the square [x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates;
-sizes are `size_hw`.
+from one grid to another, with gradients; `peaks.py`: where a map is largest. A pixel (x, y) is the square
+[x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates; sizes are `size_hw`.
 """
 
 from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image, otsu_mask

@@ -1,8 +1,9 @@
 """What a mask head is given of a photograph, and what it makes of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -68,6 +69,16 @@ class PhraseFeatures:
             raise ValueError(f"The maps are {tuple(self.attention.shape[-2:])}, their view {self.view.size_hw} (h, w).")
         if any(states.shape[1] == 0 for states in self.states):
             raise ValueError("A phrase has no tokens, so that nothing was captured of it.")
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        embedding = self.embedding
+        if embedding is not None:
+            embedding = replace(embedding, features=tuple(one.to(device) for one in embedding.features))
+        eyes, pixels = (None if one is None else one.to(device) for one in (self.eyes, self.pixels))
+        states = tuple(one.to(device) for one in self.states)
+        attention = self.attention.to(device)
+        return replace(self, attention=attention, states=states, eyes=eyes, pixels=pixels, embedding=embedding)
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,7 @@ class TopDown(nn.Module):
         self.before = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), norm_of(norm, width), nn.Dropout(0.1)
         )
-        self.after = nn.Sequential(
-            nn.Conv2d(width, width // 2, 3, padding=1), nn.ReLU(), nn.Conv2d(width // 2, 1, 1)
-        )
+        self.after = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1), nn.ReLU(), nn.Conv2d(width // 2, 1, 1))
 
     def forward(self, pyramid: Sequence[Tensor], size_hw: Sequence[int]) -> Tensor:
         """`size_hw`: the pixels' size, which the logits have at most."""

@@ -16,7 +16,7 @@ CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is
 
 
 def eye_layers(n_layers: int) -> tuple[int, ...]:
-    """Which blocks of a vision encoder are looked at, from shallow to deep: of 24 the 3rd, 6th, …, 21st and the last."""
+    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those of number 3, 6, …, 21, 23."""
     return tuple(min(n_layers * k // N_EYES, n_layers - 1) for k in range(1, N_EYES + 1))
 
 
@@ -90,7 +90,7 @@ class HighResHead(MaskHead):
 
 
 class EyeFeatures(nn.Module):
-    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w], by one network for all."""
+    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w]; one network for all."""
 
     def __init__(self, hidden_size: int, width: int):
         super().__init__()

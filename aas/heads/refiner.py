@@ -33,7 +33,9 @@ class SamRefiner(nn.Module):
     def __init__(self, segmenter: PreTrainedModel):
         super().__init__()
         if type(getattr(segmenter, "mask_decoder", None)) is not SamMaskDecoder:
-            raise ValueError(f"{type(segmenter).__name__} has not SAM's mask decoder, which the head trains: take a SAM.")
+            raise ValueError(
+                f"{type(segmenter).__name__} has not SAM's mask decoder, which the head trains: take a SAM."
+            )
         self.prompt_encoder = deepcopy(segmenter.prompt_encoder)
         self.mask_decoder = deepcopy(segmenter.mask_decoder)
         positions = segmenter.get_image_wide_positional_embeddings().detach()

@@ -1,5 +1,6 @@
 """The head of F-LMM (arXiv 2406.05821): every layer's and head's map through a U-Net, its masks redrawn by SAM."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +26,7 @@ class UNetHead(MaskHead):
 
     kind = "unet"
 
-    def __init__(
-        self, shape: HeadShape, width: int = 64, side: int = 64, segmenter: PreTrainedModel | None = None
-    ):
+    def __init__(self, shape: HeadShape, width: int = 64, side: int = 64, segmenter: PreTrainedModel | None = None):
         super().__init__(shape)
         self.width, self.side = width, side
         self.unet = UNet(shape.n_channels, width)
@@ -62,7 +61,7 @@ class UNet(nn.Module):
             nn.Sequential(_conv(before, after, 3), _conv(after, after, 3))
             for before, after in zip([channels, *widths], widths, strict=False)
         )
-        pairs = list(zip(widths, widths[1:], strict=False))  # shallow first, as the checkpoints have them
+        pairs = list(itertools.pairwise(widths))  # shallow first, as the checkpoints have them
         self.narrow = nn.ModuleList(_conv(deep, shallow, 1) for shallow, deep in pairs)
         self.up = nn.ModuleList(
             nn.Sequential(_conv(2 * shallow, shallow, 3), _conv(shallow, shallow, 3)) for shallow, _ in pairs

@@ -51,7 +51,7 @@ def phrase_features(
 
 
 def _needs(shape: HeadShape) -> Needs:
-    """Every head's attention; what leaves each layer, which is what the next one gets, or the final norm makes of it."""
+    """Every head's attention, and what leaves each layer: what the next one gets, or the final norm makes of it."""
     n = shape.n_layers
     return Needs("heads", residuals=frozenset(range(1, n)), states=frozenset({n}))
 
@@ -68,10 +68,14 @@ def _of_one(
     kept: Captured, one: Prepared, shape: HeadShape, phrases: Sequence[tuple[int, ...]], image_hw: Span
 ) -> PhraseFeatures:
     if len(kept.attention) != shape.n_layers:
-        raise ValueError(f"{len(kept.attention)} of the LMM's {shape.n_layers} layers attend to the image: no head fits.")
+        raise ValueError(
+            f"{len(kept.attention)} of the LMM's {shape.n_layers} layers attend to the image: no head fits."
+        )
     grids = one.grids if shape.n_views > 1 else one.grids[:1]
     if len(grids) != shape.n_views:
-        raise ValueError(f"The head was made for {shape.n_views} views of an image; of this one there are {len(grids)}.")
+        raise ValueError(
+            f"The head was made for {shape.n_views} views of an image; of this one there are {len(grids)}."
+        )
     every = torch.cat([kept.attention[layer] for layer in sorted(kept.attention)]).float()  # [C, T, N]
     merged = [every[:, list(tokens)].mean(1) for tokens in phrases]
     rows = torch.stack(merged) if merged else every.new_zeros(0, len(every), every.shape[2])

@@ -66,8 +66,8 @@ def load_sam_checkpoint(
 
 
 def read_tensors(path: Path, what: str, advice: str = "") -> dict[str, Tensor]:
-    """All tensors of a file of torch.save by name. Nothing but tensors is ever unpickled. ValueError, with what the file
-    should be and where else to look, for any other content."""
+    """All tensors of a file of torch.save by name. Nothing but tensors is ever unpickled. ValueError, with what
+    the file should be and where else to look, for any other content."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

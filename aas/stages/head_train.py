@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 if TYPE_CHECKING:
-    from aas.training.recipe import Recipe
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadTrain:
     """Train a mask head on a frozen LMM, from runs whose masks are right.
 
-    What the LMM sees of each photograph is captured once and kept in OUT/cache. A training that was stopped goes on from
-    OUT/state.safetensors, on a CPU to the same bits.
+    What the LMM sees of each photograph is captured once and kept in OUT/cache. A training that was stopped goes on
+    from OUT/state.safetensors, on a CPU to the same bits.
     """
 
     config: Annotated[Path, Option(help="The recipe, a YAML file (docs/heads.md).")]

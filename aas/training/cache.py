@@ -24,7 +24,7 @@ from aas.segmenters.sam_records import SamEmbedding
 from aas.store.atomic import write_bytes
 from aas.store.keys import quoted
 
-SUFFIX = ".safetensors"
+SUFFIX, CPU = ".safetensors", torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def write_example(path: Path, example: Example, told: str = "") -> None:
     write_bytes(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata))
 
 
-def read_example(path: Path, device: torch.device | str = "cpu") -> Example:
+def read_example(path: Path, device: torch.device = CPU) -> Example:
     """What `write_example` wrote. ValueError where the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
@@ -126,8 +126,7 @@ def read_example(path: Path, device: torch.device | str = "cpu") -> Example:
         raise ValueError(f"{path} is damaged ({error}): delete it, it is made anew.") from error
     height, width = about["truth_hw"]
     bits = np.unpackbits(tensors.pop("truth").numpy(), axis=1, count=height * width)
-    truth = torch.from_numpy(bits.astype(bool).reshape(-1, height, width)).to(device)
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    truth = torch.from_numpy(bits.astype(bool).reshape(-1, height, width))
     (rows, columns), (x0, y0, x1, y1) = about["view"]["size_hw"], about["view"]["box_xyxy"]
     view = View((rows, columns), (x0, y0, x1, y1), about["view"]["name"])
     hw: tuple[int, int] = tuple(about["image_hw"])
@@ -135,7 +134,8 @@ def read_example(path: Path, device: torch.device | str = "cpu") -> Example:
     if "embedding" in tensors:
         embedding = SamEmbedding(hw, (tensors["embedding"],), tuple(about["input_size_hw"]))
     states = tensors["states"].split(about["n_tokens"], dim=1)
-    return Example(PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding), truth)
+    features = PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding)
+    return Example(features.to(device), truth.to(device))
 
 
 def _phrases(photograph: Photograph) -> tuple[Sequence[tuple[int, int]], Sequence[rle.Rle]]:

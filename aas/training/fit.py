@@ -15,7 +15,7 @@ from torch import Tensor
 from aas.heads.head import MaskHead
 from aas.heads.losses import mask_ious, mask_loss
 from aas.store.atomic import write_bytes
-from aas.training.cache import Example, read_example
+from aas.training.cache import CPU, Example, read_example
 from aas.training.recipe import Recipe
 
 COLD = 1e-5  # of the learning rate: where it begins to rise
@@ -78,7 +78,7 @@ def fit(head: MaskHead, examples: Sequence[Path], recipe: Recipe, state: Path, t
 
 
 @torch.no_grad()
-def validated(head: MaskHead, examples: Sequence[Path], device: torch.device | str = "cpu") -> list[float]:
+def validated(head: MaskHead, examples: Sequence[Path], device: torch.device = CPU) -> list[float]:
     """The IoU of each phrase with its truth, by the best logits that the head makes."""
     was_training = head.training
     head.eval()
@@ -103,9 +103,7 @@ def _write_state(
     write_bytes(path, save(content, {"step": json.dumps(step)}))
 
 
-def _read_state(
-    path: Path, head: MaskHead, trained: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> int:
+def _read_state(path: Path, head: MaskHead, trained: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> int:
     """The number of steps that are done; 0 where there is no state."""
     if not path.is_file():
         return 0

@@ -11,9 +11,9 @@ from aas import registry
 class Recipe:
     """What is trained, on what, and how.
 
-    `out`: a folder. `runs`: folders of results (`aas ground`, `segment gcg`, `segment expressions`, `aas import`), whose
-    masks are the truth; `images`: of their photographs; `validation`: runs that are only measured. `head`: a name of
-    `registry.MASK_HEADS`, `head_settings` its own arguments, `views` the grids whose maps are stacked. `segmenter`: a
+    `out`: a folder. `runs`: folders of results (`aas ground`, `segment gcg`, `segment expressions`, `aas import`),
+    whose masks are the truth; `images`: of their photographs; `validation`: runs that are only measured. `head`: of
+    `registry.MASK_HEADS`, `head_settings` its own arguments; `views`: the grids whose maps are stacked. `segmenter`: a
     SAM whose copy redraws the masks, none if null. `question`: what stands in front of the given text.
 
     `learning_rate` rises over the first `warmup` of all `steps` and falls along a cosine to 0; gradients are clipped to
