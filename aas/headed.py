@@ -31,10 +31,6 @@ class HeadMasks:
             name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
             there = Origin.of(name, "segmenter", _commit(model))
         self.head = load_head(path, here, model, there).to(lmm.device)
-        if self.head.needs_eyes:
-            raise ValueError(
-                f"{path}: a {said.kind} head looks at layers of the vision encoder, which are not captured."
-            )
         self.lmm = lmm
 
     @torch.no_grad()
@@ -45,7 +41,7 @@ class HeadMasks:
         told = replace(prepared, answer_ids=torch.tensor(answer.token_ids))
         spans = [phrase.span for phrase in phrases]
         hw = embedding.size_hw
-        (features,) = phrase_features(self.lmm, self.head.shape, [told], [spans], [hw])
+        (features,) = phrase_features(self.lmm, self.head.shape, [told], [spans], [hw], self.head.needs_eyes)
         if isinstance(embedding, SamEmbedding):
             features = replace(features, embedding=embedding)
         logits = self.head([features.to(self.lmm.device)])[0][-1]

@@ -164,3 +164,11 @@ def test_wrong_recipes_are_told(tmp_path, change, reason):
 def test_the_shipped_recipe_is_whole():
     recipe = Recipe.read(Path(__file__).parent.parent / "recipes/heads/unet-corrected.yaml")
     assert recipe.head == "unet" and recipe.learning_rate == 3e-4
+
+
+def test_a_head_that_looks_through_the_eyes_is_trained(tmp_path, corrected, models):
+    more = {"head": "highres", "head_settings": {"width": 16}, "validation": [], "steps": 1}
+    assert run.train(Recipe.read(recipe_of(tmp_path, corrected, models, **more)), "cpu") == 3
+    head = load_head(tmp_path / "out/head.safetensors", Origin.of(models["model"], "lmm"))
+    example = cache.read_example(tmp_path / "out/cache/0/0.safetensors")
+    assert head([example.features])[0][0].values.shape == (1, 56, 56)

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from aas.heads.features import HeadShape, PhraseFeatures
+from aas.heads.highres import HighResHead, eye_layers
 from aas.heads.unet import UNetHead
 from aas.lmms.base import LMM
 from aas.lmms.phrase_features import head_shape, phrase_features
+from aas.lmms.prepared import AskOptions
 from tests import tiny
 
 TEXT, SPANS = "A dog and a cat near a dog", [(2, 5), (10, 15), (21, 26)]
@@ -23,7 +25,7 @@ def test_against_eager_attention(family):
     lmm = tiny.family(family)
     (ours,) = features(lmm)
     one = lmm.prepare(tiny.a_photo(HW), "What is it?", TEXT)
-    inputs, *_ = lmm.replay_inputs([one], [one.answer_ids], tiny_options := lmm_options())
+    inputs, *_ = lmm.replay_inputs([one], [one.answer_ids], AskOptions(alignment="self"))
     with lmm.eager():
         more = {"output_attentions": True, "output_hidden_states": True, "return_dict": True}
         output = lmm.model(**inputs, **(lmm.forward_arguments(inputs) | more))
@@ -40,13 +42,7 @@ def test_against_eager_attention(family):
         torch.testing.assert_close(ours.attention[i], expected.float(), rtol=1e-4, atol=1e-6)
         states = torch.stack([layer[0, rows] for layer in output.hidden_states[1:]])
         torch.testing.assert_close(ours.states[i], states.float(), rtol=1e-4, atol=1e-5)
-    assert tiny_options.alignment == "self" and ours.view == one.grids[0].view
-
-
-def lmm_options():
-    from aas.lmms.prepared import AskOptions
-
-    return AskOptions(alignment="self")
+    assert ours.view == one.grids[0].view
 
 
 def test_batches_are_singles():
@@ -105,3 +101,35 @@ def test_images_without_phrases_have_none():
     prepared = lmm.prepare(tiny.a_photo(HW), "What is it?", TEXT)
     (none,) = phrase_features(lmm, head_shape(lmm), [prepared], [[]], [HW])
     assert none.attention.shape == (0, 12, 4, 4) and none.states == ()
+
+
+@pytest.mark.parametrize("family", ["llava", "deepseek_vl"])
+def test_eyes_are_the_layers_as_the_model_projects_them(family):
+    lmm = tiny.family(family)
+    photo = tiny.a_photo(HW)
+    batch = [lmm.prepare(tiny.a_photo(HW, seed=1), "What?", TEXT), lmm.prepare(photo, "What?", TEXT)]
+    ours = phrase_features(lmm, head_shape(lmm), batch, [SPANS] * 2, [HW] * 2, with_eyes=True)[1]
+    pixels = batch[1].inputs["pixel_values"]
+    inner = lmm.model.model
+    tower, project = (
+        (inner.vision_tower, inner.multi_modal_projector) if family == "llava" else (inner.vision_model, inner.aligner)
+    )
+    with torch.no_grad():
+        states = tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
+        n_cells = ours.view.size_hw[0] * ours.view.size_hw[1]
+        n_layers = len(states) - 1
+        expected = [
+            project(states[i + 1][:, -n_cells:])[0].T.unflatten(1, ours.view.size_hw) for i in eye_layers(n_layers)
+        ]
+    assert torch.equal(ours.pixels, pixels[0])
+    torch.testing.assert_close(ours.eyes, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    head = HighResHead(head_shape(lmm), width=16).eval()
+    assert head([ours])[0][0].values.isfinite().all()
+
+
+def test_eyes_that_cannot_be_looked_through_are_refused():
+    for family, reason in (("qwen2_vl", "no stack of blocks with a projector"), ("llava_next", "cuts its images")):
+        lmm = tiny.family(family)
+        prepared = lmm.prepare(tiny.a_photo(HW), "What?", TEXT)
+        with pytest.raises(ValueError, match=reason):
+            phrase_features(lmm, head_shape(lmm), [prepared], [SPANS], [HW], with_eyes=True)

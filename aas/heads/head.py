@@ -16,11 +16,12 @@ class MaskHead(nn.Module, ABC):
     """A network from what was captured of phrases to their masks.
 
     `kind`: its name in `aas.registry.MASK_HEADS`. `needs_eyes`: whether it looks at layers of the vision encoder, and
-    at its pixels.
+    at its pixels; `redraws`: whether it is made with a segmenter, by which it redraws its masks.
     """
 
     kind: ClassVar[str]
     needs_eyes: ClassVar[bool] = False
+    redraws: ClassVar[bool] = False
 
     def __init__(self, shape: HeadShape):
         super().__init__()

@@ -25,6 +25,7 @@ class UNetHead(MaskHead):
     """
 
     kind = "unet"
+    redraws = True
 
     def __init__(self, shape: HeadShape, width: int = 64, side: int = 64, segmenter: PreTrainedModel | None = None):
         super().__init__(shape)

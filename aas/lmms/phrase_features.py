@@ -1,6 +1,8 @@
 """What a trained mask head is given: of the phrases of a given text, what every layer and head of an LMM saw."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,7 +10,9 @@ from torch import Tensor
 from aas.captured import Captured, Needs
 from aas.geometry import resampled
 from aas.heads.features import HeadShape, PhraseFeatures
+from aas.heads.highres import eye_layers
 from aas.lmms.base import LMM
+from aas.lmms.eyes import Eyes
 from aas.lmms.grids import COMBINED
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.sources import captured, internals_of
@@ -27,13 +31,19 @@ def head_shape(lmm: LMM, n_views: int = 1) -> HeadShape:
 
 @torch.no_grad()
 def phrase_features(
-    lmm: LMM, shape: HeadShape, batch: Sequence[Prepared], spans: Sequence[Sequence[Span]], images_hw: Sequence[Span]
+    lmm: LMM,
+    shape: HeadShape,
+    batch: Sequence[Prepared],
+    spans: Sequence[Sequence[Span]],
+    images_hw: Sequence[Span],
+    with_eyes: bool = False,
 ) -> list[PhraseFeatures]:
     """Of photographs of `images_hw` pixels, prepared with a given text each, in which phrases stand at half-open ranges
     of characters: one pass for the batch, tensors float32 on the CPU.
 
     A phrase's rows are those whose input is one of its tokens (alignment `self`), whichever alignment maps have
-    elsewhere. Raises ValueError for a phrase without tokens, and for an LMM of another shape.
+    elsewhere. `with_eyes`: layers of the vision encoder and its pixels too. Raises ValueError for a phrase without
+    tokens, and for an LMM of another shape.
     """
     options = AskOptions(alignment="self", view=COMBINED if shape.n_views > 1 else None)
     answers = [one.answer_ids for one in batch if one.answer_ids is not None]
@@ -41,13 +51,28 @@ def phrase_features(
         raise ValueError("Features of phrases are of a given text: prepare each photograph with its answer.")
     inputs, columns, rows = lmm.replay_inputs(batch, answers, options)
     watch = internals_of(lmm, batch, columns, _needs(shape), options, rows)
-    with lmm.watched(watch):
+    eyes = Eyes(lmm.model, eye_layers) if with_eyes else None
+    with lmm.watched(watch), eyes or nullcontext():
         lmm.model(**inputs, **lmm.forward_arguments(inputs), return_dict=True)
     kept = captured(lmm, watch, batch, answers, options)
-    return [
+    found = [
         _of_one(one, prepared, shape, [_tokens(lmm, ids, span) for span in some], image_hw)
         for one, prepared, ids, some, image_hw in zip(kept, batch, answers, spans, images_hw, strict=True)
     ]
+    if eyes is None:
+        return found
+    return [
+        replace(one, eyes=eyes.of_image(i, one.view.size_hw), pixels=_pixels(prepared))
+        for i, (one, prepared) in enumerate(zip(found, batch, strict=True))
+    ]
+
+
+def _pixels(one: Prepared) -> Tensor:
+    """What the vision encoder saw of an image, float32 [3, H, W]; ValueError where it saw several parts."""
+    pixels = one.inputs.get("pixel_values")
+    if pixels is None or pixels.ndim != 4 or len(pixels) != 1 or len(one.grids) != 1:
+        raise ValueError("The head looks at one input of the vision encoder; this LMM cuts its images into several.")
+    return pixels[0].float()
 
 
 def _needs(shape: HeadShape) -> Needs:

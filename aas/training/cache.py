@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from aas.segmenters.sam_records import SamEmbedding
 from aas.store.atomic import write_bytes
 from aas.store.keys import quoted
 
+SEEN = ("eyes", "pixels")  # of the vision encoder, for heads that need it
 SUFFIX, CPU = ".safetensors", torch.device("cpu")
 
 
@@ -44,6 +45,7 @@ class Capturer:
     shape: HeadShape
     segmenter: SamFamily | None
     question: str
+    with_eyes: bool
     told: dict[str, Any]
 
     def __call__(self, photograph: Photograph) -> Example:
@@ -52,9 +54,9 @@ class Capturer:
         pixels = as_pixels(photograph.source)
         prepared = self.lmm.prepare(pixels, self.question, photograph.caption)
         hw = photograph.size_hw
-        (features,) = phrase_features(self.lmm, self.shape, [prepared], [spans], [hw])
-        embedding = None if self.segmenter is None else self.segmenter.encode([pixels])[0]
-        features = PhraseFeatures(features.attention, features.states, features.view, hw, embedding=embedding)
+        (features,) = phrase_features(self.lmm, self.shape, [prepared], [spans], [hw], self.with_eyes)
+        if self.segmenter is not None:
+            features = replace(features, embedding=self.segmenter.encode([pixels])[0])
         truth = np.stack([rle.decoded(mask) for mask in masks])
         return Example(features, torch.from_numpy(truth))
 
@@ -109,6 +111,7 @@ def write_example(path: Path, example: Example, told: str = "") -> None:
         "n_tokens": [states.shape[1] for states in features.states],
         "truth_hw": example.truth.shape[1:],
     }
+    tensors |= {name: part for name in SEEN if (part := getattr(features, name)) is not None}
     if features.embedding is not None:
         tensors["embedding"] = features.embedding.features[0]
         about["input_size_hw"] = features.embedding.input_size_hw
@@ -134,7 +137,8 @@ def read_example(path: Path, device: torch.device = CPU) -> Example:
     if "embedding" in tensors:
         embedding = SamEmbedding(hw, (tensors["embedding"],), tuple(about["input_size_hw"]))
     states = tensors["states"].split(about["n_tokens"], dim=1)
-    features = PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding)
+    seen = {name: tensors.get(name) for name in SEEN}
+    features = PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding, **seen)
     return Example(features.to(device), truth.to(device))
 
 

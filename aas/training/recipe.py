@@ -14,7 +14,7 @@ class Recipe:
     `out`: a folder. `runs`: folders of results (`aas ground`, `segment gcg`, `segment expressions`, `aas import`),
     whose masks are the truth; `images`: of their photographs; `validation`: runs that are only measured. `head`: of
     `registry.MASK_HEADS`, `head_settings` its own arguments; `views`: the grids whose maps are stacked. `segmenter`: a
-    SAM whose copy redraws the masks, none if null. `question`: what stands in front of the given text.
+    SAM whose copy redraws the masks of heads that do so, none if null. `question`: what stands in front of the text.
 
     `learning_rate` rises over the first `warmup` of all `steps` and falls along a cosine to 0; gradients are clipped to
     the norm `clip`. A step is one photograph a process. `precision`: no, bf16 or fp16.

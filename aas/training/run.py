@@ -31,15 +31,14 @@ MIB = 2**20
 def train(recipe: Recipe, device: str | None = None) -> int:
     """Write OUT/head.safetensors; 0, or 3 where some photographs could not be learned from."""
     kind = registry.load(registry.MASK_HEADS, recipe.head, "mask head")
-    if kind.needs_eyes:
-        raise ValueError(f"head {recipe.head}: layers of the vision encoder are not captured yet; take unet.")
     check_writable(recipe.out)
     runs = {run: Results(run, recipe.images) for run in (*recipe.runs, *recipe.validation)}
     lmm = load_lmm(recipe.model, device)
-    segmenter = None if recipe.segmenter is None else _sam(recipe.segmenter, device)
+    segmenter = _sam(recipe.segmenter, device) if kind.redraws and recipe.segmenter is not None else None
     shape = head_shape(lmm, recipe.views)
     origins = _origins(recipe, lmm.model.config, segmenter)
-    capturer = Capturer(lmm, shape, segmenter, recipe.question, _told(recipe, shape, origins))
+    told = _told(recipe, shape, origins) | {"eyes": kind.needs_eyes}
+    capturer = Capturer(lmm, shape, segmenter, recipe.question, kind.needs_eyes, told)
     torch.manual_seed(recipe.seed)
     more: dict[str, Any] = {} if segmenter is None else {"segmenter": segmenter.model}
     head: MaskHead = kind(shape, **recipe.head_settings, **more)
