@@ -65,9 +65,11 @@ def test_a_training_goes_on_to_the_same_bits(examples, tmp_path):
 
 
 def test_a_state_of_another_head_is_refused(examples, tmp_path):
-    fit.fit(a_head(), examples, replace(FIT, steps=1), tmp_path / "state")
+    fit.fit(a_head(), examples, once := replace(FIT, steps=1), tmp_path / "state")
     with pytest.raises(ValueError, match="is no state of this head's training"):
-        fit.fit(UNetHead(planted.SHAPE, width=8), examples, FIT, tmp_path / "state")
+        fit.fit(UNetHead(planted.SHAPE, width=8), examples, once, tmp_path / "state")
+    with pytest.raises(ValueError, match="is of a training by another recipe"):
+        fit.fit(a_head(), examples, replace(once, learning_rate=1.0), tmp_path / "state")
 
 
 def test_the_learning_rate_rises_and_falls():

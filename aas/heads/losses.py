@@ -19,7 +19,7 @@ def mask_loss(stages: Sequence[MaskLogits], truth: Tensor, image_hw: tuple[int, 
     wanted = truth.float()
     total = wanted.new_zeros(())
     for stage in stages:
-        logits = stage.on_image(image_hw, tuple(truth.shape[1:]))
+        logits = stage.on_image(image_hw, (truth.shape[1], truth.shape[2]))
         given, area = logits.sigmoid(), wanted.sum((1, 2))
         dice = 1 - (2 * (given * wanted).sum((1, 2)) + 1) / (given.sum((1, 2)) + area + 1)
         total = total + F.binary_cross_entropy_with_logits(logits, wanted) + dice.mean()
@@ -29,6 +29,6 @@ def mask_loss(stages: Sequence[MaskLogits], truth: Tensor, image_hw: tuple[int, 
 @torch.no_grad()
 def mask_ious(logits: MaskLogits, truth: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """float32 [P], at the size of `truth` bool [P, H, W]; two empty masks are the same: 1."""
-    masks = logits.on_image(image_hw, tuple(truth.shape[1:])) > 0
+    masks = logits.on_image(image_hw, (truth.shape[1], truth.shape[2])) > 0
     common, union = (masks & truth).sum((1, 2)), (masks | truth).sum((1, 2))
     return torch.where(union > 0, common / union.clamp(min=1), 1.0)

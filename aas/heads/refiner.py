@@ -62,7 +62,7 @@ class SamRefiner(nn.Module):
             logits = self._decoded(embedding.features[0], torch.cat([sparse[some], tokens], dim=2), dense[some])
             found |= dict(zip(some, logits, strict=True))
         values = torch.stack([found[i] for i in range(len(words))])
-        return MaskLogits(values, self._frame(tuple(values.shape[1:]), embedding))
+        return MaskLogits(values, self._frame((values.shape[1], values.shape[2]), embedding))
 
     def _decoded(self, features: Tensor, tokens: Tensor, dense: Tensor) -> Tensor:
         """Logits [n, h, w] of prompts, `tokens` [n, 1, T, C] and `dense` [n, C, h', w'], on one photograph."""

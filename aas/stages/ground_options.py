@@ -46,7 +46,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     ] = LEFT_OUT
     keep_all: Annotated[bool, PHRASE(help="A mask for every phrase, pronouns and the unseen too.")] = False
     head: Annotated[
-        Path | None, MASK(help="File of a mask head that was trained on the model: it makes the masks (docs/heads.md).")
+        str | None, MASK(help="File of a mask head that was trained on the model: it makes the masks (docs/heads.md).")
     ] = None
     segmenter_dtype: Annotated[Dtype, MASK(help="What its image encoder computes in.")] = "auto"
 

@@ -44,6 +44,10 @@ def import_head(options: HeadImport) -> int:
     with loading("model", options.model):
         config = AutoConfig.from_pretrained(source, revision=revision)
     segmenter = getattr(load_segmenter(options.segmenter, "cpu", "float32"), "model", None)
+    if segmenter is None:
+        raise ValueError(
+            f"--segmenter {options.segmenter}: it has no weights; give the SAM that the head was trained with."
+        )
     head = head_of_flmm(options.file, config, segmenter)
     origins = {"lmm": (options.model, config), "segmenter": (options.segmenter, segmenter.config)}
     named = {what: Origin.of(name, what, getattr(of, "_commit_hash", None)) for what, (name, of) in origins.items()}

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -52,10 +52,9 @@ def fit(head: MaskHead, examples: Sequence[Path], recipe: Recipe, state: Path, t
     the end: on a CPU with the same bits as if it had never stopped. ValueError where a loss is not finite."""
     accelerator = Accelerator(mixed_precision=recipe.precision)
     trained = {name: parameter for name, parameter in head.named_parameters() if parameter.requires_grad}
-    settings = {"betas": (0.9, 0.999), "weight_decay": recipe.weight_decay}
-    optimiser = torch.optim.AdamW(trained.values(), lr=recipe.learning_rate, **settings)
+    optimiser = torch.optim.AdamW(trained.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     head.to(accelerator.device)
-    start = _read_state(state, head, trained, optimiser)
+    start = _read_state(state, head, trained, optimiser, recipe)
     network, fast = accelerator.prepare(head.train(), optimiser)
     order = Order(len(examples), recipe.seed, accelerator.process_index, accelerator.num_processes)
     for step in range(start, recipe.steps):
@@ -74,7 +73,7 @@ def fit(head: MaskHead, examples: Sequence[Path], recipe: Recipe, state: Path, t
         fast.step()
         tell(step + 1, float(loss.detach()))
         if accelerator.is_main_process and ((step + 1) % recipe.save_steps == 0 or step + 1 == recipe.steps):
-            _write_state(state, head, trained, optimiser, step + 1)
+            _write_state(state, head, trained, optimiser, recipe, step + 1)
 
 
 @torch.no_grad()
@@ -92,7 +91,12 @@ def validated(head: MaskHead, examples: Sequence[Path], device: torch.device = C
 
 
 def _write_state(
-    path: Path, head: MaskHead, trained: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int
+    path: Path,
+    head: MaskHead,
+    trained: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    step: int,
 ) -> None:
     tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     for name, parameter in trained.items():
@@ -100,23 +104,33 @@ def _write_state(
             if parameter in optimiser.state:
                 tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment]
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(content, {"step": json.dumps(step)}))
+    write_bytes(path, save(content, {"step": json.dumps(step), "recipe": _deciding(recipe)}))
 
 
-def _read_state(path: Path, head: MaskHead, trained: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> int:
+def _read_state(
+    path: Path, head: MaskHead, trained: Mapping[str, Tensor], optimiser: torch.optim.Optimizer, recipe: Recipe
+) -> int:
     """The number of steps that are done; 0 where there is no state."""
     if not path.is_file():
         return 0
     try:
         with safe_open(path, "pt") as file:
-            step = json.loads(file.metadata()["step"])
+            step, made_by = json.loads(file.metadata()["step"]), file.metadata()["recipe"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         head.load_state_dict({name: tensors[f"head.{name}"] for name in head.state_dict()})
     except (SafetensorError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no state of this head's training: name another folder, or delete it.") from error
+    if made_by != _deciding(recipe):
+        raise ValueError(f"{path} is of a training by another recipe: repeat that to go on, or name another `out`.")
     for name, parameter in trained.items():
         moments = {moment: tensors.get(f"{moment}.{name}") for moment in MOMENTS}
         if all(moment is not None for moment in moments.values()):
             placed = {moment: values.to(parameter.device) for moment, values in moments.items() if values is not None}
             optimiser.state[parameter] = {"step": torch.tensor(float(step)), **placed}
     return int(step)
+
+
+def _deciding(recipe: Recipe) -> str:
+    """What decides the numbers of a training; how often it is kept, and where, does not."""
+    free = ("out", "images", "validation", "save_steps")
+    return json.dumps({name: value for name, value in asdict(recipe).items() if name not in free}, default=str)
