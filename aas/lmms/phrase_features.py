@@ -62,7 +62,7 @@ def phrase_features(
     if eyes is None:
         return found
     return [
-        replace(one, eyes=eyes.of_image(i, one.view.size_hw), pixels=_pixels(prepared))
+        replace(one, pixels=_pixels(prepared), eyes=eyes.of_image(i, one.view.size_hw))
         for i, (one, prepared) in enumerate(zip(found, batch, strict=True))
     ]
 
