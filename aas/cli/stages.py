@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "aas ground photo.jpg",
             "aas ground holiday/ --out grounded",
+            "aas ground data/train-00000.parquet s3://bucket/photos --out elsewhere  (docs/scaling.md)",
             'aas ground photo.jpg --answer "a dog on a bench" --out given',
             "aas ground photo.jpg --maps fused --read-out region --out fused        (docs/maps.md)",
             "aas ground photo.jpg --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge --out large",
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
             "aas infer-attn --images val2017/ --ref-anno val2017.json --out run --model Qwen/Qwen3-VL-8B-Instruct",
             "aas infer-attn --images photos/ --out run --answers answers.jsonl       (teacher forcing)",
             "aas infer-attn --images photos/ --out run --maps mean,tam,attribution  (docs/maps.md)",
+            "aas infer-attn --images 's3://bucket/shards/*.tar' --out run            (docs/scaling.md)",
             "aas infer-attn --images photos/ --out run --num-chunks 8 --chunk-idx 0  (one of eight processes)",
         ),
     )(command_of(InferAttn, _infer_attn))

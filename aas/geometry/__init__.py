@@ -5,7 +5,7 @@ from one grid to another, with gradients; `peaks.py`: where a map is largest. A 
 [x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates; sizes are `size_hw`.
 """
 
-from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image, otsu_mask
+from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image, otsu_mask, pixels_of_cells
 from aas.geometry.peaks import centroid_xy, deepest_xy, largest_pixel_xy, peak_xy, peaks_xy, region_xy
 from aas.geometry.sampling import cell_centres, resampled
 from aas.geometry.views import (
@@ -42,6 +42,7 @@ __all__ = [
     "pan_and_scan_views",
     "peak_xy",
     "peaks_xy",
+    "pixels_of_cells",
     "placed_view",
     "region_xy",
     "resampled",

@@ -29,7 +29,10 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
 
     images: Annotated[
         tuple[str, ...],
-        Argument(metavar="IMAGE...", help="Images, folders of them, URLs, quoted patterns; - reads one from stdin."),
+        Argument(
+            metavar="IMAGE...",
+            help="Images, folders, URLs, tar and parquet shards, quoted patterns; - reads one from stdin.",
+        ),
     ]
     answer: Annotated[str | None, ANSWER(help="Ground these words instead of the model's own.")] = None
     out: Annotated[Path, Option(help="Folder for NAME.json, NAME.png and report.html. Started again, it goes on.")] = (
@@ -81,7 +84,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "read_out", "mask_choice", "head")  # fmt: skip
+                "prompt", "read_out", "mask_choice", "min_confidence", "head")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),
