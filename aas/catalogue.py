@@ -101,6 +101,11 @@ def maps() -> list[Row]:
     return _described(registry.MAP_SOURCES)
 
 
+def heads() -> list[Row]:
+    """Mask heads that are trained on a frozen LMM (docs/heads.md)."""
+    return _described(registry.MASK_HEADS)
+
+
 def formats() -> list[Row]:
     """Formats of `aas export`; those that `aas import` reads back."""
     return [{**row, "import": row["id"] in registry.IMPORTS} for row in _described(registry.EXPORTS)]
@@ -112,6 +117,7 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
     "phrases": phrases,
     "presets": presets,
     "maps": maps,
+    "heads": heads,
     "datasets": datasets,
     "metrics": metrics,
     "formats": formats,

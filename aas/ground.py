@@ -30,6 +30,7 @@ from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
 from aas.grounding import Grounding
+from aas.headed import HeadMasks
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
@@ -118,8 +119,9 @@ class Grounder:
     `reasoning`: ground what the model says between `<think>` and `</think>` too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
-    `best-attention`. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that
-    the LMM answers at once.
+    `best-attention`. `head`: a file of a mask head that was trained on this LMM (docs/heads.md), which makes the masks
+    instead. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM
+    answers at once.
 
     Raises ValueError or FileNotFoundError, in one line, for what cannot be loaded.
     """
@@ -142,6 +144,7 @@ class Grounder:
         n_negative: int = 0,
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
+        head: str | Path | None = None,
         min_confidence: float | None = None,
         batch_size: int | None = None,
         **how: Unpack[How],
@@ -166,6 +169,7 @@ class Grounder:
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
+        self.head = None if head is None else HeadMasks(Path(head), self.lmm, self.segmenter, segmenter)
         self._turn = RLock()  # an LMM that is watched answers one question at a time
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -232,7 +236,8 @@ class Grounder:
 
         telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
         # Maps that are asked for phrase by phrase are none of the answer's attention; nor is it known who is left out.
-        is_late = self.blackbox is not None or self.judge.least is not None
+        # A head looks at the whole answer.
+        is_late = self.blackbox is not None or self.judge.least is not None or self.head is not None
         hear = (lambda answer, _: telling.hear(answer, None)) if is_late else telling.hear
         with self._turn:
             said = self.lmm.run([asked.prepared], self.ask_options, hear)
@@ -284,7 +289,7 @@ class Grounder:
         shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
         embeddings = self.encoded.of(shown)
         return [
-            self._grounding(one.request, one.image, *both, *found, embeddings.get(one.photograph))
+            self._grounding(one.request, one.image, *both, *found, embeddings.get(one.photograph), one.prepared)
             for one, both, found in zip(batch, said, pointed, strict=True)
         ]
 
@@ -294,6 +299,10 @@ class Grounder:
         `image` as for a call (uint8 [H, W, 3] RGB is taken as it is); `attention.maps` float32 [tokens, h, w], one for
         each token of the answer. Raises ValueError for maps that keep layers or heads apart.
         """
+        if self.head is not None:
+            raise ValueError(
+                "A head looks at the LMM while it reads the answer, not at stored maps: call the grounder."
+            )
         if attention.maps.ndim != 3:
             raise ValueError("Grounding needs one map per token: capture the mean of layers and heads (keep='mean').")
         pixels = as_pixels(image)
@@ -330,9 +339,15 @@ class Grounder:
         pointed: Sequence[Pointed],
         left_out: tuple[str, ...],
         embedding: ImageEmbedding | None,
+        prepared: Prepared | None = None,
     ) -> Grounding:
         assert embedding is not None or not pointed
-        grounded = self._masked(pointed, embedding) if embedding is not None else ()
+        grounded: tuple[GroundedPhrase, ...] = ()
+        if embedding is not None and self.head is not None and prepared is not None:
+            masks = self.head(prepared, answer, [one.phrase for one in pointed], embedding)
+            grounded = tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
+        elif embedding is not None:
+            grounded = self._masked(pointed, embedding)
         sampling, source = self.ask_options.sampling, request.source
         is_given = request.answer is not None or request.token_ids is not None
         all_heads = self.ask_options.selection == MEAN_OF_ALL

@@ -101,6 +101,12 @@ MAP_SOURCES = {
     "blackbox": "aas.maps.blackbox:Blackbox",
 }
 
+# --head NAME -> a mask head that is trained on a frozen LMM (docs/heads.md)
+MASK_HEADS = {
+    "unet": "aas.heads.unet:UNetHead",
+    "highres": "aas.heads.highres:HighResHead",
+}
+
 # scheme of a URL -> where the bytes of photographs come from (docs/scaling.md); of others that fsspec knows, add a line
 PHOTOGRAPH_STORES = {
     "http": "aas.photographs.web:Web",

@@ -6,6 +6,7 @@ import typer
 
 from aas.cli import evaluation, exports, models, runs, serve, slurm, stages
 from aas.cli.compare import compare
+from aas.cli.heads import head
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
 from aas.cli.stopping import stop_at_ctrl_c
@@ -20,6 +21,7 @@ slurm.register(app)
 models.register(app)
 app.add_typer(show, name="show")
 app.add_typer(compare, name="compare")
+app.add_typer(head, name="head")
 evaluation.register(app)
 exports.register(app)
 serve.register(app)

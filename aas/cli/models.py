@@ -11,7 +11,7 @@ from aas.cli.options import command_of, examples, usage_errors
 from aas.stages.calibrate_options import Calibrate
 from aas.stages.options import ModelOptions
 
-Listed = Literal["models", "segmenters", "phrases", "presets", "maps", "datasets", "metrics", "formats"]
+Listed = Literal["models", "segmenters", "phrases", "presets", "maps", "heads", "datasets", "metrics", "formats"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,13 @@
 """Pixels and grids: the only place with their arithmetic.
 
-`views.py`: the rectangle of the image that a grid of tokens covers; `maps.py`: between cells and pixels; `peaks.py`:
-where a map is largest. A pixel (x, y) is the square [x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates;
-sizes are `size_hw`.
+`views.py`: the rectangle of the image that a grid of tokens covers; `maps.py`: between cells and pixels; `sampling.py`:
+from one grid to another, with gradients; `peaks.py`: where a map is largest. A pixel (x, y) is the square
+[x, x+1) x [y, y+1); boxes are `box_xyxy` in those coordinates; sizes are `size_hw`.
 """
 
 from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image, otsu_mask, pixels_of_cells
 from aas.geometry.peaks import centroid_xy, deepest_xy, largest_pixel_xy, peak_xy, peaks_xy, region_xy
+from aas.geometry.sampling import cell_centres, resampled
 from aas.geometry.views import (
     canvas_view,
     centre_crop_view,
@@ -25,6 +26,7 @@ from aas.geometry.views import (
 
 __all__ = [
     "canvas_view",
+    "cell_centres",
     "cell_coverage",
     "cells_of_mask",
     "centre_crop_view",
@@ -43,6 +45,7 @@ __all__ = [
     "pixels_of_cells",
     "placed_view",
     "region_xy",
+    "resampled",
     "scaled_view",
     "stitched_tiles",
     "stretched_view",

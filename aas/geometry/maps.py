@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from aas.geometry.sampling import cells_within
 from aas.records import View
 
 PixelBox = tuple[int, int, int, int]  # x0, y0, x1, y1, half-open
@@ -24,19 +25,12 @@ def combined_map(parts: Sequence[tuple[np.ndarray, View]]) -> tuple[np.ndarray, 
     reach, it adds nothing.
     """
     view = _reaching_all_fine([part[1] for part in parts])
-    height, width = view.size_hw
-    x0, y0, x1, y1 = view.box_xyxy
-    centres_x = torch.linspace(x0, x1, 2 * width + 1)[1::2]
-    centres_y = torch.linspace(y0, y1, 2 * height + 1)[1::2]
-    total = np.zeros((*parts[0][0].shape[:-2], height, width), np.float32)
+    total = np.zeros((*parts[0][0].shape[:-2], *view.size_hw), np.float32)
     for maps, other in parts:
-        left, top, right, bottom = other.box_xyxy
-        x = (centres_x - left) / (right - left) * 2 - 1
-        y = (centres_y - top) / (bottom - top) * 2 - 1
-        where = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)[None]
-        inside = (where.abs() <= 1).all(-1)[0]
+        where = cells_within(other, view)
+        inside = (where.abs() <= 1).all(-1)
         flat = torch.from_numpy(np.ascontiguousarray(maps)).reshape(1, -1, *other.size_hw)
-        sampled = F.grid_sample(flat, where.float(), mode="bilinear", padding_mode="border", align_corners=False)
+        sampled = F.grid_sample(flat, where[None], mode="bilinear", padding_mode="border", align_corners=False)
         scale = _cells_per_pixel(other) / _cells_per_pixel(view)
         total += (sampled[0] * inside * scale).reshape(total.shape).numpy()
     return total, View(view.size_hw, view.box_xyxy, "combined")

@@ -81,7 +81,18 @@ def watch_of(
     """What looks on while a batch is answered, or while given answers, whose `rows` are wanted, are replayed."""
     if options.maps == (DEFAULT,):
         return AttentionCapture(columns, options.selection, rows, lmm.records, lmm.cross_attention)
-    needs = needs_of(lmm, options)
+    return internals_of(lmm, batch, columns, needs_of(lmm, options), options, rows)
+
+
+def internals_of(
+    lmm: "LMM",
+    batch: Sequence[Prepared],
+    columns: Tensor,
+    needs: Needs,
+    options: AskOptions,
+    rows: Tensor | None = None,
+) -> Internals:
+    """As `watch_of`, for all that is needed."""
     positions = [positions_of(one.grids, options.view) for one in batch]
     # Padding moved the columns of a batch as far as the sequence that they lie in.
     starts = [int(moved - own[0]) for moved, own in zip(columns[:, 0].tolist(), positions, strict=True)]

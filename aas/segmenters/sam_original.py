@@ -19,6 +19,7 @@ from aas.model_files import check_no_pointer
 from aas.segmenters.sam import SamSegmenter
 
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NO_OTHER_SAM = "A SAM 2 or 3 is given as a transformers folder or id, as facebook/sam2.1-hiera-large."
 DECODER_HEADS, DECODER_WIDTH = 8, 256  # of every published SAM; how many heads there are, no weight's shape tells
 
 # segment-anything's names -> transformers', applied in this order to each name
@@ -53,7 +54,7 @@ def load_sam_checkpoint(
     """The segmenter of a checkpoint file. Raises ValueError for a damaged file and for any other kind of checkpoint;
     every weight of the file is used, or the error lists those that are not."""
     check_no_pointer(path)
-    weights = _read(path)
+    weights = read_tensors(path, "SAM of segment-anything", NO_OTHER_SAM)
     try:
         config = _config(weights, path)
         with torch.device("meta"):
@@ -64,8 +65,9 @@ def load_sam_checkpoint(
     return SamSegmenter(model.to(device), PIXEL_MEAN, PIXEL_STD, dtype)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors of the file by name. Nothing but tensors is ever unpickled."""
+def read_tensors(path: Path, what: str, advice: str = "") -> dict[str, Tensor]:
+    """All tensors of a file of torch.save by name. Nothing but tensors is ever unpickled. ValueError, with what
+    the file should be and where else to look, for any other content."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -79,8 +81,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
         found = ", ".join(map(str, weights)) if isinstance(weights, dict) else type(weights).__name__
         raise ValueError(
-            f"{path} is no SAM of segment-anything, which holds weights by name; this file holds {_shortened(found)}. "
-            "A SAM 2 or 3 is given as a transformers folder or id, as facebook/sam2.1-hiera-large."
+            f"{path} is no {what}, which holds weights by name; this file holds {shortened(found)}. {advice}".rstrip()
         )
     return weights
 
@@ -173,19 +174,20 @@ def _renamed(weights: dict[str, Tensor], model: SamModel, path: Path) -> dict[st
     """The weights under transformers' names, all of the right shape; each of them, and none besides."""
     expected = {name: parameter.shape for name, parameter in model.state_dict().items()}
     n_iou_layers = model.config.mask_decoder_config.iou_head_depth
-    found = {_new_name(name, n_iou_layers): (name, weight.float()) for name, weight in weights.items()}
+    found = {transformers_name(name, n_iou_layers): (name, weight.float()) for name, weight in weights.items()}
     wrong = [name for new, (name, weight) in found.items() if expected.get(new) != weight.shape]
     missing = [name for name in expected if name not in found and name != SHARED_TOO]
     if wrong or missing:
         raise ValueError(
             f"{path} is no SAM of segment-anything."
-            + (f" {len(wrong)} weights are not SAM's: {_shortened(', '.join(wrong))}." if wrong else "")
-            + (f" {len(missing)} are missing: {_shortened(', '.join(missing))}." if missing else "")
+            + (f" {len(wrong)} weights are not SAM's: {shortened(', '.join(wrong))}." if wrong else "")
+            + (f" {len(missing)} are missing: {shortened(', '.join(missing))}." if missing else "")
         )
     return {name: weight for name, (_, weight) in found.items()} | {SHARED_TOO: found[SHARED][1]}
 
 
-def _new_name(name: str, n_iou_layers: int) -> str:
+def transformers_name(name: str, n_iou_layers: int) -> str:
+    """Of a weight that segment-anything calls `name`; the head that judges masks has so many layers."""
     for pattern, new in RENAMED:
         name = re.sub(pattern, new, name)
     mlp = re.match(r"(mask_decoder\.(?:iou_prediction_head|output_hypernetworks_mlps\.\d+))\.layers\.(\d+)\.(.*)", name)
@@ -201,8 +203,9 @@ def _what_it_is(weights: dict[str, Tensor], error: Exception) -> str:
     if any(name.startswith("image_encoder.trunk.") for name in weights):
         return "it is a SAM 2; give its transformers folder or id, as facebook/sam2.1-hiera-large."
     lacking = f"it lacks {error}. " if isinstance(error, KeyError) else f"{error}. "
-    return f"{lacking}It holds {len(weights)} weights: {_shortened(', '.join(weights))}."
+    return f"{lacking}It holds {len(weights)} weights: {shortened(', '.join(weights))}."
 
 
-def _shortened(names: str, limit: int = 1000) -> str:
+def shortened(names: str, limit: int = 1000) -> str:
+    """A list of names that fits into an error."""
     return names if len(names) <= limit else f"{names[:limit]} …"

@@ -48,6 +48,9 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
         PHRASE(help="Phrases without a mask: pronouns, the unseen (the image, a side)."),
     ] = LEFT_OUT
     keep_all: Annotated[bool, PHRASE(help="A mask for every phrase, pronouns and the unseen too.")] = False
+    head: Annotated[
+        str | None, MASK(help="File of a mask head that was trained on the model: it makes the masks (docs/heads.md).")
+    ] = None
     segmenter_dtype: Annotated[Dtype, MASK(help="What its image encoder computes in.")] = "auto"
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "read_out", "mask_choice", "min_confidence")  # fmt: skip
+                "prompt", "read_out", "mask_choice", "min_confidence", "head")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

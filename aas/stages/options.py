@@ -16,9 +16,9 @@ from aas.photographs import located
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
-OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories")
+OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories", "head")
 # Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
-OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None}
+OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None, "head": None}
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")

@@ -1,0 +1,60 @@
+"""The masks of an answer's phrases by a trained head, instead of by prompts to a segmenter."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aas.heads.features import MaskLogits
+from aas.heads.stored import Origin, load_head, read_head_file
+from aas.lmms.base import LMM
+from aas.lmms.phrase_features import phrase_features
+from aas.lmms.prepared import Prepared
+from aas.pointing.masks import PhraseMasks
+from aas.records import Answer, Phrase
+from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.segmenters.sam_records import SamEmbedding
+
+
+class HeadMasks:
+    """A head of a file, beside the LMM and the segmenter that it was trained on; ValueError or OSError where they are
+    others."""
+
+    def __init__(self, path: Path, lmm: LMM, segmenter: Segmenter, segmenter_name: object):
+        said, model = read_head_file(path), getattr(segmenter, "model", None)
+        here = Origin.of(lmm.name, "lmm", _commit(lmm.model))
+        there = None
+        if said.segmenter is not None and model is not None:
+            name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
+            there = Origin.of(name, "segmenter", _commit(model))
+        self.head = load_head(path, here, model, there).to(lmm.device)
+        self.lmm = lmm
+
+    @torch.no_grad()
+    def __call__(
+        self, prepared: Prepared, answer: Answer, phrases: Sequence[Phrase], embedding: ImageEmbedding
+    ) -> list[PhraseMasks]:
+        """A mask for each phrase, of all of its tokens; its score is the mean probability of the mask's pixels."""
+        told = replace(prepared, answer_ids=torch.tensor(answer.token_ids))
+        spans = [phrase.span for phrase in phrases]
+        hw = embedding.size_hw
+        (features,) = phrase_features(self.lmm, self.head.shape, [told], [spans], [hw], self.head.needs_eyes)
+        if isinstance(embedding, SamEmbedding):
+            features = replace(features, embedding=embedding)
+        logits = self.head([features.to(self.lmm.device)])[0][-1]
+        # One after another: at the photograph's size all of them may not fit into memory.
+        return [_mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
+
+
+def _mask(logits: Tensor) -> PhraseMasks:
+    """Of logits [1, H, W]."""
+    mask = logits > 0
+    score = logits[mask].sigmoid().mean() if mask.any() else logits.new_zeros(())
+    return PhraseMasks(mask.cpu().numpy(), score[None].cpu().numpy())
+
+
+def _commit(model: Any) -> str | None:
+    return getattr(model.config, "_commit_hash", None)

@@ -1,0 +1,130 @@
+"""The head of HG-LMM: what the vision encoder saw at many depths, filtered by the words, and fine pixels; no SAM."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aas.heads.features import HeadShape, PhraseFeatures
+from aas.heads.fusion import Norm, Stem, TopDown
+from aas.heads.head import MaskHead, TextMixing
+
+N_EYES, N_STAGES = 8, 4  # layers of the vision encoder, paired into stages of the pyramid
+CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is brought to so many first
+
+
+def eye_layers(n_layers: int) -> tuple[int, ...]:
+    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those of number 3, 6, …, 21, 23."""
+    return tuple(min(n_layers * k // N_EYES, n_layers - 1) for k in range(1, N_EYES + 1))
+
+
+class HighResHead(MaskHead):
+    """HG-LMM's: projected layers of the eyes, convolutions that the words make, attention, and a stem on the pixels,
+    fused from coarse to fine.
+
+    `width` of the pyramid, of which all others are multiples. `norm`: group norm, or batch norm as published, whose
+    figures depend on the phrases of a batch while it trains.
+    """
+
+    kind = "highres"
+    needs_eyes = True
+
+    def __init__(self, shape: HeadShape, width: int = 64, norm: Norm = "group"):
+        super().__init__(shape)
+        self.width, self.norm = width, norm
+        self.text = TextMixing(shape, 4 * width)
+        self.eyes = EyeFeatures(shape.hidden_size, width)
+        self.filter = WordFilter(width)
+        fits = shape.n_channels == CHANNELS_THAT_FIT * width
+        self.fit = nn.Identity() if fits else nn.Conv2d(shape.n_channels, CHANNELS_THAT_FIT * width, 3, padding=1)
+        self.attention = nn.Conv2d(CHANNELS_THAT_FIT * width, width * 3 // 2, 3, padding=1)
+        self.shallow = nn.Conv2d(width * 3 // 2, 2 * width, 3, padding=1)
+        self.deeper = nn.Conv2d(3 * width, 2 * width, 3, padding=1)  # shared by the stages that see attention
+        self.narrow = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(N_STAGES))
+        self.stem = Stem(shape, width, norm)
+        self.top_down = TopDown(width, norm)
+
+    def settings(self) -> dict[str, Any]:
+        return {"width": self.width, "norm": self.norm}
+
+    def logits(self, images: Sequence[PhraseFeatures]) -> Tensor:
+        eyes = torch.stack([one.eyes for one in images if one.eyes is not None]).to(self.shallow.weight.dtype)
+        pixels = torch.stack([one.pixels for one in images if one.pixels is not None]).to(self.shallow.weight.dtype)
+        counts = [len(one.attention) for one in images]
+        if not sum(counts):
+            return pixels.new_zeros(0, *pixels.shape[2:])
+        owner = torch.arange(len(images), device=pixels.device).repeat_interleave(
+            torch.tensor(counts, device=pixels.device)
+        )
+        words = self.text([states for one in images for states in one.states])
+        text = torch.stack([one.mean(0) for one in words])
+        seen = self.filter(self.eyes(eyes)[owner], text)  # [P, K, C, h, w]
+        attention = torch.cat([one.attention for one in images]).to(seen.dtype)
+        stem = self.stem(pixels)
+        return self.top_down(self._pyramid(seen, attention, stem[owner]), pixels.shape[2:])[:, 0]
+
+    def _pyramid(self, seen: Tensor, attention: Tensor, stem: Tensor) -> list[Tensor]:
+        """Four stages [P, width, h, w], fine and shallow first."""
+        attention = self.attention(self.fit(attention))
+        stages = seen.unflatten(1, (N_STAGES, -1)).flatten(2, 3).unbind(1)  # the layers of a pair side by side
+        mixed = [self.shallow(stages[0]), *(self.deeper(torch.cat([one, attention], dim=1)) for one in stages[1:])]
+        height, width = stem.shape[2:]
+        sizes = [(-(-height >> i), -(-width >> i)) for i in range(N_STAGES)]
+        pyramid = [
+            F.interpolate(narrow(one), size_hw, mode="bilinear", align_corners=False)
+            for narrow, one, size_hw in zip(self.narrow, mixed, sizes, strict=True)
+        ]
+        pyramid[0] = pyramid[0] + stem
+        return pyramid
+
+    def check(self, image: PhraseFeatures) -> None:
+        super().check(image)
+        assert image.eyes is not None
+        if image.eyes.shape[:2] != (N_EYES, self.shape.hidden_size):
+            raise ValueError(
+                f"The head looks at {N_EYES} layers of the vision encoder in width {self.shape.hidden_size}, not at "
+                f"{image.eyes.shape[0]} in width {image.eyes.shape[1]}."
+            )
+
+
+class EyeFeatures(nn.Module):
+    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w]; one network for all."""
+
+    def __init__(self, hidden_size: int, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        narrow = max(hidden_size // 16, 8)
+        self.layers = nn.Sequential(
+            nn.Conv2d(hidden_size, narrow, 1), nn.ReLU(),
+            nn.Conv2d(narrow, 3 * width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(3 * width, 4 * width, 3, padding=1), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, eyes: Tensor) -> Tensor:
+        flat = self.norm(eyes.flatten(0, 1).movedim(1, -1)).movedim(-1, 1)
+        return self.layers(flat).unflatten(0, eyes.shape[:2])
+
+
+class WordFilter(nn.Module):
+    """Two 1 x 1 convolutions of which a phrase's words make the weights, 4 width -> 3/4 width, with a norm behind."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.before, self.after = 4 * width, width * 3 // 4
+        self.sizes = [self.before * self.after, self.after, self.after**2, self.after]
+        self.weights = nn.Sequential(
+            nn.Linear(self.before, self.before), nn.ReLU(), nn.Linear(self.before, sum(self.sizes))
+        )
+        self.norm = nn.LayerNorm(self.after)
+
+    def forward(self, eyes: Tensor, text: Tensor) -> Tensor:
+        """`eyes` [P, K, 4 width, h, w] and `text` [P, 4 width] of phrases: [P, K, 3/4 width, h, w]."""
+        first, first_bias, second, second_bias = self.weights(text).split(self.sizes, dim=1)
+        flat = eyes.flatten(3)
+        x = torch.einsum("poc,pkcn->pkon", first.unflatten(1, (self.after, self.before)), flat)
+        x = (x + first_bias[:, None, :, None]).relu()
+        x = torch.einsum("poc,pkcn->pkon", second.unflatten(1, (self.after, self.after)), x)
+        x = self.norm((x + second_bias[:, None, :, None]).transpose(2, 3)).transpose(2, 3)
+        return x.unflatten(3, eyes.shape[3:])

@@ -1,0 +1,150 @@
+"""What a head learns from, captured once and kept on the disk: of each photograph a file."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from aas import rle
+from aas.export.photograph import Photograph
+from aas.heads.features import HeadShape, PhraseFeatures
+from aas.images import as_pixels
+from aas.lmms.base import LMM
+from aas.lmms.phrase_features import phrase_features
+from aas.records import View
+from aas.segmenters.sam_family import SamFamily
+from aas.segmenters.sam_records import SamEmbedding
+from aas.store.atomic import write_bytes
+from aas.store.keys import quoted
+
+SEEN = ("eyes", "pixels")  # of the vision encoder, for heads that need it
+SUFFIX, CPU = ".safetensors", torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Example:
+    """The phrases of one photograph: what was captured, and `truth` bool [P, H, W], at the photograph's size."""
+
+    features: PhraseFeatures
+    truth: Tensor
+
+
+@dataclass(frozen=True)
+class Capturer:
+    """Makes examples of photographs, by models that do not change. `told`: what decides them beside the photograph and
+    its phrases; a cache that was made by something else is not read."""
+
+    lmm: LMM
+    shape: HeadShape
+    segmenter: SamFamily | None
+    question: str
+    with_eyes: bool
+    told: dict[str, Any]
+
+    def __call__(self, photograph: Photograph) -> Example:
+        """Raises ValueError, or an OSError of its file, for a photograph that cannot be learned from."""
+        spans, masks = _phrases(photograph)
+        pixels = as_pixels(photograph.source)
+        prepared = self.lmm.prepare(pixels, self.question, photograph.caption)
+        hw = photograph.size_hw
+        (features,) = phrase_features(self.lmm, self.shape, [prepared], [spans], [hw], self.with_eyes)
+        if self.segmenter is not None:
+            features = replace(features, embedding=self.segmenter.encode([pixels])[0])
+        truth = np.stack([rle.decoded(mask) for mask in masks])
+        return Example(features, torch.from_numpy(truth))
+
+
+class Cache:
+    """A folder with an example of each photograph. One that is there is not captured again, unless its photograph says
+    something else by now, or other models captured it."""
+
+    def __init__(self, folder: Path, capturer: Capturer):
+        self.folder, self.capturer = folder, capturer
+
+    def path(self, photograph: Photograph) -> Path:
+        """Of its example."""
+        return self.folder / f"{quoted(photograph.key)}{SUFFIX}"
+
+    def filled(self, photographs: Iterable[Photograph]) -> Iterator[tuple[Path, str]]:
+        """For each photograph its file, and what is wrong with it, or nothing."""
+        for photograph in photographs:
+            path = self.path(photograph)
+            try:
+                if self._is_there(path, photograph):
+                    yield path, ""
+                    continue
+                write_example(path, self.capturer(photograph), self._told(photograph))
+                yield path, ""
+            except ValueError as error:
+                yield path, f"{photograph.key}: {error}"
+
+    def _told(self, photograph: Photograph) -> str:
+        about = {"caption": photograph.caption, "phrases": [[one.span, one.mask] for one in photograph.found]}
+        return json.dumps([self.capturer.told, about], sort_keys=True)
+
+    def _is_there(self, path: Path, photograph: Photograph) -> bool:
+        try:
+            with safe_open(path, "pt") as file:
+                return (file.metadata() or {}).get("told") == self._told(photograph)
+        except (OSError, SafetensorError):
+            return False
+
+
+def write_example(path: Path, example: Example, told: str = "") -> None:
+    """One file, in the numbers of the capture."""
+    features = example.features
+    tensors = {
+        "attention": features.attention,
+        "states": torch.cat(features.states, dim=1),
+        "truth": torch.from_numpy(rle.packed(example.truth.numpy())),
+    }
+    about: dict[str, Any] = {
+        "view": asdict(features.view),
+        "image_hw": features.image_hw,
+        "n_tokens": [states.shape[1] for states in features.states],
+        "truth_hw": example.truth.shape[1:],
+    }
+    tensors |= {name: part for name in SEEN if (part := getattr(features, name)) is not None}
+    if features.embedding is not None:
+        tensors["embedding"] = features.embedding.features[0]
+        about["input_size_hw"] = features.embedding.input_size_hw
+    metadata = {"about": json.dumps(about), "told": told}
+    write_bytes(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata))
+
+
+def read_example(path: Path, device: torch.device = CPU) -> Example:
+    """What `write_example` wrote. ValueError where the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, it is made anew.") from error
+    height, width = about["truth_hw"]
+    bits = np.unpackbits(tensors.pop("truth").numpy(), axis=1, count=height * width)
+    truth = torch.from_numpy(bits.astype(bool).reshape(-1, height, width))
+    (rows, columns), (x0, y0, x1, y1) = about["view"]["size_hw"], about["view"]["box_xyxy"]
+    view = View((rows, columns), (x0, y0, x1, y1), about["view"]["name"])
+    hw: tuple[int, int] = tuple(about["image_hw"])
+    embedding = None
+    if "embedding" in tensors:
+        embedding = SamEmbedding(hw, (tensors["embedding"],), tuple(about["input_size_hw"]))
+    states = tensors["states"].split(about["n_tokens"], dim=1)
+    seen = {name: tensors.get(name) for name in SEEN}
+    features = PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding, **seen)
+    return Example(features.to(device), truth.to(device))
+
+
+def _phrases(photograph: Photograph) -> tuple[Sequence[tuple[int, int]], Sequence[rle.Rle]]:
+    """Those whose place in the text is known."""
+    known = [(one.span, one.mask) for one in photograph.found if one.span is not None]
+    if not known:
+        raise ValueError("it has no phrase with a mask and a place in its text")
+    return [span for span, _ in known], [mask for _, mask in known]
