@@ -1,6 +1,6 @@
 """The whole way for an image: ask, find the noun phrases, point, segment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,8 @@ from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.once import EncodedOnce
+from aas.served.answers import Said, Served
+from aas.served.server import server_at
 from aas.store.keys import quoted
 from aas.store.results import labelled_points
 from aas.streaming import Event, Tell, Telling, pulled
@@ -73,6 +75,10 @@ class Request:
     def image(self) -> Path:
         """A name for messages."""
         return Path(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
+
+    def answered(self, said: Said) -> "Request":
+        """With the answer that a server gives."""
+        return replace(self, answer=said.text, token_ids=said.token_ids)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,8 @@ class Grounder:
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
     `best-attention`. `batch_size`: images of a list that the LMM answers at once.
+    `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
+    that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
     Raises ValueError or FileNotFoundError, in one line, for what cannot be loaded.
     """
@@ -135,6 +143,9 @@ class Grounder:
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
         batch_size: int | None = None,
+        answers_from: str | None = None,
+        answers_model: str | None = None,
+        in_flight: int = 16,
         **how: Unpack[How],
     ):
         check("mask_choice", mask_choice, MaskChoice)
@@ -147,6 +158,7 @@ class Grounder:
         points = (n_points_for(segmenter, n_points), n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
+        server = server_at(answers_from, answers_model, in_flight) if answers_from is not None else None
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
         place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is
@@ -155,6 +167,7 @@ class Grounder:
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
+        self.served = server and Served(server, self.lmm, self.ask_options)
         self._turn = RLock()  # an LMM that is watched answers one question at a time
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -193,7 +206,7 @@ class Grounder:
                 return self._all([Request(str(i), image, one) for i, one in enumerate(question)])
             if isinstance(answer, list):
                 return self._all([Request(str(i), image, asked, one) for i, one in enumerate(answer)])
-            return self.compute([self.prepare(Request("0", image, asked, answer))])[0]
+            return self.compute([self._ready(Request("0", image, asked, answer))])[0]
 
     def stream(self, image: ImageLike, question: str | None = None) -> Iterator[Event]:
         """The same while the model writes: the answer's text in pieces (str), each phrase (GroundedPhrase) when
@@ -207,7 +220,7 @@ class Grounder:
 
         Raises as a call does: ImageError at once.
         """
-        asked = self.prepare(Request("0", image, question or DEFAULT_QUESTION))
+        asked = self._ready(Request("0", image, question or DEFAULT_QUESTION))
         return pulled(lambda tell: self._tell(asked, tell))
 
     def _tell(self, asked: Asked, tell: Tell[Event]) -> None:
@@ -225,8 +238,21 @@ class Grounder:
             said = self.lmm.run([asked.prepared], self.ask_options, hear)
             telling.end(self._grounded([asked], said)[0])
 
+    def fed(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        """Each request when it can be prepared: with the server's answer, where a server answers and none is given."""
+        if self.served is None:
+            return ((request, None) for request in requests)
+        return self.served.fed(map(_to_read_twice, requests), lambda request: (request.source, request.question))
+
+    def _ready(self, request: Request) -> Asked:
+        """One alone, ready for the LMM."""
+        ((request, error),) = [(request, None)] if request.answer is not None else self.fed([request])
+        if error is not None:
+            raise error
+        return self.prepare(request)
+
     def _all(self, requests: Sequence[Request]) -> list[Grounding | GroundingError]:
-        collecting = _Collecting(self)
+        collecting = _Collecting(self, all(request.answer is not None for request in requests))
         for request, reason in carry_out(collecting, requests, Plan(self.images_at_once())):
             if reason is not None:
                 collecting.found[request.key] = GroundingError(reason)
@@ -339,6 +365,12 @@ def _asking(asking: Asking) -> Blackbox | None:
     return sources[0]
 
 
+def _to_read_twice(request: Request) -> Request:
+    """An open file is read once: for the server and here, its content stands for it."""
+    content = request.source.read() if hasattr(request.source, "read") else None
+    return replace(request, source=content) if isinstance(content, bytes) else request
+
+
 def _grounded(pointed: Pointed, found: PhraseMasks) -> GroundedPhrase:
     shown = labelled_points(pointed.prompt)
     return GroundedPhrase(
@@ -360,6 +392,9 @@ class ByGrounder(Stage[Request, Asked, Grounding]):
     def __init__(self, grounder: Grounder):
         self.grounder = grounder
 
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        return self.grounder.fed(items)
+
     def prepare(self, item: Request) -> Asked:
         return self.grounder.prepare(item)
 
@@ -373,9 +408,13 @@ class ByGrounder(Stage[Request, Asked, Grounding]):
 class _Collecting(ByGrounder):
     """Keeps groundings, and what went wrong, by the requests' keys."""
 
-    def __init__(self, grounder: Grounder):
+    def __init__(self, grounder: Grounder, is_given: bool):
         super().__init__(grounder)
+        self.is_given = is_given
         self.found: dict[str, Grounding | GroundingError] = {}
+
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        return ((item, None) for item in items) if self.is_given else super().fed(items)
 
     def finish(self, item: Request, result: Grounding) -> None:
         self.found[item.key] = result

@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "internals"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"lmms", "pointing", "export"},
-    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations"},
+    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations", "served"},
     {"streaming"},
     {"ground", "show"},
     {"stages"},

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -36,6 +36,11 @@ class Stage(ABC, Generic[I, P, R]):
 
     window_batches = 1  # items of so many batches are brought into the order of their lengths
 
+    def fed(self, items: Iterable[I]) -> Iterator[tuple[I, Exception | None]]:
+        """Each item when it can be prepared, in any order, or with why it cannot: where something of it is made
+        elsewhere, many are waited for at once."""
+        return ((item, None) for item in items)
+
     @abstractmethod
     def prepare(self, item: I) -> P:
         """Everything that needs no model on a device: reading, resizing. In a worker process, if there are any."""
@@ -58,6 +63,9 @@ class Noting(Stage[I, P, R]):
 
     def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]]):
         self.stage, self.run, self.files, self.window_batches = stage, run, files, stage.window_batches
+
+    def fed(self, items: Iterable[I]) -> Iterator[tuple[I, Exception | None]]:
+        return self.stage.fed(items)
 
     def prepare(self, item: I) -> P:
         self.run.note_files(item.key, self.files(item))
