@@ -1,8 +1,8 @@
 """The whole way for an image: ask, find the noun phrases, point, segment."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -31,7 +31,7 @@ from aas.grounding import Grounding
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
-from aas.lmms.prepared import Prepared
+from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
@@ -43,8 +43,6 @@ from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.once import EncodedOnce
-from aas.served.answers import Said, Served
-from aas.served.server import server_at
 from aas.store.keys import quoted
 from aas.store.results import labelled_points
 from aas.streaming import Event, Tell, Telling, pulled
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
     import torch
     from spacy.language import Language
     from transformers import PreTrainedModel
+
+    from aas.served.answers import Said, Served
 
 AUTO_BATCH_SIZE = {"cuda": 16}
 
@@ -76,7 +76,7 @@ class Request:
         """A name for messages."""
         return Path(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
 
-    def answered(self, said: Said) -> "Request":
+    def answered(self, said: "Said") -> "Request":
         """With the answer that a server gives."""
         return replace(self, answer=said.text, token_ids=said.token_ids)
 
@@ -158,7 +158,7 @@ class Grounder:
         points = (n_points_for(segmenter, n_points), n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
-        server = server_at(answers_from, answers_model, in_flight) if answers_from is not None else None
+        served = _served_by(answers_from, answers_model, in_flight)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
         place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is
@@ -167,7 +167,7 @@ class Grounder:
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
-        self.served = server and Served(server, self.lmm, self.ask_options)
+        self.served = served(self.lmm, self.ask_options) if served else None
         self._turn = RLock()  # an LMM that is watched answers one question at a time
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -363,6 +363,16 @@ def _asking(asking: Asking) -> Blackbox | None:
         raise ValueError("--maps: blackbox has a grid of its own, so that no other source goes with it.")
     asking["maps"] = DEFAULT
     return sources[0]
+
+
+def _served_by(address: str | None, model: str | None, in_flight: int) -> "Callable[[LMM, AskOptions], Served] | None":
+    """The server, looked at before any model is loaded; its client is not imported for those who have none."""
+    if address is None:
+        return None
+    from aas.served.answers import Served
+    from aas.served.server import server_at
+
+    return partial(Served, server_at(address, model, in_flight))
 
 
 def _to_read_twice(request: Request) -> Request:

@@ -53,7 +53,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _ground(options: Ground) -> int:
-    from aas.stages.ground import ground
+    from aas.cli.start import quick_imports
+
+    with quick_imports():
+        from aas.stages.ground import ground
 
     return ground(options)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aas.asking import ask_options
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
@@ -20,7 +20,6 @@ from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.records import Answer, AttentionMaps
-from aas.served.answers import Said, Served
 from aas.stages.engines import engine_of
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions, indices
@@ -28,6 +27,10 @@ from aas.stages.served_options import check_asked
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
+
+if TYPE_CHECKING:
+    from aas.served.answers import Said, Served
+    from aas.served.server import Server
 
 AUTO_BATCH_SIZE = {"cuda": 32, "cpu": 4}
 Result = tuple[tuple[int, int], Answer, AttentionMaps]  # image_hw, and what the model says
@@ -51,7 +54,7 @@ class Request:
         """Where the photograph is."""
         return self.source.path
 
-    def answered(self, said: Said) -> "Request":
+    def answered(self, said: "Said") -> "Request":
         """With the answer that a server gives."""
         given = self.given or GivenAnswer(self.source.key)
         return replace(self, given=replace(given, text=said.text, token_ids=said.token_ids))
@@ -69,15 +72,23 @@ def infer_attn(options: InferAttn) -> int:
 
 def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[Stage, Plan, dict[str, Any]]:
     asked = ask_options(keep=options.keep, heads=indices("--heads", options.heads), **options.asking())
-    server = options.server()
+    server = options.server()  # looked at before any model is loaded
     lmm = load_lmm(options.model, device or options.device, **options.loading())
     lmm.check_options(asked)
     plan = Plan(
         options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
         n_workers(options.workers, n_items, half_the_cores()),
     )
-    served = server and Served(server, lmm, asked)
-    return Answering(lmm, asked, RunFolder(options.out, SUFFIX), served), plan, facts(options, lmm)
+    stage = Answering(lmm, asked, RunFolder(options.out, SUFFIX), _served(server, lmm, asked))
+    return stage, plan, facts(options, lmm)
+
+
+def _served(server: "Server | None", lmm: LMM, options: AskOptions) -> "Served | None":
+    if server is None:
+        return None
+    from aas.served.answers import Served  # with its client, which others need not import
+
+    return Served(server, lmm, options)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
     lmm: LMM
     options: AskOptions
     run: RunFolder
-    served: Served | None = None  # who answers, where the model itself does not
+    served: "Served | None" = None  # who answers, where the model itself does not
     window_batches = 8
 
     def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
