@@ -1,4 +1,7 @@
-"""What libraries import at their start and `aas ground` never uses on a CPU is left until it is used. For the command's own process; `import aas` changes nothing of any library."""
+"""What libraries import at their start and `aas ground` never uses on a CPU is left until it is used.
+
+For the command's own process: `import aas` changes nothing of any library.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
