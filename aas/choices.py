@@ -3,6 +3,7 @@
 from typing import Any, Literal, get_args
 
 Alignment = Literal["predict", "self"]
+ConfidenceKind = Literal["calibrated", "uncalibrated", "token"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Fit = Literal["pad", "stretch"]
 Keep = Literal["mean", "layers", "heads"]

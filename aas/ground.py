@@ -12,6 +12,7 @@ import numpy as np
 from aas import devices
 from aas.asking import Asking, How, ask_options, told_apart
 from aas.available import all_here
+from aas.capture import MEAN_OF_ALL
 from aas.choices import (
     Dtype,
     Keep,
@@ -24,6 +25,7 @@ from aas.choices import (
     Words,
     check,
 )
+from aas.confidence.judging import Judge, Origin
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
@@ -35,6 +37,7 @@ from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
+from aas.photographs import File, Member, file_of
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, point_phrases
@@ -72,9 +75,11 @@ class Request:
     token_ids: tuple[int, ...] | None = None
 
     @property
-    def image(self) -> Path:
-        """A name for messages."""
-        return Path(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
+    def image(self) -> File:
+        """A name for messages; where it is a file, that."""
+        if isinstance(self.source, Member):
+            return self.source
+        return file_of(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
 
     def answered(self, said: "Said") -> "Request":
         """With the answer that a server gives."""
@@ -93,7 +98,7 @@ class Asked:
     def photograph(self) -> object:
         """The same for all requests about one photograph."""
         source = self.request.source
-        return str(source) if isinstance(source, (str, Path)) else id(source)
+        return str(source) if isinstance(source, (str, Path, Member)) else id(source)
 
 
 class Grounder:
@@ -117,7 +122,8 @@ class Grounder:
     `reasoning`: ground what the model says between <think> and </think> too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
-    `best-attention`. `batch_size`: images of a list that the LMM answers at once.
+    `best-attention`. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that
+    the LMM answers at once.
     `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
     that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
@@ -142,6 +148,7 @@ class Grounder:
         n_negative: int = 0,
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
+        min_confidence: float | None = None,
         batch_size: int | None = None,
         answers_from: str | None = None,
         answers_model: str | None = None,
@@ -159,6 +166,8 @@ class Grounder:
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)
+        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
+        self.judge = Judge(*called, pointing, mask_choice, min_confidence)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
         place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is
@@ -213,10 +222,10 @@ class Grounder:
         something is written behind it, and at the end the Grounding, equal to that of a call.
 
         A phrase's `span` lies in the text that was told before it. Its map is relative to the words until then, and
-        the parser has read no further: the Grounding at the end may have a better mask of it, or read other phrases.
-        Each of the Grounding's phrases was told once. Where maps need the whole answer (alignment "self", other map
-        sources) phrases come when it is there. Another call waits until the answer is written; the iterator may be
-        left, or closed, at any time.
+        the parser has read no further: the Grounding at the end may have a better mask of it, or read other phrases,
+        and has their confidence. Each of the Grounding's phrases was told once. Where the whole answer is needed
+        (alignment "self", other map sources, `min_confidence`) phrases come when it is there. Another call waits until
+        the answer is written; the iterator may be left, or closed, at any time.
 
         Raises as a call does: ImageError at once.
         """
@@ -232,8 +241,9 @@ class Grounder:
             return self._masked(pointed, embedding())
 
         telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
-        # Maps that are asked for phrase by phrase are none of the answer's attention.
-        hear = (lambda answer, _: telling.hear(answer, None)) if self.blackbox else telling.hear
+        # Maps that are asked for phrase by phrase are none of the answer's attention; nor is it known who is left out.
+        is_late = self.blackbox is not None or self.judge.least is not None
+        hear = (lambda answer, _: telling.hear(answer, None)) if is_late else telling.hear
         with self._turn:
             said = self.lmm.run([asked.prepared], self.ask_options, hear)
             telling.end(self._grounded([asked], said)[0])
@@ -297,7 +307,7 @@ class Grounder:
         shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
         embeddings = self.encoded.of(shown)
         return [
-            self._grounding(one.request.source, one.image, *both, *found, embeddings.get(one.photograph))
+            self._grounding(one.request, one.image, *both, *found, embeddings.get(one.photograph))
             for one, both, found in zip(batch, said, pointed, strict=True)
         ]
 
@@ -312,7 +322,8 @@ class Grounder:
         pixels = as_pixels(image)
         pointed, left_out = self._pointed(pixels, answer, attention)
         embedding = self.segmenter.encode([pixels])[0] if pointed else None
-        return self._grounding(image, pixels, answer, attention, pointed, left_out, embedding)
+        request = Request("0", image, answer.question, answer.text)
+        return self._grounding(request, pixels, answer, attention, pointed, left_out, embedding)
 
     def _pointed(
         self, pixels: np.ndarray, answer: Answer, attention: AttentionMaps
@@ -335,7 +346,7 @@ class Grounder:
 
     def _grounding(
         self,
-        source: ImageLike,
+        request: Request,
         pixels: np.ndarray,
         answer: Answer,
         attention: AttentionMaps,
@@ -345,12 +356,29 @@ class Grounder:
     ) -> Grounding:
         assert embedding is not None or not pointed
         grounded = self._masked(pointed, embedding) if embedding is not None else ()
-        where = str(source) if isinstance(source, (str, Path)) else None
-        return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, where, self.lmm.name)
+        sampling, source = self.ask_options.sampling, request.source
+        is_given = request.answer is not None or request.token_ids is not None
+        all_heads = self.ask_options.selection == MEAN_OF_ALL
+        origin = Origin(is_given, sampling.temperature if sampling else 0.0, all_heads)
+        phrases, scores = [one.phrase for one in grounded], [one.score for one in grounded]
+        found = self.judge(answer, attention, phrases, scores, origin)
+        if found is not None:
+            both = zip(grounded, found.values, strict=True)
+            grounded = tuple(replace(one, confidence=value) for one, value in both)
+        kept = tuple(one for one in grounded if self.judge.keeps(one.confidence))
+        left_out += tuple(one.text for one in grounded if not self.judge.keeps(one.confidence))
+        where = (str(source) if isinstance(source, (str, Path, Member)) else None, self.lmm.name)
+        kind = None if found is None else found.kind
+        return Grounding(quoted(name_of(source)), pixels, answer, kept, attention, left_out, *where, kind)
 
     def _masked(self, pointed: Sequence[Pointed], embedding: ImageEmbedding) -> tuple[GroundedPhrase, ...]:
         masks = phrase_masks(self.segmenter, embedding, pointed, self.mask_choice)
         return tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
+
+
+def _name(model: object) -> str:
+    """Empty for what is loaded already."""
+    return model if isinstance(model, str) else ""
 
 
 def _asking(asking: Asking) -> Blackbox | None:

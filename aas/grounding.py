@@ -10,10 +10,13 @@ import numpy as np
 from PIL import Image
 
 from aas import rle
+from aas.choices import ConfidenceKind
 from aas.export.grounded import Exportable
 from aas.export.photograph import Photograph, ready
 from aas.export.results import of_result
-from aas.images import ImageLike, as_pixels, is_url
+from aas.images import ImageLike, as_pixels
+from aas.photographs import is_url
+from aas.phrases.likelihood import token_probabilities
 from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.atomic import write_png
@@ -21,7 +24,7 @@ from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.keys import quoted, unquoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
 from aas.view import overlay, report
-from aas.view.report_entry import Maps, Panel, entry, maps_of
+from aas.view.report_entry import Maps, Panel, confidence_figures, entry, maps_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,8 +33,9 @@ class Grounding(Exportable):
 
     `image` uint8 [H, W, 3] RGB, upright: all points and masks are in its pixels. `name` is that of its files: the
     image's without extension, reserved characters percent-encoded, or `image`. `attention`: a map of each token of the
-    answer. `left_out`: phrases that name nothing to look for (pronouns, "the image"). `source`: the image's path or
-    URL, if it has one.
+    answer. `left_out`: phrases that name nothing to look for (pronouns, "the image"), or of less confidence than was
+    asked for. `source`: the image's path or URL, if it has one. `confidence_kind`: what the phrases' `confidence` is
+    (docs/maps.md); None where they have none.
 
     `grounding["a cup"]` is the phrase of these words (or of that root word), `grounding[0]` the first; `len` and
     iteration are over phrases.
@@ -45,6 +49,7 @@ class Grounding(Exportable):
     left_out: tuple[str, ...] = ()
     source: str | None = None
     model: str = ""
+    confidence_kind: ConfidenceKind | None = None
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
@@ -87,6 +92,11 @@ class Grounding(Exportable):
         return np.array([one.score for one in self.phrases], np.float32)
 
     @property
+    def confidences(self) -> np.ndarray:
+        """float64 [N], from 0 to 1: how far the picture supports each phrase; NaN where that is not known."""
+        return np.array([np.nan if one.confidence is None else one.confidence for one in self.phrases], np.float64)
+
+    @property
     def points_xy(self) -> np.ndarray:
         """int64 [N, 2], pixels: the peak of each phrase's map."""
         return np.array([one.point_xy for one in self.phrases], np.int64).reshape(-1, 2)
@@ -117,6 +127,9 @@ class Grounding(Exportable):
             question=self.answer.question,
             caption=self.answer.text,
             left_out=self.left_out,
+            token_probabilities=token_probabilities(self.answer, [one.phrase for one in self.phrases]),
+            confidences=None if self.confidence_kind is None else tuple(self.confidences.tolist()),
+            confidence_kind=self.confidence_kind,
         )
 
     def photograph(self) -> Photograph:
@@ -145,9 +158,9 @@ class Grounding(Exportable):
         of_phrases = np.array([one.map for one in self.phrases], np.float32).reshape(-1, *self.view.size_hw)
         tokens = [one.phrase.token_indices for one in self.phrases]
         maps = maps_of(self.attention, tokens, tokens_of_answer(self.answer), pointing=of_phrases)
-        return Panel(
-            self.answer, self.phrases, title, self.left_out, maps or (Maps("attention", self.view, of_phrases),)
-        )
+        maps = maps or (Maps("attention", self.view, of_phrases),)
+        figures = confidence_figures(self.confidence_kind, self.confidences.tolist())
+        return Panel(self.answer, self.phrases, title, self.left_out, maps, figures=figures)
 
     def save(self, folder: str | Path, name: str | None = None) -> tuple[Path, Path]:
         """Write `NAME.json` (the item), `NAME.png` (the picture) and `NAME.safetensors` (the maps) into `folder`;
@@ -203,6 +216,7 @@ class Grounding(Exportable):
             result.left_out or (),
             source,
             item.model,
+            result.confidence_kind,
         )
 
 
@@ -219,6 +233,7 @@ def _grounded(result: Result, i: int, item: AttentionItem) -> GroundedPhrase:
         result.scores[i],
         tuple((x, y) for x, y, _ in shown),
         tuple(label for _, _, label in shown),
+        None if result.confidences is None else result.confidences[i],
     )
 
 

@@ -12,15 +12,19 @@ class Answer:
 
     `token_ids` are the generated (or given) tokens; `token_spans[i]` is the half-open character range of `text` that
     token i writes. Tokens that share a character share its range; a special token writes nothing and has (n, n).
+    `token_log_probs`: of each token the logarithm of the model's own probability for it, behind those before it; None
+    where that is not known. Answers of the same tokens are equal, however these were rounded.
     """
 
     question: str
     text: str
     token_ids: tuple[int, ...]
     token_spans: tuple[tuple[int, int], ...]
+    token_log_probs: tuple[float, ...] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.token_spans)
+        assert self.token_log_probs is None or len(self.token_log_probs) == len(self.token_ids)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class AttentionMaps:
 
     Where layers or heads were kept apart, [layers, tokens, h, w] or [layers, heads, tokens, h, w]. `source`: the map
     source that they are of (docs/maps.md), and `beside` the maps [tokens, h, w] of others that were asked for.
+    `margins` float32 [tokens]: where one of them is made of derivatives, how much more the image may do to each token
+    than the text.
     """
 
     maps: np.ndarray
@@ -49,6 +55,7 @@ class AttentionMaps:
     alignment: str = "predict"
     source: str = "mean"
     beside: Mapping[str, np.ndarray] = field(default_factory=dict)
+    margins: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for maps in (self.maps, *self.beside.values()):
@@ -106,7 +113,8 @@ class GroundedPhrase:
 
     `map` float32 [h, w], over the grid of the grounding's view; `point_xy` pixels, the map's peak; `mask` bool [H, W];
     `score` the segmenter's predicted IoU of the mask. `points_xy` and `labels`: all points that the segmenter was
-    given, the peak first, 1 = on the thing, 0 = not on it; empty: the peak alone.
+    given, the peak first, 1 = on the thing, 0 = not on it; empty: the peak alone. `confidence` from 0 to 1: how far the
+    picture supports the phrase, None where that is not known; what kind of number it is says the grounding.
     """
 
     phrase: Phrase
@@ -116,6 +124,7 @@ class GroundedPhrase:
     score: float
     points_xy: tuple[tuple[int, int], ...] = ()
     labels: tuple[int, ...] = ()
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.points_xy) == len(self.labels)

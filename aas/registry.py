@@ -82,7 +82,7 @@ SEGMENTERS = {
     "sam3_video": "aas.segmenters.sam2:Sam2Segmenter",
 }
 # name for --segmenter -> class of a segmenter that needs no checkpoint
-SEGMENTERS_BY_NAME: dict[str, str] = {}
+SEGMENTERS_BY_NAME = {"map": "aas.segmenters.map_alone:MapAlone"}
 
 # --maps NAME[:ARGUMENT] -> a way from what was captured to one map per token (docs/maps.md)
 MAP_SOURCES = {
@@ -99,6 +99,21 @@ MAP_SOURCES = {
     "attribution": "aas.maps.attribution:Attribution",
     "fused": "aas.maps.fused:Fused",
     "blackbox": "aas.maps.blackbox:Blackbox",
+}
+
+# scheme of a URL -> where the bytes of photographs come from (docs/scaling.md); of others that fsspec knows, add a line
+PHOTOGRAPH_STORES = {
+    "http": "aas.photographs.web:Web",
+    "https": "aas.photographs.web:Web",
+    **dict.fromkeys(
+        ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "webhdfs", "memory"),
+        "aas.photographs.remote:Remote",
+    ),
+}
+# suffix of a file that holds many photographs, and scheme of the address of one in it -> how they are found and read
+PHOTOGRAPH_SHARDS = {
+    "tar": "aas.photographs.tar:Tar",
+    "parquet": "aas.photographs.parquet:Parquet",
 }
 
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
@@ -123,6 +138,7 @@ CAPTION_METRICS = {
 # kind of evidence -> the formula that makes figures of it, for any resample of the images
 EVIDENCE_KINDS = {
     "mean": "aas.metrics.mean:mean",
+    "signed_mean": "aas.metrics.mean:mean",
     "auc": "aas.metrics.auc:auc",
     "bleu": "aas.metrics.bleu:bleu",
     "meteor": "aas.metrics.meteor:meteor",
@@ -133,6 +149,7 @@ EVALUATIONS = {
     "gcg": "aas.evaluations.gcg:EvalGcg",
     "instance": "aas.evaluations.instance:EvalInstance",
     "yesno": "aas.stages.yes_no_options:EvalYesNo",
+    "hallucination": "aas.evaluations.hallucination:EvalHallucination",
     "compare": "aas.evaluations.compare:EvalCompare",
 }
 # `aas export NAME` -> the format

@@ -4,32 +4,29 @@
 
 Where: `aas compare maps` on the 75 kept-out photographs of a split, on the model's own answers and on their captions.
 What they cost: on the first photographs of the split, with a caption given and with an answer of 24 tokens, the time of
-each source alone as a ratio to that of `mean` in the same round (median), and the bytes that were kept for it.
+each source alone (of the process on a CPU, so that others on the machine cost little) as a ratio to that of `mean` on
+the same photograph (median), and the bytes that were kept for it.
 """
 
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from torch import Tensor
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent / "embedded"))
 from split import default_data_dir, kept_out
 
-from aas.captured import Captured
 from aas.evaluations.report import markdown
 from aas.images import read_image
-from aas.lmms import base, load_lmm
+from aas.lmms import load_lmm
 from aas.lmms.base import LMM
-from aas.lmms.prepared import AskOptions, Prepared
 from aas.stages.compare_maps import compare_maps
+from aas.stages.compare_maps_costs import Costs
 from aas.stages.compare_maps_options import CompareMaps
 
 MAPS = ("mean,layers,ratio,contrast,values,values:out,sinkless,rollout,lens,tam,attribution,attribution:attention,"
@@ -58,53 +55,21 @@ def split_files(data: Path, split: str, folder: Path) -> tuple[Path, Path]:
     return truth, answers
 
 
-def n_bytes(captured: Captured) -> int:
-    """Of all tensors that were kept."""
-    kept = [getattr(captured, field.name) for field in fields(captured)]
-    tensors = [one for part in kept for one in (part.values() if isinstance(part, dict) else [part])]
-    return sum(one.numel() * one.element_size() for one in tensors if isinstance(one, Tensor))
-
-
-class Costs:
-    """Times each source on prepared photographs, `mean` first, and looks at what was kept for it."""
-
-    def __init__(self, lmm: LMM, sources: Sequence[str]):
-        self.lmm = lmm
-        self.seconds: dict[str, list[float]] = {source: [] for source in ("mean", *sources)}
-        self.bytes: dict[str, int] = {}
-        self.made = base.made_maps
-
-    def round(self, one: Prepared) -> None:
-        """Every source once."""
-        for source, seconds in self.seconds.items():
-            base.made_maps = lambda captured, *more, source=source: self._look(source, captured, *more)
-            started = time.perf_counter()
-            self.lmm.run([one], AskOptions(24, maps=(source,)))
-            seconds.append(time.perf_counter() - started)
-        base.made_maps = self.made
-
-    def _look(self, source: str, captured: Captured, *more: Any) -> Any:
-        self.bytes[source] = n_bytes(captured)
-        return self.made(captured, *more)
-
-    def table(self) -> str:
-        """Of all rounds but the first, which warms up."""
-        rows = []
-        of_mean = self.seconds["mean"][1:]
-        for source, (_, *seconds) in self.seconds.items():
-            ratio = median(ours / theirs for ours, theirs in zip(seconds, of_mean, strict=True))
-            kept = f"{self.bytes[source] / 1e6:.1f}" if source in self.bytes else ""
-            rows.append([source, f"{1000 * median(seconds):.0f}", f"{ratio:.2f}", kept])
-        return markdown(["source", "ms", "by the time of mean", "MB kept"], rows)
-
-
 def costs(lmm: LMM, sources: Sequence[str], images: Sequence[Path], answer: str | None, n_rounds: int) -> str:
-    """A table of one way of asking."""
-    found = Costs(lmm, sources)
-    options = AskOptions(maps=("contrast",))  # which needs the most prompts
-    for path in [images[0], *images * n_rounds]:
-        found.round(lmm.prepare(read_image(path), QUESTION, answer, options=options))
-    return found.table()
+    """A table of one way of asking; the first photograph once more in front, to warm up."""
+    found, photographs = Costs(lmm, ("mean", *sources)), {path: read_image(path) for path in images}
+    given = None
+    if answer is not None:
+        given = lmm.prepare(photographs[images[0]], QUESTION, answer).answer_ids.tolist()
+    Costs(lmm, found.sources).look(photographs[images[0]], QUESTION, given)
+    for path in tqdm([*images * n_rounds], unit="photograph"):
+        found.look(photographs[path], QUESTION, given)
+    rows = []
+    for source, seconds in found.seconds.items():
+        ratio = median(ours / theirs for ours, theirs in zip(seconds, found.seconds["mean"], strict=True))
+        kept = f"{found.n_bytes[source] / 1e6:.1f}" if source in found.n_bytes else ""
+        rows.append([source, f"{1000 * median(seconds):.0f}", f"{ratio:.2f}", kept])
+    return markdown(["source", "ms", "by the time of mean", "MB kept"], rows)
 
 
 def main() -> None:
@@ -115,10 +80,11 @@ def main() -> None:
     parser.add_argument("--split", choices=["figures", "choose"], default="figures")
     parser.add_argument("--maps", default=MAPS)
     parser.add_argument("--no-masks", action="store_true", help="points and maps alone, without the segmenter")
+    parser.add_argument("--no-deletion", action="store_true", help="without the deletion test, which takes longest")
     parser.add_argument("--no-own", action="store_true", help="given captions alone")
     parser.add_argument("--no-figures", action="store_true", help="costs alone")
     parser.add_argument("--rounds", type=int, default=2, help="of the measurement of costs; 0 for none")
-    parser.add_argument("--json", type=Path, help="folder for own.json and given.json")
+    parser.add_argument("--json", type=Path, help="folder for own.json and given.json, and own.html and given.html")
     args = parser.parse_args()
 
     images = args.data / "coco/images/val2017"
@@ -131,14 +97,15 @@ def main() -> None:
             print(f"\n## {way} answers, {args.split}\n")
             options = CompareMaps(
                 images=images, gt=truth, maps=args.maps, answers=given, model=args.model, segmenter=args.segmenter,
-                no_masks=args.no_masks, json_file=args.json and args.json / f"{way}.json",
+                no_masks=args.no_masks, no_deletion=args.no_deletion, costs=0,
+                json_file=args.json and args.json / f"{way}.json", page=args.json and args.json / f"{way}.html",
             )  # fmt: skip
             compare_maps(options)
         files = [images / entry["file_name"] for entry in json.loads(truth.read_text())["images"][:5]]
     if args.rounds:
         lmm = load_lmm(args.model)
         sources = [source for source in args.maps.split(",") if source != "mean"]
-        for way, answer in (("given", CAPTION), ("own", None)):
+        for way, answer in {"given": CAPTION, **({} if args.no_own else {"own": None})}.items():
             print(f"\n## Costs, {way} answers\n\n{costs(lmm, sources, files, answer, args.rounds)}")
 
 

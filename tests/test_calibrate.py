@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from aas.cli import app
 from aas.maps import source_named
 from aas.records import AttentionMaps, View
 from aas.stages.calibrate import PANELS, chosen, gaze, mosaic_of, spearman
+from aas.stages.calibrate_frequency import frequencies, looking, spatial_entropy
 from tests import tiny
 
 
@@ -41,6 +43,39 @@ def test_ranks_and_choice():
     assert chosen(scores, 5) == [(0, 2, 0.5), (1, 0, 0.4), (0, 0, 0.1)]
     assert spearman(np.array([1.0, 5, 3]), np.array([2.0, 9, 4])) == pytest.approx(1)
     assert spearman(np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 3, 4])) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    one, other = np.array([0.0, 0, 0, 2, 1, 5]), np.array([0.0, 3, 0, 1, 0, 0])
+    assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
+    assert np.isnan(spearman(one, np.zeros(6)))
+
+
+def test_entropy_of_regions():
+    """Two regions above the mean, of three cells (by their corners) and one; P is a region's share of the cells."""
+    grid_map = np.zeros((5, 5))
+    grid_map[0, 0] = grid_map[1, 1] = grid_map[2, 2] = 0.3
+    grid_map[0, 4] = 0.9
+    assert spatial_entropy(grid_map) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    one = np.zeros((5, 5))
+    one[2, 2] = 1
+    assert spatial_entropy(one) == 0 and spatial_entropy(np.ones((5, 5))) == np.inf
+    one[4] = 1
+    assert spatial_entropy(one) == np.inf, "a whole bottom row is a sink"
+
+
+def test_frequency_counts_the_most_compact_of_those_that_look():
+    """Six layers of four heads: 2.1 and 5.3 look at one place, 3.0 at two, 4.2 at three, 1.1 lies too early, and 2.3 is
+    compact but pays no attention to the image."""
+    sums = np.full((8, 6, 4), 0.2)
+    sums[:, 2:] = 0.5
+    sums[:, 2, 3] = 0.01
+    entropies = np.full((8, 6, 4), 5.0)
+    for layer, head, entropy in ((2, 1, 0.1), (5, 3, 0.2), (3, 0, 1.0), (4, 2, 2.0), (1, 1, 0.0), (2, 3, 0.0)):
+        entropies[:, layer, head] = entropy
+    entropies[:2, 3, 0] = np.inf
+    looks = looking(sums)
+    assert not looks[:2].any() and not looks[2, 3] and looks.sum() == 15
+    found = frequencies(entropies, looks)
+    assert found[2, 1] == found[5, 3] == 1 and found[3, 0] == 0.75 and found[4, 2] == 0.25
+    assert found.sum() == pytest.approx(3)
 
 
 @pytest.fixture
@@ -71,6 +106,27 @@ def test_heads_that_agree_are_written(photos, monkeypatch):
     np.testing.assert_allclose(content["scores"], planted, atol=1e-6)
     assert content["made"] == {"how": "mosaics", "mosaics": 2, "seed": 0, "spearman": 1.0}
     assert list(source_named(f"heads:{photos / 'heads.json'}").weights) == best
+
+
+def test_where_the_gaze_is_weak_compact_heads_are_taken(photos, monkeypatch):
+    """Planted entropies, of the twelve heads of a model whose first layers count too."""
+    planted = np.arange(12.0)[::-1].reshape(3, 4)
+    noise = np.random.default_rng(0)
+    seen = []
+
+    def looked_at(maps):
+        seen.append(maps.shape)
+        return np.ones((3, 4)), planted + noise.random((3, 4))
+
+    monkeypatch.setattr("aas.stages.calibrate.gaze", lambda attention, place: planted / 1e4)
+    monkeypatch.setattr("aas.stages.calibrate.sums_and_entropies", looked_at)
+    monkeypatch.setattr("aas.stages.calibrate_frequency.FIRST_LAYER", 0)
+    result = run(photos, "--out", photos / "heads.json")
+    assert result.exit_code == 0 and "LocalizationHeads" in result.output, result.output
+    content = json.loads((photos / "heads.json").read_text())
+    assert [row[:2] for row in content["heads"]] == [[2, 1], [2, 2], [2, 3]]
+    assert content["made"]["how"] == "photographs" and content["made"]["photographs"] == 8
+    assert len(seen) == 8 and {shape[:2] for shape in seen} == {(3, 4)}
 
 
 def test_a_model_without_such_heads_is_told(photos):

@@ -22,6 +22,17 @@ def part(**environment: str) -> tuple[int, int]:
     return chunk.count, chunk.index
 
 
+def test_how_many_actors():
+    def actors(said: object) -> tuple[int, int]:
+        options = InferAttn(images=Path("."), out=Path("."), engine="ray", actors=said)  # type: ignore[arg-type]
+        return options.least_and_most_actors
+
+    assert [actors(said) for said in ("3", "2:16", 4)] == [(3, 3), (2, 16), (4, 4)]
+    for said in ("0", "3:2", "1:2:3", "a", "", "-1", ":4"):
+        with pytest.raises(ValueError, match="give a number above 0, or MIN:MAX"):
+            actors(said)
+
+
 def test_what_launchers_say():
     assert part() == part(RANK="3") == part(WORLD_SIZE="8") == (1, 0)
     assert part(RANK="3", WORLD_SIZE="8") == (8, 3)

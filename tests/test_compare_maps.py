@@ -1,6 +1,8 @@
 """`aas compare maps`: its figures against their definitions, and the command on a photograph whose things are known."""
 
 import json
+import re
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -12,9 +14,15 @@ from typer.testing import CliRunner
 import aas
 from aas import rle
 from aas.cli import app
+from aas.datasets.instances import read_truth
+from aas.evaluations import report
 from aas.geometry import otsu_mask
 from aas.geometry.maps import map_on_image
+from aas.metrics import bootstrap
+from aas.metrics.deletion import GREY, greyed, largest_cells, random_cells
 from aas.metrics.maps import best_iou, map_figures
+from aas.metrics.mean import mean_evidence
+from aas.presets import DEFAULT_QUESTION
 from aas.records import View
 
 VIEW, IMAGE_HW = View((6, 8), (0, 0, 64, 60)), (60, 64)
@@ -55,6 +63,33 @@ def test_otsu_mask(grid, mask):
     assert best_iou(mask, [~mask, mask]) == 1 and not otsu_mask(np.ones((6, 8), np.float32), VIEW, IMAGE_HW).any()
 
 
+def test_cells_are_greyed_where_they_lie_on_the_image():
+    """A padded view: of 6 x 8 cells of 10 x 10 pixels the first column lies beside the image, the last row half.
+    Columns begin between pixels: a pixel is of the cell that its centre lies in."""
+    view, image_hw = View((6, 8), (-10.6, 0, 69.4, 60)), (55, 70)
+    cells = np.array([(row, column) for row in range(6) for column in range(8)])
+    values = np.random.default_rng(1).random((6, 8))
+    on_image = cells[:, 1] > 0
+    best = cells[on_image][np.argsort(-values.ravel()[on_image])[:6]]  # 12 % of 42 cells are 5.04
+    chosen = largest_cells(values, view, image_hw)
+    assert sorted(map(tuple, best.tolist())) == sorted(map(tuple, np.argwhere(chosen).tolist()))
+    image = np.zeros((*image_hw, 3), np.uint8)
+    expected = image.copy()
+    for row, column in best:
+        expected[10 * row : 10 * row + 10, max(0, 10 * column - 11) : 10 * column - 1] = GREY
+    np.testing.assert_array_equal(greyed(image, chosen, view), expected)
+    drawn = random_cells(view, image_hw, np.random.default_rng(2))
+    assert drawn.sum() == 6 and not drawn[:, 0].any()
+
+
+def test_figures_below_0_keep_their_sign():
+    values, images = [-1.0, -0.5, -0.8], [0, 1, 2]
+    evidence = {"NSS": mean_evidence(values, images, signed=True), "AUC": mean_evidence(values, images)}
+    found = bootstrap.intervals(evidence, 3, 200, 0)
+    assert found["NSS"][0] < found["NSS"][1] < 0 and found["AUC"] == [0, 0]
+    assert report.cell(-0.5, signed=True) == "-0.500" and report.cell(-1.0) == report.cell(None, signed=True) == "–"
+
+
 @pytest.fixture
 def known(tmp_path):
     """Chelsea, the right two thirds of her picture being "cat", and a picture that cannot be read."""
@@ -80,23 +115,73 @@ def known(tmp_path):
 def test_the_command(known):
     folder, mask = known
     words = ["compare", "maps", "--images", folder, "--gt", folder / "gt.json", "--answers", folder / "answers.jsonl"]
-    words += ["--maps", "mean,tam", "--json", folder / "out.json", "--bootstrap", 20]
-    result = CliRunner().invoke(app, list(map(str, words)))
+    words += ["--maps", "mean,tam", "--json", folder / "out.json", "--bootstrap", 20, "--costs", 1]
+    result = CliRunner().invoke(app, [*map(str, words), "--page", str(folder / "map-report.html")])
     assert result.exit_code == 3 and "bad.png" in result.output, result.output
     assert "1 phrases of 1 photographs, 0 of things below 30%" in result.output
     content = json.loads((folder / "out.json").read_text())
     (case,) = content["cases"]
     assert (case["phrase"], case["category"]) == ("A cat", "cat")
+    grounder = aas.Grounder(maps=("mean", "tam"))
+    both = grounder.lmm.ask(data.chelsea(), DEFAULT_QUESTION, "A cat is on a sofa.", grounder.ask_options)
     for name in ("mean", "tam"):
-        grounding = aas.Grounder(maps=name)(data.chelsea(), answer="A cat is on a sofa.")
+        grounding = grounder.ground(data.chelsea(), both[0], both[1].of(name))
         phrase = grounding["a cat"]
         expected = map_figures(phrase.map, grounding.view, phrase.point_xy, [mask])
         expected["mask IoU"] = best_iou(phrase.mask, [mask])
+        expected["deletion"] = lost_by_deletion(grounder.lmm, phrase, grounding)
         assert case["figures"][name] == pytest.approx(expected, rel=1e-4)
         assert content["figures"][name]["point"] == expected["point"]
     assert content["differences"]["tam"]["NSS"]["difference"] == pytest.approx(
         case["figures"]["tam"]["NSS"] - case["figures"]["mean"]["NSS"]
     )
+    assert content["costs"]["tam"]["bytes"] > content["costs"]["mean"]["bytes"] > 0
+    assert content["costs"]["mean"]["milliseconds"] > 0 and "| ms " in result.output
+    page = re.search('id="page"[^>]*>(.*?)</script>', (folder / "map-report.html").read_text(), re.DOTALL)
+    (entry,) = json.loads(page[1])["entries"]
+    (panel,) = entry["panels"]
+    assert panel["sources"] == ["mean", "tam"] and [one["text"] for one in panel["phrases"]] == ["A cat"]
+    assert panel["own"][1]["notes"][0].startswith("on it" if case["figures"]["tam"]["point"] else "beside it")
+    x, y = phrase.point_xy
+    assert panel["own"][1]["points"][0]["at"] == pytest.approx([(x + 0.5) / 451, (y + 0.5) / 300], abs=2e-3)
+
+
+def lost_by_deletion(lmm, phrase, grounding) -> float:
+    """What the tokens of a phrase lose with its map's largest cells, beyond what they lose with three drawn sets."""
+    photo, view = data.chelsea(), grounding.view
+    generator = np.random.default_rng([0, crc32(b"cat.png")])
+    drawn = [largest_cells(generator.random(view.size_hw), view, photo.shape[:2]) for _ in range(3)]
+    answers = [
+        lmm.ask(greyed(photo, cells, view), DEFAULT_QUESTION, grounding.answer.text)[0]
+        for cells in [*drawn, largest_cells(phrase.map, view, photo.shape[:2])]
+    ]
+    likely = [np.mean([one.token_log_probs[i] for i in phrase.token_indices]) for one in answers]
+    return np.mean(likely[:3]) - likely[3]
+
+
+def test_boxes_are_truth_beside_masks(known):
+    """Of a thing that is known by its box points and maps are measured, and no masks."""
+    folder, _ = known
+    truth = json.loads((folder / "gt.json").read_text())
+    truth["images"] = truth["images"][:1]
+    boxed = {"id": 1, "image_id": 0, "category_id": 5, "bbox": [150, 20, 251, 200], "segmentation": []}
+    (folder / "gt.json").write_text(json.dumps(truth | {"annotations": [boxed]}))
+    findings: dict = {}
+    (found,) = read_truth(folder / "gt.json", findings, boxes=True).masks
+    expected = np.zeros((300, 451), bool)
+    expected[20:220, 150:401] = True
+    assert found.is_box and not findings
+    np.testing.assert_array_equal(rle.decoded(found.rle), expected)
+    (without,) = read_truth(folder / "gt.json", findings).masks
+    assert not without.is_box and not rle.decoded(without.rle).any() and "unreadable_masks" in findings
+
+    words = ["compare", "maps", "--images", folder, "--gt", folder / "gt.json", "--answers", folder / "answers.jsonl"]
+    words += ["--maps", "mean", "--json", folder / "out.json", "--bootstrap", 1, "--costs", 0, "--no-deletion"]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0 and "IoU" not in result.output, result.output
+    (case,) = json.loads((folder / "out.json").read_text())["cases"]
+    assert case["figures"]["mean"].keys() == {"point", "AUC", "NSS"}
+    assert case["area"] == pytest.approx(expected.mean())
 
 
 def test_what_cannot_be_compared_is_said(known):

@@ -11,13 +11,14 @@ ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
     {"choices", "spellings", "text"},
-    {"loading", "model_files", "captured"},
-    {"records", "registry", "paths", "devices", "backbones", "int8", "images", "rle", "version", "progress"},
+    {"loading", "model_files", "captured", "registry"},
+    {"photographs"},
+    {"records", "paths", "devices", "backbones", "int8", "images", "rle", "version", "progress"},
     {"geometry", "capture", "maps", "phrases"},
     {"store", "internals"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"lmms", "pointing", "export"},
-    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations", "served"},
+    {"engine", "grounding", "available", "asking", "doctor", "catalogue", "evaluations", "confidence", "served"},
     {"streaming"},
     {"ground", "show"},
     {"stages"},

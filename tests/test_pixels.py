@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from aas.images import ImageError, as_pixels, files, name_of
+from aas.images import ImageError, as_pixels, name_of
+from aas.photographs import limits
 from tests.test_images import gradient, jpeg_bytes
 
 RGB = gradient()  # [30, 40, 3]
@@ -82,7 +83,8 @@ def test_a_url_that_is_no_image(server, name, message):
 
 
 def test_a_download_ends(server, monkeypatch):
-    monkeypatch.setattr(files, "MAX_MEGABYTES", 0)
+    monkeypatch.setattr(limits, "WAITS", (0, 0))
+    monkeypatch.setattr(limits, "MAX_MEGABYTES", 0)
     with pytest.raises(ImageError, match="larger than 0 MB"):
         as_pixels(f"{server}/a%20photo.png")
     port = int(server.rsplit(":", 1)[1])
@@ -92,7 +94,8 @@ def test_a_download_ends(server, monkeypatch):
 
 
 def test_a_server_that_says_nothing(monkeypatch):
-    monkeypatch.setattr(files, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "WAITS", (0, 0))
+    monkeypatch.setattr(limits, "TIMEOUT_SECONDS", 0.2)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)  # listens, and never answers
     with httpd, pytest.raises(ImageError, match=r"cannot be downloaded .*timed out"):
         as_pixels(f"http://127.0.0.1:{httpd.server_port}/x.png")

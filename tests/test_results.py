@@ -66,6 +66,9 @@ def results(draw) -> Result:
         column(st.lists(st.integers(0, 99), max_size=4).map(tuple)),
         column(st.booleans()),
         draw(st.none() | st.lists(WORDS, max_size=2).map(tuple)),
+        column(st.floats(0, 1)),
+        column(st.floats(0, 1)),
+        draw(st.none() | st.sampled_from(["calibrated", "uncalibrated", "token"])),
     )
 
 
@@ -152,6 +155,9 @@ DAMAGES = {  # key -> what another value is called
     "caption": [(None, "caption"), (5, "caption")],
     "image_id": [(None, "image_id"), (True, "image_id"), (1.5, "image_id")],
     "question": [([], "question")],
+    "confidences": [([0.5, 1.5], "confidences 2: 1.5 is not a number from 0 to 1"), ([0.5], "not equally many")],
+    "token_probabilities": [([0.5, "much"], "token_probabilities 2")],
+    "confidence_kind": [("sure", "confidence_kind: 'sure' is not one of calibrated")],
     "left_out": [("it", "not a list of left_out"), ([3], "left_out 1")],
 }
 

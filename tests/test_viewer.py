@@ -443,3 +443,25 @@ def test_what_the_page_is_told_is_json_of_its_own(tmp_path):
     blocks = re.findall(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', content)
     assert [name for name, _ in blocks] == ["details-0", "page"]
     assert all(json.loads(text) for _, text in blocks)
+
+
+def test_compared_sources_have_their_own_points_words_and_the_true_outline(opened):
+    """Of `aas compare maps`: nothing of them is seen before a phrase is pressed, or of a token."""
+    found = panel(sources=2, is_found=False)
+    maps = [
+        replace(one, points_xy=[(80 + 80 * i, 120), (240, 120)], notes=[f"AUC 0.{i}", "beside it"])
+        for i, one in enumerate(found.maps)
+    ]
+    page = opened(photograph("a.jpg", replace(found, maps=maps)))
+    assert page.locator(".point:visible").count() == 0
+    page.locator("button.phrase").first.click()
+    until(page, "document.querySelectorAll('.point.shown').length === 2")
+    assert page.locator("figcaption").all_inner_texts() == ["source 0: AUC 0.0", "source 1: AUC 0.1"]
+    lefts = page.locator(".point.shown").evaluate_all("all => all.map((one) => parseFloat(one.style.left))")
+    assert lefts == pytest.approx([100 * 80.5 / 320, 100 * 160.5 / 320], abs=0.2)
+    outline = layer(page, "outline")
+    assert outline.shape[:2] == (240, 320) and outline[120, 19:24, 3].max() == 255  # the disc begins at x = 20
+    assert outline[120, 100, 3] == 0 and outline[120, 260, 3] == 0
+    page.locator("input[type=range][aria-label='Token of the answer']").fill("3")
+    until(page, "document.querySelector('figcaption').textContent === 'source 0'")
+    assert layer(page, "outline").shape[0] == 0 and page.locator(".point.shown").count() == 0

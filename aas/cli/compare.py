@@ -19,5 +19,6 @@ compare.command(
     epilog=examples(
         "aas compare maps --images val2017/ --gt instances_val2017.json --maps mean,tam,fused",
         "aas compare maps --images val2017/ --gt instances_val2017.json --answers captions.jsonl --json maps.json",
+        "aas compare maps --images photos/ --gt boxes.json --maps mean,tam --page map-report.html",
     ),
 )(command_of(CompareMaps, _compare_maps))

@@ -106,7 +106,7 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         field.name,
         Parameter.KEYWORD_ONLY,
         default=Parameter.empty if default is MISSING else list(default) if isinstance(default, tuple) else default,
-        annotation=Annotated[_as_list(kind), infos[0]],
+        annotation=Annotated[str if infos[0].parser else _as_list(kind), infos[0]],
     )
 
 

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "aas ground photo.jpg",
             "aas ground holiday/ --out grounded",
+            "aas ground data/train-00000.parquet s3://bucket/photos --out elsewhere  (docs/scaling.md)",
             'aas ground photo.jpg --answer "a dog on a bench" --out given',
             "aas ground photo.jpg --answers-from http://localhost:8000/v1 --out served  (docs/answers.md)",
             "aas ground photo.jpg --maps fused --read-out region --out fused        (docs/maps.md)",
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
             "aas infer-attn --images photos/ --out run --answers answers.jsonl       (teacher forcing)",
             "aas infer-attn --images photos/ --out run --answers-from http://localhost:8000/v1  (docs/answers.md)",
             "aas infer-attn --images photos/ --out run --maps mean,tam,attribution  (docs/maps.md)",
+            "aas infer-attn --images 's3://bucket/shards/*.tar' --out run            (docs/scaling.md)",
             "aas infer-attn --images photos/ --out run --num-chunks 8 --chunk-idx 0  (one of eight processes)",
         ),
     )(command_of(InferAttn, _infer_attn))

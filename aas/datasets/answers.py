@@ -150,8 +150,7 @@ def match_answers(
         by_image.setdefault(row.image, []).append(row)
     matched, used = [], set()
     for source in sources:
-        names = dict.fromkeys((source.key, source.path.as_posix(), str(source.path.resolve())))
-        mine = [row for name in names for row in by_image.get(name, ())]
+        mine = [row for name in dict.fromkeys(source.names) for row in by_image.get(name, ())]
         matched += [(source, row) for row in mine]
         used |= {row.key for row in mine}
     return matched, [row for row in rows if row.key not in used]

@@ -17,7 +17,7 @@ NO_ID = ""  # no id as text is empty
 @dataclass(frozen=True)
 class TrueAnnotation:
     """`image`, `category`: ids as text (`aas/spellings.py`), NO_ID for a category without one; `id`: a whole number,
-    text or None; `area` in pixels, as the file says it."""
+    text or None; `area` in pixels, as the file says it; `is_box`: the mask is that of its box, none was drawn."""
 
     image: str
     category: str
@@ -25,6 +25,7 @@ class TrueAnnotation:
     rle: Rle
     area: float
     is_crowd: bool
+    is_box: bool = False
 
 
 def note(findings: Findings, what: str, where: object) -> None:
@@ -75,9 +76,13 @@ def image_sizes(path: Path, images: Sequence[Mapping[str, Any]], findings: Findi
 
 
 def annotations(
-    entries: Sequence[Mapping[str, Any]], sizes: Mapping[str, tuple[int, int]], findings: Findings
+    entries: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, tuple[int, int]],
+    findings: Findings,
+    boxes: bool = False,
 ) -> list[TrueAnnotation]:
-    """The masks of images that are known, in the order of the file; one that cannot be read is an empty mask."""
+    """The masks of images that are known, in the order of the file; one that cannot be read is an empty mask. `boxes`:
+    of an annotation without a mask its box will do."""
     found: list[TrueAnnotation] = []
     seen: set[int | str] = set()
     for i, entry in enumerate(entries):
@@ -92,8 +97,19 @@ def annotations(
             note(findings, "duplicate_annotation_ids", number)
         else:
             seen.add(number)
-        found.append(_annotation(entry, number, image, sizes[image], where, findings))
+        found.append(_annotation(entry, number, image, sizes[image], where, findings, boxes))
     return found
+
+
+def _outline_of_box(entry: Mapping[str, Any]) -> list[float] | None:
+    """Its `bbox` [x, y, width, height] as a polygon; None where it has none that can be one."""
+    values = entry.get("bbox")
+    found = [number_of(value) for value in values] if isinstance(values, list) else []
+    numbers = [float(value) for value in found if value is not None]
+    if len(found) != 4 or len(numbers) != 4 or min(numbers[2:]) <= 0:
+        return None
+    x, y, width, height = numbers
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def _annotation(
@@ -103,8 +119,11 @@ def _annotation(
     size_hw: tuple[int, int],
     where: str,
     findings: Findings,
+    boxes: bool,
 ) -> TrueAnnotation:
-    mask = mask_or_empty(entry.get("segmentation"), size_hw, f"{where} of image {image}", findings)
+    outline = _outline_of_box(entry) if boxes and not entry.get("segmentation") else None
+    segmentation = entry.get("segmentation") if outline is None else [outline]
+    mask = mask_or_empty(segmentation, size_hw, f"{where} of image {image}", findings)
     area = _said(entry, "area", number_of, where, findings)
     category = id_text(entry.get("category_id", 1))
     return TrueAnnotation(
@@ -114,6 +133,7 @@ def _annotation(
         mask,
         rle.area(mask) if area is None else area,
         bool(_said(entry, "iscrowd", flag_of, where, findings)),
+        outline is not None,
     )
 
 

@@ -49,14 +49,15 @@ class Instance:
     point_xy: tuple[float, float] | None
 
 
-def read_truth(path: Path, findings: Findings) -> InstanceTruth:
-    """COCO's instances; raises ValueError or OSError for a file that has none."""
+def read_truth(path: Path, findings: Findings, boxes: bool = False) -> InstanceTruth:
+    """COCO's instances; raises ValueError or OSError for a file that has none. `boxes`: of an annotation without a mask
+    its box will do."""
     content = read_lists(path, "images", "annotations", "categories")
     images = image_sizes(path, content["images"], findings)
     if not images:
         raise ValueError(f"{path} has no images.")
     categories = _categories(path, content["categories"], findings)
-    masks = annotations(content["annotations"], images, findings)
+    masks = annotations(content["annotations"], images, findings, boxes)
     for mask in masks:
         if mask.category not in categories:
             note(findings, "annotations_of_unknown_categories", f"annotation {mask.id}")

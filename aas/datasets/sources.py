@@ -6,7 +6,9 @@ from typing import Any
 
 from aas.images import list_images
 from aas.images.skipped import say_what_is_skipped
+from aas.photographs import Address, File, Photographs, file_of, is_shard, is_url
 from aas.spellings import id_text
+from aas.store.photographs import folder_of
 from aas.text import of_json, read_lines, read_text
 
 
@@ -15,35 +17,59 @@ class ImageSource:
     """`key`: the path relative to the folder of images, the name of everything that is stored about it."""
 
     key: str
-    path: Path
+    path: File
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All by which --answers may call it."""
+        path = self.path
+        return (self.key, *((path.as_posix(), str(path.resolve())) if isinstance(path, Path) else (str(path),)))
 
 
-def find_sources(images: Path, ref_anno: Path | None = None, *, outside: Path | None = None) -> list[ImageSource]:
-    """Sorted by key. `images` is a folder (searched below too) or a text file with one path per line.
+def find_sources(
+    images: Path | Address, ref_anno: Path | None = None, *, outside: Path | None = None
+) -> list[ImageSource]:
+    """Sorted by key. `images` is a folder (searched below too), a text file with one path or URL per line, the URL of a
+    folder, or shards (`aas.photographs`).
 
     With `ref_anno`, a COCO or GranD-f annotation, exactly its images are taken from the folder, whether they are there
     or not: what is missing fails when it is read. Images inside `outside` do not count. Raises ValueError or OSError
     where that cannot work.
     """
-    if ref_anno is not None:
-        if not images.is_dir():
-            raise ValueError(f"--images {images} is not a folder: with --ref-anno it holds the annotation's images.")
-        sources = [ImageSource(name, images / name) for name in annotated_names(ref_anno)]
-    elif images.is_dir():
-        found = list_images(images, outside=[outside] if outside else [])
-        say_what_is_skipped(images, [outside] if outside else [])
-        sources = [ImageSource(path.relative_to(images).as_posix(), path) for path in found]
-    elif images.is_file():
-        sources = _listed(images)
+    folder = folder_of(images)
+    if isinstance(folder, Photographs):
+        names = folder.members if ref_anno is None else annotated_names(ref_anno)
+        sources = [ImageSource(name, folder / name) for name in names]
     else:
-        raise FileNotFoundError(f"--images {images}: no such folder or list file.")
+        sources = _on_this_machine(Path(images), ref_anno, [outside] if outside else [])
     if not sources:
-        raise ValueError(f"{ref_anno or images}: no images found.")
+        raise ValueError(f"{ref_anno or images}: no images found{_shards_in(Path(images))}.")
     return sorted(dict.fromkeys(sources), key=lambda source: source.key)
 
 
+def _on_this_machine(images: Path, ref_anno: Path | None, outside: list[Path]) -> list[ImageSource]:
+    if ref_anno is not None:
+        if not images.is_dir():
+            raise ValueError(f"--images {images} is not a folder: with --ref-anno it holds the annotation's images.")
+        return [ImageSource(name, images / name) for name in annotated_names(ref_anno)]
+    if images.is_dir():
+        found = list_images(images, outside=outside)
+        say_what_is_skipped(images, outside)
+        return [ImageSource(path.relative_to(images).as_posix(), path) for path in found]
+    if images.is_file():
+        return _listed(images)
+    raise FileNotFoundError(f"--images {images}: no such folder or list file.")
+
+
+def _shards_in(images: Path) -> str:
+    """What to do where a folder holds shards."""
+    suffixes = sorted({path.suffix for path in images.iterdir() if is_shard(path)}) if images.is_dir() else []
+    return f"; for its shards give --images '{images}/*{suffixes[0]}'" if suffixes else ""
+
+
 def _listed(list_file: Path) -> list[ImageSource]:
-    """Relative paths are relative to the list file's folder; what lies elsewhere is named as it is listed."""
+    """Relative paths are relative to the list file's folder; what lies elsewhere, as a URL, is named as it is
+    listed."""
     try:
         lines = read_lines(list_file)
     except ValueError as error:
@@ -51,7 +77,9 @@ def _listed(list_file: Path) -> list[ImageSource]:
     folder = list_file.parent
     sources = []
     for line in (line.strip() for line in lines):
-        if line and not line.startswith("#"):
+        if is_url(line):
+            sources.append(ImageSource(line, file_of(line)))
+        elif line and not line.startswith("#"):
             path = folder / line
             inside = path.is_relative_to(folder) and ".." not in path.parts
             key = path.relative_to(folder) if inside else Path(line)

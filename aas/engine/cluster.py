@@ -47,13 +47,19 @@ class _Actor:
     size: int = 0
 
 
+def _has_enough(actor: _Actor) -> bool:
+    """Whether it is there, and has all the hands that it may have."""
+    return actor.size > 0 and len(actor.hands) >= AHEAD
+
+
 @dataclass(frozen=True)
 class Ray:
-    """An engine (`engine/filling.py`): at most `most` actors, which join as the cluster has place for them; the run
-    begins with the first. `address`: of the cluster; None begins one on this machine. `uses_gpu`: each actor has a GPU
-    of its own, where the cluster has any."""
+    """An engine (`engine/filling.py`): `least` actors, which join as the cluster has place for them; the run begins
+    with the first. Up to `most`, another is asked for while all have enough to do. `address`: of the cluster; None
+    begins one on this machine. `uses_gpu`: each actor has a GPU of its own, where the cluster has any."""
 
     address: str | None = None
+    least: int = 1
     most: int = 1
     uses_gpu: bool = True
 
@@ -86,15 +92,17 @@ class _Driver:
         n_gpus = 1 if engine.uses_gpu and ray.cluster_resources().get("GPU") else 0
         # Another is started by this driver, which knows what the dead one had.
         self.kind = ray.remote(num_gpus=n_gpus, num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
-        self.most, self.actors = engine.most, list[_Actor]()
+        self.least, self.most, self.actors = engine.least, engine.most, list[_Actor]()
 
     def outcomes(self, items: Sequence[I]) -> Iterator[tuple[I, str | None]]:
         """Of each item why it failed, if it did."""
         ledger = Ledger(items)
-        self.actors = [self._started() for _ in range(min(self.most, len(items)))]
+        self.actors = [self._started() for _ in range(min(self.least, len(items)))]
         while ledger.is_open and not (self.stop() and not any(actor.hands for actor in self.actors)):
             for actor in self.actors:
                 self._hand_out(actor, ledger)
+            if ledger.waiting and len(self.actors) < self.most and all(map(_has_enough, self.actors)):
+                self.actors.append(self._started())
             waiting = {wanted: actor for actor in self.actors for wanted in self._awaited(actor)}
             for done in self.ray.wait(list(waiting), timeout=WAIT_SECONDS)[0]:
                 yield from self._hear(waiting[done], done, ledger)

@@ -4,7 +4,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -12,6 +11,8 @@ import torch
 from aas.engine.chunks import ALL, Chunk
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
+from aas.photographs import File
+from aas.store.made_of import Files
 from aas.store.runs import RunFolder
 
 
@@ -22,7 +23,7 @@ class Item(Protocol):
     def key(self) -> str: ...
 
     @property
-    def image(self) -> Path: ...
+    def image(self) -> File: ...
 
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Stage(ABC, Generic[I, P, R]):
 class Noting(Stage[I, P, R]):
     """Another stage; what each item is made of is noted before, what was written of it afterwards."""
 
-    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Mapping[str, Path]]):
+    def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Files]):
         self.stage, self.run, self.files, self.window_batches = stage, run, files, stage.window_batches
 
     def fed(self, items: Iterable[I]) -> Iterator[tuple[I, Exception | None]]:
@@ -93,7 +94,7 @@ class Plan:
     by_item: bool = False
 
 
-def photograph_of(item: Item) -> dict[str, Path]:
+def photograph_of(item: Item) -> dict[str, File]:
     """What most items are made of."""
     return {"photograph": item.image}
 
@@ -105,7 +106,7 @@ class Job(Generic[I]):
 
     load: Callable[[str | None], tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]]
     run: RunFolder
-    files: Callable[[I], Mapping[str, Path]] = photograph_of
+    files: Callable[[I], Files] = photograph_of
 
     def begin(self, device: str | None = None) -> tuple[Stage[I, Any, Any], Plan, Mapping[str, Any]]:
         """As `load`, of a stage that notes what it does."""
@@ -123,7 +124,7 @@ class Work(Generic[I]):
     missing: Sequence[tuple[str, str]]
     n_all: int
     is_whole: bool = True
-    files: Callable[[I], Mapping[str, Path]] = photograph_of
+    files: Callable[[I], Files] = photograph_of
     shown: Callable[[I], str | None] = lambda item: None
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
@@ -157,7 +158,7 @@ def chunk_of(items: Sequence[I], num_chunks: int, chunk_idx: int) -> list[I]:
     return [item for item in items if numbers[item.image] % num_chunks == chunk_idx]
 
 
-def why(error: Exception, image: Path) -> str:
+def why(error: Exception, image: File) -> str:
     """One line that names the photograph."""
     if isinstance(error, ImageError):
         return str(error)

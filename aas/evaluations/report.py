@@ -49,9 +49,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def cell(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """`0.625 [0.571, 0.680]`; a dash where there is nothing to measure (COCO's -1)."""
-    if value is None or value < 0:
+def cell(value: float | None, interval: Sequence[float] | None = None, signed: bool = False) -> str:
+    """`0.625 [0.571, 0.680]`; a dash where there is nothing to measure: COCO's -1, unless figures are `signed`."""
+    if value is None or (value < 0 and not signed):
         return "–"
     return f"{value:.3f}" + ("" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]")
 

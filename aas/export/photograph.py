@@ -11,8 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from aas import rle
-from aas.images import as_pixels, is_url
+from aas.images import as_pixels
 from aas.images.pixels import ORIENTATION, opened
+from aas.photographs import File, Member, is_url
 from aas.rle import Rle
 from aas.store.atomic import write_png, written
 from aas.store.keys import quoted
@@ -97,10 +98,10 @@ class Photograph:
                 shutil.copyfile(self.source, temporary)
 
 
-def ready(source: str | Path) -> tuple[Path | np.ndarray, tuple[int, int]]:
+def ready(source: str | File) -> tuple[Path | np.ndarray, tuple[int, int]]:
     """A file that other tools see as it is seen here, an upright JPEG or PNG; of any other image and of a URL the
     pixels. And the image's height and width. Raises ImageError or OSError for what is no image."""
-    if not is_url(str(source)):
+    if not isinstance(source, Member) and not is_url(str(source)):
         with opened(Path(source), str(source)) as image:
             if image.format in SUFFIX_OF_FORMAT and image.getexif().get(ORIENTATION, 1) in UPRIGHT:
                 return Path(source), (image.height, image.width)

@@ -9,12 +9,12 @@ from tqdm import tqdm
 from aas import rle
 from aas.datasets.sources import read_json
 from aas.export.photograph import Found, Photograph, label_of, ready, shown
-from aas.images import is_url
+from aas.photographs import File, is_url, located
 from aas.progress import bar_for
 from aas.spellings import id_of
 from aas.store.instances import InstanceResult, read_instances
 from aas.store.keys import is_cut
-from aas.store.photographs import folder_of, image_file
+from aas.store.photographs import Folder, folder_of, image_file
 from aas.store.results import OURS, Result, read_result
 from aas.store.status import open_run
 
@@ -61,7 +61,7 @@ class Results:
         question = item.question if isinstance(item, Result) else ""
         return Photograph(number, key, source, size_hw, item.caption, question, seen)
 
-    def _source(self, item: Result | InstanceResult, key: str, path: Path) -> str | Path:
+    def _source(self, item: Result | InstanceResult, key: str, path: Path) -> str | File:
         told = item.image if isinstance(item, Result) else None
         if told is not None and is_url(told):
             return told
@@ -77,10 +77,10 @@ class Results:
         return self.file_names.get(item.image_id)
 
 
-def _images_of(folder: Path, inputs: Mapping[str, Any]) -> Path:
+def _images_of(folder: Path, inputs: Mapping[str, Any]) -> Folder:
     if not inputs.get("images"):
         raise ValueError(f"{folder / 'run.json'} does not say where the photographs are: give their folder, --images.")
-    return folder_of(Path(inputs["images"]))
+    return folder_of(located(inputs["images"]))
 
 
 def _file_names(annotation: str | None) -> dict[str | int, str]:

@@ -5,7 +5,7 @@ where a map is largest. A pixel (x, y) is the square [x, x+1) x [y, y+1); boxes 
 sizes are `size_hw`.
 """
 
-from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image, otsu_mask
+from aas.geometry.maps import cell_coverage, cells_of_mask, combined_map, map_on_image, otsu_mask, pixels_of_cells
 from aas.geometry.peaks import centroid_xy, deepest_xy, largest_pixel_xy, peak_xy, peaks_xy, region_xy
 from aas.geometry.views import (
     canvas_view,
@@ -40,6 +40,7 @@ __all__ = [
     "pan_and_scan_views",
     "peak_xy",
     "peaks_xy",
+    "pixels_of_cells",
     "placed_view",
     "region_xy",
     "scaled_view",

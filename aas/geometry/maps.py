@@ -88,6 +88,15 @@ def cells_of_mask(mask: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]
     return inside, np.diff(y)[:, None] * np.diff(x) - inside
 
 
+def pixels_of_cells(chosen: np.ndarray, view: View, image_hw: tuple[int, int]) -> np.ndarray:
+    """The pixels of the image, bool [H, W], whose centre lies in one of the `chosen` cells of `view`, bool [h, w]."""
+    (rows, columns), (x0, y0, x1, y1) = view.size_hw, view.box_xyxy
+    y = np.floor((np.arange(image_hw[0]) + 0.5 - y0) * rows / (y1 - y0)).astype(int)
+    x = np.floor((np.arange(image_hw[1]) + 0.5 - x0) * columns / (x1 - x0)).astype(int)
+    is_covered = ((y >= 0) & (y < rows))[:, None] & ((x >= 0) & (x < columns))
+    return chosen[y.clip(0, rows - 1)][:, x.clip(0, columns - 1)] & is_covered
+
+
 def _between(table: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Rows of `table` at fractional indices, linearly."""
     low = np.minimum(at.astype(int), len(table) - 2)
@@ -117,7 +126,7 @@ def otsu_mask(grid_map: np.ndarray, view: View, image_hw: tuple[int, int]) -> np
     none of a constant map."""
     image_map = map_on_image(grid_map, view, image_hw)
     low, high = image_map.min(), image_map.max()
-    if high - low <= 1e-6 * max(abs(low), abs(high)):  # what rounding leaves
+    if high - low <= 1e-5 * max(abs(low), abs(high)):  # what rounding leaves: up to 3.1e-6 was seen
         return np.zeros(image_hw, bool)
     levels = ((image_map - low) * (255 / (high - low))).astype(np.uint8)
     return cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1].astype(bool)

@@ -14,24 +14,25 @@ from aas.images.files import (
     read_bytes,
     read_file,
     read_image,
-    read_url,
     rgb_of,
 )
 from aas.images.pixels import SUFFIXES, known_suffixes, upright_rgb
+from aas.photographs import Member, file_of, is_url, is_web, member_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIXES", "ImageError", "ImageLike", "as_pixels", "is_url", "known_suffixes", "list_images", "name_of",
+__all__ = ["SUFFIXES", "ImageError", "ImageLike", "as_pixels", "known_suffixes", "list_images", "name_of",
            "read_image", "upright_rgb"]  # fmt: skip
 
-ImageLike: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor"
+ImageLike: TypeAlias = "str | Path | Member | bytes | BinaryIO | Image.Image | np.ndarray | Tensor"
 
 
 def as_pixels(image: ImageLike) -> np.ndarray:
     """Any image as uint8 [H, W, 3] RGB, upright.
 
-    - A path, an http(s) URL, the bytes of a file, or a file opened for reading: decoded as `read_image` does.
+    - A path, a URL (http, s3, … or of one in a shard), the bytes of a file, or a file opened for reading: decoded as
+      `read_image` does.
     - A PIL image: its frame of now, turned by its EXIF orientation.
     - An array uint8 [H, W, 3] is returned as it is. Grey ([H, W], [H, W, 1]) and bool become RGB, RGBA ([H, W, 4]) is
       put on white, float in 0 to 1 is scaled to 255 and rounded; [C, H, W] is turned where the shape can mean nothing
@@ -40,10 +41,8 @@ def as_pixels(image: ImageLike) -> np.ndarray:
 
     Raises ImageError for what cannot be used; it says what to do, of an array the conversion to do first.
     """
-    if isinstance(image, str) and is_url(image):
-        return read_url(image)
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
+    if isinstance(image, str | Path | Member):
+        return read_image(file_of(image) if isinstance(image, str) else image)
     if isinstance(image, bytes | bytearray | memoryview):
         return read_bytes(bytes(image))
     if isinstance(image, Image.Image):
@@ -62,11 +61,8 @@ def as_pixels(image: ImageLike) -> np.ndarray:
 
 def name_of(image: ImageLike) -> str:
     """The name of a path's or URL's file, without its suffix; `image` for all else."""
+    image = str(image) if isinstance(image, Member) else image
     if isinstance(image, str) and is_url(image):
-        return PurePosixPath(unquote(urlsplit(image).path)).stem or "image"
+        path = unquote(urlsplit(image).path) if is_web(image) else member_of(image).name
+        return PurePosixPath(path).stem or "image"
     return (Path(image).stem or "image") if isinstance(image, str | Path) else "image"
-
-
-def is_url(text: str) -> bool:
-    """Whether `text` is fetched from the web, not read from disk."""
-    return text.lower().startswith(("http://", "https://"))

@@ -3,49 +3,30 @@
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from aas.images.pixels import FORMATS, deep_colour, known_suffixes, opened, upright_rgb
+from aas.photographs import File, ImageError, Member
 
 MAX_MEGAPIXELS = 100
-MAX_MEGABYTES, TIMEOUT_SECONDS = 100, 30  # of a download
 
 
-class ImageError(ValueError):
-    """The image cannot be used; the message names it and says what to do."""
-
-
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: File) -> np.ndarray:
     """uint8 [H, W, 3] RGB, turned upright by its EXIF orientation.
 
     Grey, palette, CMYK and 16-bit images are converted, transparency becomes white, of an animation the first frame is
     taken. Raises ImageError for what is missing, empty, broken, cut off, no raster image, or larger than 100
-    megapixels.
+    megapixels, or, from elsewhere than a folder, than 100 MB.
     """
+    if isinstance(path, Member):
+        return read_bytes(path.read(), str(path))
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
     return _decoded(path, str(path))
-
-
-def read_url(url: str) -> np.ndarray:
-    """The image behind an http(s) URL, as `read_image`; at most 100 MB, within 30 seconds of silence."""
-    try:
-        ascii_url = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # as browsers do with what people type
-        request = Request(ascii_url, headers={"User-Agent": "aas"})  # some servers refuse urllib's own
-        with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            content = answer.read(MAX_MEGABYTES * 1_000_000 + 1)
-    except (OSError, HTTPException, ValueError) as error:
-        raise ImageError(f"{url}: cannot be downloaded ({error})") from error
-    if len(content) > MAX_MEGABYTES * 1_000_000:
-        raise ImageError(f"{url}: larger than {MAX_MEGABYTES} MB; download and shrink it first")
-    return read_bytes(content, url)
 
 
 def read_bytes(content: bytes, name: str = "the image's bytes") -> np.ndarray:

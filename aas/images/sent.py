@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
-from aas.images import ImageLike, as_pixels, is_url
+from aas.images import ImageLike, as_pixels
 from aas.images.pixels import ORIENTATION
+from aas.photographs import is_url
 
 
 def data_url(image: ImageLike) -> str:

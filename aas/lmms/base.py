@@ -37,7 +37,7 @@ from aas.lmms.prompt_checks import (
     check_settings,
     told_once,
 )
-from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits
+from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, TokenLogProbs, log_probs
 from aas.lmms.sources import GENERIC, captured, generic_sources, made_maps, needs_of, watch_of, with_generic
 from aas.loading import in_short, is_ours
 from aas.model_files import check_processor, weight_files
@@ -271,27 +271,28 @@ class LMM(ABC):
                 return self._results(batch, *self._generate(batch, options, hear), options)
             # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
             words = None if hear is None else (lambda answer, _: hear(answer, None))
-            answers, _ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps), words)
+            answers, *_ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps), words)
             given = list(answers)
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
-        return self._results(batch, answers, self._replay(batch, answers, options), options)
+        return self._results(batch, answers, *self._replay(batch, answers, options), options)
 
     def _generate(
         self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None
-    ) -> tuple[list[Tensor], Kept]:
-        """Token ids int64 [T] of each, cut behind its end token, and what was kept of it."""
+    ) -> tuple[list[Tensor], Kept, Tensor]:
+        """Token ids int64 [T] of each, cut behind its end token, what was kept of it, and float32 [B, longest] log p of
+        the tokens."""
         grids = [positions_of(p.grids, options.view) for p in batch]
         inputs, columns = self.collated([p.inputs for p in batch], grids, options.seed)
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
-        numbers = FiniteLogits()
+        numbers, likely = FiniteLogits(), TokenLogProbs()
         watch = watch_of(self, batch, columns, options)
-        with self.watched(watch):
+        with self.watched(watch), likely.watching(self.model):
             sequences = self.generate(
                 inputs,
                 **A_PASS_FOR_EACH_TOKEN,
                 max_new_tokens=options.max_new_tokens or self.max_new_tokens,
-                logits_processor=[numbers, *draws],
+                logits_processor=[numbers, likely, *draws],
                 pad_token_id=self.pad_id,
                 tokenizer=self.tokenizer,  # for a checkpoint's stop strings
                 **({} if hear is None else {"streamer": Listener(self, watch, batch[0], options, hear)}),
@@ -306,7 +307,7 @@ class LMM(ABC):
                 f"The model wrote {token_ids.shape[1]} tokens in {watch.n_rows} forward passes, not one for each: "
                 "its generation settings are not known here."
             )
-        return answers, kept
+        return answers, kept, likely.of(sequences)
 
     def _kept(
         self, watch: AttentionCapture, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
@@ -333,17 +334,32 @@ class LMM(ABC):
         """Tokens up to the end token; what a batch writes behind it belongs to nobody."""
         return next((i + 1 for i, token in enumerate(token_ids) if token in self.end_ids), len(token_ids))
 
-    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> Kept:
-        """What is kept of given answers, in one forward pass."""
+    def _replay(self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions) -> tuple[Kept, Tensor]:
+        """What is kept of given answers, and float32 [B, longest] log p of their tokens, in one forward pass."""
         inputs, columns, rows = self.replay_inputs(batch, answers, options)
         watch = watch_of(self, batch, columns, options, rows)
+        predicting = self.answer_rows(inputs, answers, "predict")
+        n_logits = predicting.shape[1] + 1
         with self.watched(watch):
-            output = self.model(**inputs, **self.forward_arguments(inputs), return_dict=True)
+            arguments = self.forward_arguments(inputs) | {"logits_to_keep": n_logits}
+            logits = self.model(**inputs, **arguments, return_dict=True).logits
         kept = self._kept(watch, batch, answers, options)  # names the layer, where the attention itself is broken
-        numbers = FiniteLogits()
-        numbers.look_at(output.logits[:, -1])
+        likely, numbers = self._likely(inputs, logits, answers, predicting), FiniteLogits()
+        numbers.look_at(logits[:, -1])
+        numbers.look_at(likely)
         numbers.check()
-        return kept
+        return kept, likely
+
+    def _likely(self, inputs: dict[str, Tensor], logits: Tensor, answers: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Float32 [B, longest]: log p of the answers' tokens by the `logits` [B, the last n, V] of `rows`."""
+        n_all = inputs["decoder_input_ids" if self.model.config.is_encoder_decoder else "input_ids"].shape[1]
+        places = (rows - (n_all - logits.shape[1])).clamp(min=0).to(logits.device)
+        # One by one: in float32 the scores of a batch are as large as what the rest of the pass needs.
+        found = [
+            log_probs(one[place[: len(ids)]], ids.to(one.device)).cpu()
+            for one, place, ids in zip(logits, places, answers, strict=True)
+        ]
+        return nn.utils.rnn.pad_sequence(found, batch_first=True)
 
     def replay_inputs(
         self, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
@@ -433,18 +449,18 @@ class LMM(ABC):
             raise ValueError("These map sources need more prompts: give `prepare` the same options as `run`.")
         one_token = [torch.tensor([self.pad_id])] * len(batch)  # whose row, the one before it, is the prompt's last
         options = replace(options, maps=generic_sources(self, options), alignment="predict")
-        return self._replay(prompts, one_token, options)
+        return self._replay(prompts, one_token, options)[0]
 
     def _results(
-        self, batch: Sequence[Prepared], answers: Sequence[Tensor], kept: Kept, options: AskOptions
+        self, batch: Sequence[Prepared], answers: Sequence[Tensor], kept: Kept, likely: Tensor, options: AskOptions
     ) -> list[tuple[Answer, AttentionMaps]]:
         if needs_of(self, options).generic:
             kept = with_generic(kept, self._generic(batch, options))
         results = []
-        for prepared, ids, one in zip(batch, answers, kept, strict=True):
+        for prepared, ids, one, log_p in zip(batch, answers, kept, likely.tolist(), strict=True):
             token_ids = ids.tolist()
             text, spans = decode_with_spans(self.tokenizer, token_ids)
-            answer = Answer(prepared.question, text, tuple(token_ids), tuple(spans))
+            answer = Answer(prepared.question, text, tuple(token_ids), tuple(spans), tuple(log_p[: len(token_ids)]))
             if isinstance(one, Captured):
                 results.append((answer, made_maps(one, prepared, answer, options)))
                 continue

@@ -1,10 +1,12 @@
 """How tokens are chosen: one pass for each, of finite numbers, by draws that belong to an image, not to its batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -69,6 +71,48 @@ class FiniteLogits(LogitsProcessor):
                 "The scores of the next token are not finite numbers. Load the model in another precision: "
                 "--dtype bfloat16 or --dtype float32."
             )
+
+
+class TokenLogProbs(LogitsProcessor):
+    """Changes no score, and takes note of how likely each token was that was chosen: by the model's own logits, before
+    its checkpoint's settings (a repetition penalty), a temperature or a draw."""
+
+    def __init__(self) -> None:
+        self.logits: Tensor | None = None  # of the last pass
+        self.before: Tensor | None = None  # those that the next token is chosen by
+        self.noted: list[Tensor] = []
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Looks at what the model's passes give: the scores of a call have been changed already."""
+        handle = model.register_forward_hook(self._look)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _look(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        self.logits = output.logits[:, -1]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._note(input_ids)
+        self.before = self.logits
+        return scores
+
+    def _note(self, token_ids: Tensor) -> None:
+        if self.before is not None:
+            self.noted.append(log_probs(self.before, token_ids[:, -1]))
+
+    def of(self, sequences: Tensor) -> Tensor:
+        """Float32 [B, answer] on the CPU, of what was generated: `sequences` [B, prompt + answer]."""
+        self._note(sequences)
+        return torch.stack(self.noted, dim=1).cpu()
+
+
+def log_probs(scores: Tensor, token_ids: Tensor) -> Tensor:
+    """Float32 [...]: log p of each of `token_ids` [...] by the softmax of `scores` [..., vocabulary]."""
+    scores = scores.float()
+    return scores.gather(-1, token_ids[..., None])[..., 0] - scores.logsumexp(-1)
 
 
 class GumbelNoise(LogitsProcessor):

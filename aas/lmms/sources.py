@@ -16,6 +16,7 @@ from aas.internals import Decoder, Internals, output_matrix
 from aas.lmms.grids import on_grid, positions_of, sizes_of
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.maps import DEFAULT, source_named
+from aas.maps.attribution import image_margins
 from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps
 
@@ -161,4 +162,5 @@ def made_maps(captured: Captured, one: Prepared, answer: Answer, options: AskOpt
             )
     grid, view = on_grid(torch.stack(list(maps.values())).numpy(), one.grids, options.view)
     first, *beside = options.maps
-    return AttentionMaps(grid[0], view, options.alignment, first, dict(zip(beside, grid[1:], strict=True)))
+    margins = image_margins(captured).numpy() if captured.derivatives else None
+    return AttentionMaps(grid[0], view, options.alignment, first, dict(zip(beside, grid[1:], strict=True)), margins)

@@ -35,10 +35,21 @@ class Attribution(Source):
         to_image = to_image.relu()
         if self.way == "attention":
             return (captured.attention[layer] * to_image).sum(0)
-        places = torch.arange(by_weight.shape[-1])
-        is_text = captured.is_text & (places <= captured.rows[:, None])  # what the query sees
-        to_text = by_weight.relu().masked_fill(~is_text, 0.0).amax(-1)
-        return ((to_image.amax(-1) - to_text).relu()[..., None] * to_image).sum(0)
+        return (_margin(by_weight, captured).relu()[..., None] * to_image).sum(0)
+
+
+def image_margins(captured: Captured) -> Tensor:
+    """Float32 [T], DEX-AR's weight of each answer token: the largest over layers and heads of what one image token
+    could do to its logit, less what one token of the text could."""
+    by_layer = (_margin(derivative_by_weights(captured, layer), captured) for layer in captured.derivatives)
+    return torch.stack(list(by_layer)).amax((0, 1))
+
+
+def _margin(by_weight: Tensor, captured: Captured) -> Tensor:
+    """[H, T]: max of relu(g) over the image - max over the text that the query sees; of g [H, T, S]."""
+    positive, places = by_weight.relu(), torch.arange(by_weight.shape[-1])
+    is_text = captured.is_text & (places <= captured.rows[:, None])
+    return positive[..., captured.columns].amax(-1) - positive.masked_fill(~is_text, 0.0).amax(-1)
 
 
 def derivative_by_weights(captured: Captured, layer: int) -> Tensor:

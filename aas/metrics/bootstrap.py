@@ -17,6 +17,7 @@ Evidence = Mapping[str, Columns]
 Figures = dict[str, np.ndarray]  # float64 [resamples], NaN where there is nothing to average
 
 LEVEL = (2.5, 97.5)
+SIGNED = ("signed_mean",)  # kinds of figures that may lie below 0
 
 
 def resamples(n_images: int, n_resamples: int, seed: int) -> np.ndarray:
@@ -36,10 +37,15 @@ def figures(evidence: Evidence, weights: np.ndarray) -> Figures:
 
 
 def intervals(evidence: Evidence, n_images: int, n_resamples: int, seed: int) -> dict[str, list[float]]:
-    """95 % interval of each figure, [low, high]."""
-    drawn = figures(evidence, resamples(n_images, n_resamples, seed))
-    around = {name: _around_figure(values) for name, values in drawn.items()}
-    return {name: np.percentile(values, LEVEL).clip(0).tolist() for name, values in around.items() if values.size}
+    """95 % interval of each figure, [low, high]; from 0 on, where a figure cannot be less."""
+    weights, found = resamples(n_images, n_resamples, seed), {}
+    for of, columns in evidence.items():
+        least = -np.inf if columns["kind"] in SIGNED else 0
+        for name, values in figures({of: columns}, weights).items():
+            around = _around_figure(values)
+            if around.size:
+                found[name] = np.percentile(around, LEVEL).clip(least).tolist()
+    return found
 
 
 def _around_figure(values: np.ndarray) -> np.ndarray:

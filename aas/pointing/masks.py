@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,11 @@ def phrase_masks(
     for indices, prompts in stacked([one.prompt for one in pointed]):
         for start in range(0, len(indices), part):
             here = indices[start : start + part]
-            candidates = segmenter.masks(embedding, **{k: v[start : start + part] for k, v in prompts.items()})
-            found |= dict(zip(here, _chosen(candidates, [pointed[i] for i in here], choice), strict=True))
+            ones = [pointed[i] for i in here]
+            given: dict[str, Any] = {k: v[start : start + part] for k, v in prompts.items()}
+            if getattr(segmenter, "wants_maps", False):
+                given["maps"] = [(one.map, one.view) for one in ones]
+            found |= dict(zip(here, _chosen(segmenter.masks(embedding, **given), ones, choice), strict=True))
     _check_size(found.values(), embedding.size_hw)
     return [found[i] for i in range(len(pointed))]
 

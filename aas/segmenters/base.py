@@ -78,6 +78,8 @@ class Segmenter(ABC):
     def __init__(self, device: torch.device | None = None, dtype: torch.dtype | None = None):  # noqa: B027
         """For a segmenter with neither: it computes on the CPU, in what it likes."""
 
+    wants_maps = False  # whether `masks` is given `maps` too: of each prompt the phrase's map and its view
+
     @property
     def device(self) -> torch.device:
         """Where it computes."""

@@ -9,11 +9,12 @@ from tqdm import tqdm
 
 from aas.choices import Fit
 from aas.images import read_image
+from aas.photographs import located
 from aas.progress import bar_for
 from aas.store import reference
 from aas.store.atomic import check_writable, write_png
 from aas.store.attention import SUFFIX, read_item
-from aas.store.photographs import folder_of
+from aas.store.photographs import Folder, folder_of, in_folder
 from aas.store.runs import RunFolder
 from aas.text import harmless
 from aas.view import attention_sheet
@@ -60,24 +61,24 @@ def _items(path: Path) -> list[Path]:
     return [path]
 
 
-def _images_of_run(folder: Path) -> Path:
+def _images_of_run(folder: Path) -> Folder:
     run = RunFolder(folder, SUFFIX)
     where = run.description().get("inputs", {}).get("images") if run.description_path.exists() else None
     if where is None:
         raise ValueError(f"{folder} does not say where its images are: give --images.")
-    return folder_of(Path(where))
+    return folder_of(located(where))
 
 
-def _show(path: Path, out: Path, images: Path, tokenizer: Any, fit: Fit) -> Path:
+def _show(path: Path, out: Path, images: Folder, tokenizer: Any, fit: Fit) -> Path:
     if path.suffix == reference.SUFFIX:
         name, photo = path.stem, read_image(reference.photograph(path, images))
         answer, attention = reference.read_answer(path, photo.shape[:2], tokenizer, fit)
     else:
         item = read_item(path)
         name, answer, attention = item.image, item.answer, item.attention
-        photo = read_image(images / name)
+        photo = read_image(in_folder(images, name))
         if photo.shape[:2] != item.image_hw:
-            raise ValueError(f"{images / name} has another size than the image that {path} is about.")
+            raise ValueError(f"{in_folder(images, name)} has another size than the image that {path} is about.")
     target = out / f"{path.name.removesuffix(path.suffix)}.png"
     title = f"{name}: raw attention above, minus the mean over tokens below"
     write_png(target, attention_sheet.draw(photo, answer, attention, title))

@@ -7,12 +7,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from aas.images import read_image
+from aas.photographs import located
 from aas.progress import bar_for
 from aas.show.stored import Truths, answer_of, found_in, paired, photograph_file
 from aas.store.atomic import check_writable, write_png
 from aas.store.instances import InstanceResult
 from aas.store.keys import quoted
-from aas.store.photographs import folder_of
+from aas.store.photographs import Folder, folder_of
 from aas.store.readers import READERS
 from aas.store.results import Result
 from aas.store.status import open_run
@@ -39,7 +40,7 @@ def show_masks(
     if not description["command"].startswith(("segment", "import")):
         raise ValueError(f"{folder} holds a run of `aas {description['command']}`, which has no masks.")
     inputs = description.get("inputs", {})
-    photographs = folder_of(images or Path(inputs.get("images") or folder))  # an imported run says where each one is
+    photographs = folder_of(images or located(inputs.get("images") or folder))  # an imported run says where each one is
     annotation = truth or (Path(inputs["ref_anno"]) if inputs.get("ref_anno") else None)
     truths = Truths(annotation)
     wanted = run.items()
@@ -66,7 +67,7 @@ def show_masks(
     return 3 if n_failed else 0
 
 
-def _pictures(key: str, item: Result | InstanceResult, path: Path, photographs: Path, truths: Truths) -> Pictures:
+def _pictures(key: str, item: Result | InstanceResult, path: Path, photographs: Folder, truths: Truths) -> Pictures:
     image = read_image(photograph_file(item, key, photographs, truths.file_names))
     predicted = found_in(item, path, image.shape[:2])
     truth, shown = truths.of(item.image_id, image.shape[:2]), things(predicted)

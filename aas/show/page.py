@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from aas.images import is_url
+from aas.photographs import is_url, is_web
 from aas.store.runs import RunFolder
 
 REPORT = "report.html"
@@ -32,12 +32,13 @@ def _model(description: Mapping[str, Any]) -> str | None:
 
 
 def links_of(item: Path, photograph: str | None, page: Path) -> dict[str, str]:
-    """Where a photograph's files are, seen from `page`: its result, its picture, itself (a path or a URL)."""
+    """Where a photograph's files are, seen from `page`: its result, its picture, itself (a path or a web
+    address; no browser follows others)."""
     files = {"JSON" if item.suffix == ".json" else "Maps": item, "PNG": item.with_suffix(".png")}
     found = {words: _href(file, page) for words, file in files.items() if file.is_file()}
-    if photograph is None:
+    if photograph is None or (is_url(photograph) and not is_web(photograph)):
         return found
-    if is_url(photograph):
+    if is_web(photograph):
         return found | {"Photograph": quote(photograph, safe=":/?#[]@!$&'()*+,;=%")}
     return found | {"Photograph": _href(Path(photograph), page)}
 

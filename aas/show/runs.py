@@ -7,17 +7,18 @@ import numpy as np
 
 from aas.grounding import Grounding
 from aas.images import read_image
+from aas.photographs import File, located
 from aas.phrases.reasoning import tokens_of_answer
 from aas.presets import preset_named
 from aas.show.stored import answer_of, found_in, photograph_file
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
-from aas.store.photographs import folder_of, image_file
+from aas.store.photographs import Folder, folder_of, image_file
 from aas.store.readers import READERS
 from aas.store.results import ImageId, Result
 from aas.store.runs import RunFolder
 from aas.store.status import open_run
-from aas.view.report_entry import Panel, maps_of
+from aas.view.report_entry import Panel, confidence_figures, maps_of
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class StoredRun:
         if self.command not in READERS:
             raise ValueError(f"{folder} holds a run of `aas {self.command}`, which cannot be shown.")
         self.inputs = self.description.get("inputs", {})
-        named = images or (Path(self.inputs["images"]) if self.inputs.get("images") else None)
-        self.photographs = folder_of(named) if named else folder
+        named = images or (located(self.inputs["images"]) if self.inputs.get("images") else None)
+        self.photographs: Folder = folder_of(named) if named else folder
         self.file_names: dict[ImageId, str | None] = {}
 
     @property
@@ -71,20 +72,24 @@ class StoredRun:
         image = read_image(file)
         phrases = found_in(item, path, image.shape[:2])
         answer = answer_of(item)
-        left_out = (item.left_out or ()) if isinstance(item, Result) else ()
-        panel = Panel(answer, phrases, left_out=left_out)
+        panel = Panel(answer, phrases)
+        if isinstance(item, Result):
+            figures = confidence_figures(item.confidence_kind, item.confidences or ())
+            panel = replace(panel, left_out=item.left_out or (), figures=figures)
         captured = self._captured(key, file)
         if captured is not None and captured.answer.text == answer.text:
             panel = self._with_maps(panel, captured, item)
         return Found(item.image_id, image, panel, path, str(file))
 
-    def _captured(self, key: str, photograph: Path) -> AttentionItem | None:
+    def _captured(self, key: str, photograph: File) -> AttentionItem | None:
         """The attention that a result was made of, where it is still there."""
         if not self.inputs.get("attn"):
             return None
         attn = RunFolder(Path(self.inputs["attn"]), SUFFIX)
         names = [key]
-        if photograph.is_relative_to(self.photographs):
+        if not isinstance(photograph, Path) or not isinstance(self.photographs, Path):
+            names.append(photograph.name)
+        elif photograph.is_relative_to(self.photographs):
             names.append(photograph.relative_to(self.photographs).as_posix())
         file = next((file for file in map(attn.item_path, names) if file.is_file()), None)
         return None if file is None else read_item(file)
@@ -99,7 +104,7 @@ class StoredRun:
         return replace(panel, answer=answer, maps=maps)
 
 
-def _photograph(file: Path, image_hw: tuple[int, int], item: Path) -> np.ndarray:
+def _photograph(file: File, image_hw: tuple[int, int], item: Path) -> np.ndarray:
     image = read_image(file)
     if image.shape[:2] != image_hw:
         raise ValueError(f"{item} is about an image of another size than {file}.")

@@ -11,11 +11,12 @@ from aas import rle
 from aas.datasets.sources import read_json
 from aas.geometry import deepest_xy
 from aas.metrics.pairing import greedy_pairs, iou_matrix
+from aas.photographs import File
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
 from aas.store.instances import InstanceResult
 from aas.store.keys import is_cut
-from aas.store.photographs import image_file
+from aas.store.photographs import Folder, image_file
 from aas.store.results import ImageId, Result
 from aas.view import mask_sheet
 from aas.view.sharing import Thing
@@ -67,8 +68,8 @@ def grounded(
 
 
 def photograph_file(
-    item: Result | InstanceResult, key: str, folder: Path, file_names: Mapping[ImageId, str | None]
-) -> Path:
+    item: Result | InstanceResult, key: str, folder: Folder, file_names: Mapping[ImageId, str | None]
+) -> File:
     """The photograph in `folder` that the result of this key is about; `file_names`: of images by their ids."""
     told = item.image if isinstance(item, Result) else None
     name = str(item.image_id) if is_cut(key) else key

@@ -123,7 +123,7 @@ def _side_by_side(panels: Sequence[Panel]) -> tuple[list[Panel], Mapping[str, fl
     coloured = [shown[0], *(coloured_as(shown[0], its, ious) for its, ious in others)]
     told = [replace(panel, shown=its) for panel, its in zip(panels, coloured, strict=True)]
     for i, ious in enumerate(to_last):
-        told[i] = replace(told[i], figures={"IoU": _best(ious, shown[i], panels[i].phrases)})
+        told[i] = replace(told[i], figures={**told[i].figures, "IoU": _best(ious, shown[i], panels[i].phrases)})
     scores = [_mean_iou(ious) for ious in to_last]
     if len(scores) == 1:
         return told, {"IoU": scores[0]}

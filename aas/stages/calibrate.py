@@ -2,13 +2,15 @@
 
 Four photographs lie side by side in one image, and the caption of one of them is given as the answer. A head that looks
 at what is spoken of attends to that one's panel. Nobody says where anything is (after arXiv 2606.14703, whose prompts
-ask about a panel by its place).
+ask about a panel by its place). Where no head does so clearly, as behind encoders that were frozen, those are taken
+whose attention to single photographs is most often compact (`calibrate_frequency.py`).
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -23,13 +25,38 @@ from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions
 from aas.presets import DEFAULT_QUESTION
 from aas.records import AttentionMaps
+from aas.stages.calibrate_frequency import LEAST_HEADS, N_HEADS, frequencies, looking, sums_and_entropies
 from aas.stages.calibrate_options import Calibrate
 from aas.store.atomic import check_target, write_text
 
 PANEL = 224  # pixels of a side
 PANELS = [(x, y, x + PANEL, y + PANEL) for y in (0, PANEL) for x in (0, PANEL)]
 LEAST_AGREEMENT = 0.9  # of two halves of the photographs
+LEAST_GAZE = 0.01  # of the best head: so much more of its attention goes to the photograph that is spoken of
 ALL_HEADS = AskOptions(selection=Selection(keep="heads"))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A score for each head, float64 [layers, heads]: how it was made of what, and how far two halves agree on it."""
+
+    how: str
+    scores: np.ndarray
+    made_of: int
+    spearman: float
+
+    compared: int
+
+    @classmethod
+    def of(cls, how: str, n: int, scores: np.ndarray, halves: Sequence[np.ndarray], among: np.ndarray) -> Self:
+        """Of n items; `halves`: the scores by every other one; `among` bool [layers, heads]: the heads to compare."""
+        return cls(how, scores, n, spearman(*(half[among] for half in halves)), int(among.sum()))
+
+    def __str__(self) -> str:
+        if np.isnan(self.spearman):
+            return f"Of {self.made_of} {self.how} {self.compared} heads look at the image, too few to be compared"
+        said = f"Two halves of {self.made_of} {self.how} agree by {self.spearman:.3f}"
+        return f"{said} (Spearman, over {self.compared} heads)"
 
 
 def calibrate(options: Calibrate) -> int:
@@ -40,18 +67,40 @@ def calibrate(options: Calibrate) -> int:
     check_target(options.out)
     mosaics = _mosaics(options)
     lmm = load_lmm(options.model, options.device, **options.loading())
-    scores = np.array([_scores(lmm, options.images, mosaic) for mosaic in tqdm(mosaics, unit="mosaic")])
-    agreement = spearman(*(half.mean(0).ravel() for half in (scores[0::2], scores[1::2])))
-    mean = scores.mean(0)
-    print(f"Two halves of {len(mosaics)} mosaics agree by {agreement:.3f} (Spearman, over {mean.size} heads).")
-    if not agreement >= LEAST_AGREEMENT:
-        print(f"Below {LEAST_AGREEMENT}: this model has no heads that look at what is spoken of, as far as these show.")
+    ranking = _by_gaze(lmm, options.images, mosaics)
+    best = float(ranking.scores.max())
+    print(f"{ranking}; the best looks by {best:.3f} more at the photograph that is spoken of.")
+    n_heads = options.heads or max(3, round(0.04 * ranking.scores.size))
+    if not (ranking.spearman >= LEAST_AGREEMENT and best >= LEAST_GAZE):
+        print("That is weak: taking those whose attention is most often compact (LocalizationHeads' frequency).")
+        ranking, n_heads = _by_frequency(lmm, options.images, mosaics), options.heads or N_HEADS
+        print(f"{ranking}.")
+    if not ranking.spearman >= LEAST_AGREEMENT:
+        print(f"Not {LEAST_AGREEMENT}: this model has no heads that look at what is spoken of, as far as these show.")
         return 1
-    kept = chosen(mean, options.heads or max(3, round(0.04 * mean.size)))
-    made = {"how": "mosaics", "mosaics": len(mosaics), "seed": options.seed, "spearman": round(agreement, 4)}
-    write_text(options.out, json.dumps(_content(lmm, mean, kept, made), indent=1) + "\n")
+    kept = chosen(ranking.scores, n_heads)
+    write_text(options.out, json.dumps(_content(lmm, ranking, kept, options), indent=1) + "\n")
     print(f"{options.out}: {', '.join(f'layer {layer} head {head}' for layer, head, _ in kept)}")
     return 0
+
+
+def _by_gaze(lmm: LMM, folder: Path, mosaics: Sequence[Sequence[GivenAnswer]]) -> Ranking:
+    scores = np.array([_scores(lmm, folder, mosaic) for mosaic in tqdm(mosaics, unit="mosaic")])
+    mean, halves = scores.mean(0), [scores[i::2].mean(0) for i in (0, 1)]
+    return Ranking.of("mosaics", len(scores), mean, halves, np.ones(mean.shape, bool))
+
+
+def _by_frequency(lmm: LMM, folder: Path, mosaics: Sequence[Sequence[GivenAnswer]]) -> Ranking:
+    """Of each photograph alone, the row that has read its whole caption."""
+    found = []
+    for row in tqdm([row for mosaic in mosaics for row in mosaic], unit="photograph"):
+        attention = _attention(lmm, read_image(folder / row.image), row)
+        found.append(sums_and_entropies(attention.maps[:, :, -1]))
+    sums, entropies = (np.array(some) for some in zip(*found, strict=True))
+    looks = looking(sums)
+    halves = [frequencies(entropies[i::2], looks) for i in (0, 1)]
+    ranking = Ranking.of("photographs", len(sums), frequencies(entropies, looks), halves, looks)
+    return ranking if ranking.compared >= LEAST_HEADS else replace(ranking, spearman=float("nan"))
 
 
 def _mosaics(options: Calibrate) -> list[list[GivenAnswer]]:
@@ -71,11 +120,16 @@ def _scores(lmm: LMM, folder: Path, mosaic: Sequence[GivenAnswer]) -> np.ndarray
     image = mosaic_of([read_image(folder / row.image) for row in mosaic])
     found = []
     for place, row in enumerate(mosaic):
-        ((_, attention),) = lmm.run([lmm.prepare(image, DEFAULT_QUESTION, row.text)], ALL_HEADS)
-        if len(attention.maps) != lmm.text_config.num_hidden_layers:
-            raise ValueError(f"{lmm.name}: some of its layers have no attention to the image, so it is not calibrated.")
-        found.append(gaze(attention, place))
+        found.append(gaze(_attention(lmm, image, row), place))
     return np.mean(found, axis=0)
+
+
+def _attention(lmm: LMM, image: np.ndarray, row: GivenAnswer) -> AttentionMaps:
+    """Of all heads, float32 [layers, heads, tokens, h, w]."""
+    ((_, attention),) = lmm.run([lmm.prepare(image, DEFAULT_QUESTION, row.text)], ALL_HEADS)
+    if len(attention.maps) != lmm.text_config.num_hidden_layers:
+        raise ValueError(f"{lmm.name}: some of its layers have no attention to the image, so it is not calibrated.")
+    return attention
 
 
 def mosaic_of(photographs: Sequence[np.ndarray]) -> np.ndarray:
@@ -95,9 +149,17 @@ def gaze(attention: AttentionMaps, place: int) -> np.ndarray:
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """The correlation of the ranks of two float [n]."""
-    first, second = (values.argsort(kind="stable").argsort(kind="stable").astype(float) for values in (one, other))
+    """The correlation of the ranks of two float [n]; equal values share the mean of their ranks. NaN where one has
+    equal values alone."""
+    first, second = _ranks(one), _ranks(other)
+    if len(np.unique(first)) < 2 or len(np.unique(second)) < 2:
+        return float("nan")
     return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[places]
 
 
 def chosen(scores: np.ndarray, n_heads: int) -> list[tuple[int, int, float]]:
@@ -107,13 +169,12 @@ def chosen(scores: np.ndarray, n_heads: int) -> list[tuple[int, int, float]]:
     return [(layer, head, float(scores[layer, head])) for layer, head in places]
 
 
-def _content(
-    lmm: LMM, scores: np.ndarray, kept: Sequence[tuple[int, int, float]], made: dict[str, Any]
-) -> dict[str, Any]:
+def _content(lmm: LMM, ranking: Ranking, kept: Sequence[tuple[int, int, float]], options: Calibrate) -> dict[str, Any]:
+    made = {"how": ranking.how, ranking.how: ranking.made_of, "seed": options.seed}
     return {
         "model": lmm.name,
         "revision": getattr(lmm.model.config, "_commit_hash", None),
         "heads": [[layer, head, round(score, 6)] for layer, head, score in kept],
-        "scores": scores.round(6).tolist(),
-        "made": made,
+        "scores": ranking.scores.round(6).tolist(),
+        "made": made | {"spearman": round(ranking.spearman, 4)},
     }

@@ -15,10 +15,10 @@ from aas.store.atomic import check_target
 
 @dataclass(frozen=True, kw_only=True)
 class CompareMaps(ModelOptions):
-    """Compare map sources on photographs with masks: points, maps and masks, with paired intervals."""
+    """Compare map sources on photographs with masks or boxes: points, maps and masks, with paired intervals."""
 
     images: Annotated[Path, Option(help="Folder of the photographs.")]
-    gt: Annotated[Path, Option(help="COCO instances: the photographs, categories and masks.")]
+    gt: Annotated[Path, Option(help="COCO instances: the photographs, categories, and masks or boxes.")]
     maps: Annotated[
         str,
         ATTENTION(metavar="NAME,NAME", help="Map sources (`aas list maps`); the others are held against the first."),
@@ -30,13 +30,23 @@ class CompareMaps(ModelOptions):
     category_thresh: Annotated[float, PHRASE(help="Least cosine between a phrase and its category.")] = 0.7
     segmenter: Annotated[str, MASK(help="Whose masks are measured too.")] = "embedded"
     no_masks: Annotated[bool, MASK(help="Measure points and maps alone.")] = False
+    no_deletion: Annotated[
+        bool, ATTENTION(help="Leave out the deletion test, which takes a pass for each phrase and source.")
+    ] = False
+    costs: Annotated[int, RUN(min=0, help="Photographs on which each source is timed alone; 0 for none.")] = 3
     device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None
     json_file: Annotated[Path | None, Option("--json", help="Write figures, differences and every phrase.")] = None
+    page: Annotated[
+        Path | None, Option(help="Write a page, as map-report.html: each photograph with all sources side by side.")
+    ] = None
     n_resamples: Annotated[
         int, Option("--bootstrap", min=1, help="Resamples of the photographs, the same for all sources.")
     ] = 1000
-    seed: Annotated[int, RUN(min=0, help="Of the resamples.")] = 0
+    seed: Annotated[int, RUN(min=0, help="Of the resamples, and of the random cells of the deletion test.")] = 0
 
     def __post_init__(self) -> None:
-        names_of(self.maps)
+        names = names_of(self.maps)
+        if any(name.partition(":")[0] == "blackbox" for name in names):
+            raise ValueError("--maps blackbox asks of each phrase in passes of its own: it is not compared here.")
         check_target(self.json_file)
+        check_target(self.page)

@@ -11,7 +11,7 @@ def engine_of(options: RunOptions) -> "Engine[Any] | None":
     if options.engine == "ray":
         from aas.engine.cluster import Ray
 
-        return Ray(options.address, options.actors, uses_gpu=options.device != "cpu")
+        return Ray(options.address, *options.least_and_most_actors, uses_gpu=options.device != "cpu")
     if options.gpus is None:
         return None
     from aas.engine.processes import Processes

@@ -11,8 +11,9 @@ from aas.datasets.answers import match_answers, read_answers
 from aas.datasets.sources import ImageSource
 from aas.ground import Request
 from aas.grounding import photograph_of
-from aas.images import ImageLike, is_url, list_images, name_of
+from aas.images import ImageLike, known_suffixes, list_images, name_of
 from aas.images.skipped import say_what_is_skipped
+from aas.photographs import ImageError, Member, Photographs, file_of, is_elsewhere, is_url, located
 from aas.stages.ground_options import Ground
 from aas.stages.served_options import check_asked
 from aas.store.keys import result_keys
@@ -48,13 +49,27 @@ def collect(given: Iterable[str], out: Path) -> Inputs:
     for text in given:
         if text == STDIN:
             inputs.images.append(Found(sys.stdin.buffer.read(), text, PurePosixPath("stdin")))
-        elif is_url(text):
-            inputs.images.append(Found(text, text, PurePosixPath(name_of(text))))
+        elif is_elsewhere(located(text)):
+            _add_elsewhere(inputs, text)
         elif has_magic(text) and not Path(text).exists():
             _add_pattern(inputs, text, out)
         else:
             _add(inputs, Path(text), out)
     return inputs
+
+
+def _add_elsewhere(inputs: Inputs, text: str) -> None:
+    """What is at a URL, or in shards."""
+    try:
+        found = Photographs(located(text), known_suffixes()).members
+    except ImageError as error:
+        inputs.missing.append((text, str(error)))
+        return
+    for name, member in found.items():
+        path = PurePosixPath(name_of(member)) if member.name == text else PurePosixPath(name)
+        inputs.images.append(Found(member, str(member), path))
+    if not found:
+        inputs.missing.append((text, f"{text}: no photographs in it"))
 
 
 def _add_pattern(inputs: Inputs, pattern: str, out: Path) -> None:
@@ -102,7 +117,7 @@ def requests_of(inputs: Inputs, options: Ground, run: RunFolder) -> list[Request
 
 def _given(inputs: Inputs, answers: Path, options: Ground) -> list[Request]:
     """A request for each line of --answers; of several lines about one image each has its own id as key."""
-    sources = [ImageSource(found.path.as_posix(), Path(found.shown)) for found in inputs.images]
+    sources = [ImageSource(found.path.as_posix(), file_of(found.shown)) for found in inputs.images]
     rows = read_answers(answers)
     check_asked(rows, options)
     matched, unmatched = match_answers(sources, rows)
@@ -132,7 +147,7 @@ def _is_anothers(item: Path, request: Request) -> bool:
     """Whether a file is there that is no result about this photograph: another's, or none of ours."""
     if not item.exists():
         return False
-    if not isinstance(request.source, (str, Path)):
+    if not isinstance(request.source, (str, Path, Member)):
         return True
     try:
         there = photograph_of(read_result(item), item)
@@ -144,4 +159,4 @@ def _is_anothers(item: Path, request: Request) -> bool:
 
 def shown(request: Request) -> str:
     """The image as it was given, `-` for stdin."""
-    return str(request.source) if isinstance(request.source, (str, Path)) else "-"
+    return str(request.source) if isinstance(request.source, (str, Path, Member)) else "-"

@@ -29,7 +29,10 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
 
     images: Annotated[
         tuple[str, ...],
-        Argument(metavar="IMAGE...", help="Images, folders of them, URLs, quoted patterns; - reads one from stdin."),
+        Argument(
+            metavar="IMAGE...",
+            help="Images, folders, URLs, tar and parquet shards, quoted patterns; - reads one from stdin.",
+        ),
     ]
     answer: Annotated[str | None, ANSWER(help="Ground these words instead of the model's own.")] = None
     out: Annotated[Path, Option(help="Folder for NAME.json, NAME.png and report.html. Started again, it goes on.")] = (
@@ -80,7 +83,8 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "read_out", "mask_choice", "answers_from", "answers_model", "in_flight")  # fmt: skip
+                "prompt", "read_out", "mask_choice", "min_confidence", "answers_from", "answers_model",
+                "in_flight")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

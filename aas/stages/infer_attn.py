@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aas.asking import ask_options
@@ -19,6 +18,7 @@ from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
+from aas.photographs import File
 from aas.records import Answer, AttentionMaps
 from aas.stages.engines import engine_of
 from aas.stages.infer_attn_options import InferAttn
@@ -50,7 +50,7 @@ class Request:
         return (self.given and self.given.id) or self.source.key
 
     @property
-    def image(self) -> Path:
+    def image(self) -> File:
         """Where the photograph is."""
         return self.source.path
 

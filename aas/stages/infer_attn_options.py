@@ -8,7 +8,8 @@ from typer import Option
 
 from aas.choices import Keep
 from aas.maps import names_of
-from aas.stages.options import ATTENTION, AttentionOptions, ModelOptions, indices
+from aas.photographs import Address
+from aas.stages.options import ATTENTION, IMAGES, AttentionOptions, ModelOptions, indices
 from aas.stages.served_options import ServedOptions
 
 
@@ -16,7 +17,10 @@ from aas.stages.served_options import ServedOptions
 class InferAttn(ServedOptions, AttentionOptions, ModelOptions):
     """Ask a model about many images and store the attention of every answer token."""
 
-    images: Annotated[Path, Option(help="Folder of images, or a text file with one path per line.")]
+    images: Annotated[
+        Path | Address,
+        IMAGES(help="Folder, list (a text file), URL (s3://…), or tar or parquet shards ('data/*.tar')."),
+    ]
     out: Annotated[Path, Option(help="Run folder: one file per image. Started again, it goes on.")]
     ref_anno: Annotated[Path | None, Option(help="COCO or GranD-f annotation: take its images only.")] = None
     heads: Annotated[str, ATTENTION(help="all, or numbers: -2.")] = "all"

@@ -12,12 +12,13 @@ from typer import Option
 from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, ReadOut, Words
 from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
+from aas.photographs import located
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
 OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories")
 # Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
-OF_LATE = {"maps": DEFAULT, "read_out": "argmax"}
+OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None}
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -44,7 +45,10 @@ class RunOptions:
     engine: Annotated[
         Literal["local", "ray"], RUN(help="Who does the images: this machine, or actors of a Ray cluster.")
     ] = "local"
-    actors: Annotated[int, RUN(min=1, help="With --engine ray: actors at most; each joins when there is place.")] = 1
+    actors: Annotated[
+        str,
+        RUN(metavar="N|MIN:MAX", help="With --engine ray: actors; above MIN one joins while all are busy."),
+    ] = "1"
     address: Annotated[str | None, RUN(help="With --engine ray: the cluster's, or auto. Default: its own.")] = None
     only: frozenset[str] | None = None  # the keys that `aas retry` tries again
 
@@ -56,8 +60,9 @@ class RunOptions:
             raise ValueError("--gpus and --device both say where models run: give one of them.")
         if self.engine == "ray" and self.gpus is not None:
             raise ValueError("--engine ray takes GPUs from the cluster: leave --gpus out, and give --actors.")
-        if self.engine != "ray" and (self.address is not None or self.actors != 1):
+        if self.engine != "ray" and (self.address is not None or str(self.actors) != "1"):
             raise ValueError("--actors and --address are of --engine ray.")
+        self.least_and_most_actors  # noqa: B018
         if self.batch_size != "auto" and (not self.batch_size.isdigit() or int(self.batch_size) == 0):
             raise ValueError(f"--batch-size {self.batch_size!r}: give auto or a number above 0.")
 
@@ -67,6 +72,14 @@ class RunOptions:
         if self.num_chunks is None and self.chunk_idx is None:
             return chunk_said_by(os.environ)
         return Chunk(self.num_chunks or 1, self.chunk_idx or 0)
+
+    @property
+    def least_and_most_actors(self) -> tuple[int, int]:
+        """Of --actors; ValueError for what says neither."""
+        parts = str(self.actors).split(":")  # a number in run.json of before
+        if len(parts) > 2 or not all(part.isdecimal() for part in parts) or not 0 < int(parts[0]) <= int(parts[-1]):
+            raise ValueError(f"--actors {self.actors!r}: give a number above 0, or MIN:MAX, as 2:16.")
+        return int(parts[0]), int(parts[-1])
 
     def images_at_once(self, by_device: dict[str, int], device: str) -> int:
         """`by_device`: what auto stands for, by type of device; 1 where that is not named."""
@@ -201,13 +214,23 @@ class MaskOptions:
     """Which segmenter, and which of its masks."""
 
     segmenter: Annotated[
-        str, MASK(help="embedded, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth.")
+        str,
+        MASK(
+            help="embedded, a Hugging Face id of a SAM, a folder, or a file as sam_vit_h_4b8939.pth; map: none, masks "
+            "are what maps have above Otsu's threshold."
+        ),
     ] = "embedded"
     mask_choice: Annotated[MaskChoice, MASK(help="Which of three masks.")] = "last"
+    min_confidence: Annotated[
+        float | None, MASK(min=0, max=1, help="Leave out phrases that the picture supports less (docs/maps.md).")
+    ] = None
 
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""
         return n_points_for(self.segmenter, asked)
+
+
+IMAGES = partial(Option, parser=located, metavar="PLACE")  # `Path | Address`
 
 
 def _as_json(value: Any) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from aas.photographs import located
 from aas.stages.options import RunOptions
 from aas.store.status import open_run
 
@@ -35,5 +36,5 @@ def _options(kind: type[RunOptions], given: dict[str, Any], out: Path, only: fro
 def _as_field(value: Any, hint: Any) -> Any:
     """What JSON made a string or a list, as the field has it."""
     if isinstance(value, str) and "Path" in str(hint):
-        return Path(value)
+        return located(value)
     return tuple(value) if isinstance(value, list) else value

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from aas.available import all_here
+from aas.confidence.judging import Judge
 from aas.datasets.answers import read_answers
 from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
@@ -20,7 +21,7 @@ from aas.stages.engines import engine_of
 from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
-from aas.stages.segment_items import Attention
+from aas.stages.segment_items import Attention, origin_in
 from aas.stages.segment_jobs import Annotation, SegmentJob, asked_of, files_of, find_jobs, read_annotation
 from aas.stages.segment_options import Segment
 from aas.stages.segmenting import Segmenting
@@ -47,7 +48,7 @@ def segment(options: Segment) -> int:
     attention = Attention(
         options.attn, preset_named(options.preset).heads, options.tokenizer, options.fit, options.maps
     )
-    attention.check([job.item for job in jobs])
+    attention.check([job.item for job in jobs], options.min_confidence is not None)
 
     load = partial(_load, options, annotation, attention, len(work.items))
     code = fill(run, f"segment {options.task}", options.deciding(), work, load, engine=engine_of(options))
@@ -65,7 +66,9 @@ def _load(
     segmenter = load_segmenter(options.segmenter, device or options.device, options.dtype)
     pointing = pointing_options(options, options, segmenter.mask_side)
     run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
-    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded)
+    model, origin = origin_in(options.attn)
+    judge = Judge(model, options.segmenter, pointing, options.mask_choice, options.min_confidence)
+    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded, judge, origin)
     place = segmenter.device.type
     by_item = options.by_item(getattr(segmenter, "is_small", False), place)
     batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)

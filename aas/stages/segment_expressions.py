@@ -8,17 +8,20 @@ from spacy.language import Language
 from aas.choices import Words
 from aas.datasets.answers import GivenAnswer
 from aas.grounding import relative
+from aas.photographs import Address, File
 from aas.phrases.alignment import overlapping
 from aas.phrases.referent import referent
 from aas.phrases.spacing import carried_over
 from aas.records import Answer, Phrase
 from aas.stages.segment_jobs import SegmentJob
 from aas.store.attention import SUFFIX
-from aas.store.photographs import folder_of
+from aas.store.photographs import Folder, folder_of, in_folder
 from aas.store.runs import RunFolder
 
 
-def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[list[SegmentJob], list[tuple[str, str]]]:
+def find_rows(
+    attn: Path, images: Path | Address, rows: Sequence[GivenAnswer]
+) -> tuple[list[SegmentJob], list[tuple[str, str]]]:
     """A job for each line of --answers, those of one image side by side; and (key, reason) of those that have no
     attention item."""
     if not attn.is_dir():
@@ -30,20 +33,21 @@ def find_rows(attn: Path, images: Path, rows: Sequence[GivenAnswer]) -> tuple[li
         raise ValueError(f"--attn {attn}: no attention item of any line of --answers is in this folder.")
     reasons = [(job.key, f"{job.key}: no attention item in {attn}; run `aas infer-attn` for it") for job in missing]
     there = [job for job in jobs if job.item.is_file()]
-    return sorted(there, key=lambda job: (job.image, job.key)), reasons
+    return sorted(there, key=lambda job: (str(job.image), job.key)), reasons
 
 
-def _item(run: RunFolder, row: GivenAnswer, folder: Path) -> Path:
+def _item(run: RunFolder, row: GivenAnswer, folder: Folder) -> Path:
     """An image may be named by its path, as in `infer-attn`; its item is named by where it lies in the folder."""
     named = run.item_path(row.key)
-    if row.id or named.is_file():
+    if row.id or named.is_file() or not isinstance(folder, Path):
         return named
     return run.item_path(relative(Path(row.image), folder))
 
 
-def _photograph(row: GivenAnswer, folder: Path) -> Path:
-    inside = folder / row.image
-    return inside if inside.is_file() or not Path(row.image).is_file() else Path(row.image)
+def _photograph(row: GivenAnswer, folder: Folder) -> File:
+    inside = in_folder(folder, row.image)
+    is_named_by_path = isinstance(inside, Path) and not inside.is_file() and Path(row.image).is_file()
+    return Path(row.image) if is_named_by_path else inside
 
 
 def phrases_of(row: GivenAnswer, pipeline: Language, answer: Answer, words: Words) -> tuple[Phrase, ...]:

@@ -5,10 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from aas.choices import Fit
+from aas.confidence.judging import NO_CONFIDENCE, Origin
+from aas.photographs import File
 from aas.records import Answer, AttentionMaps
 from aas.store import reference
-from aas.store.attention import AttentionItem, read_item
+from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.made_of import MadeOf, digest_of
+from aas.store.runs import RunFolder
+
+
+def origin_in(attn: Path) -> tuple[str, Origin]:
+    """What the LMM of the run folder `attn` is called, empty where that is not known; where its answers came from."""
+    run = RunFolder(attn, SUFFIX)
+    said = run.description()["arguments"] if run.description_path.is_file() else {}
+    all_heads = (said.get("layers", "all"), said.get("heads", "all")) == ("all", "all")
+    origin = Origin(said.get("given_answers", True), said.get("temperature", 0.0), all_heads)
+    return "" if said.get("adapter") else said.get("model", ""), origin
 
 
 class Attention:
@@ -21,21 +33,25 @@ class Attention:
     def __init__(
         self, attn: Path, heads: tuple[int, ...] | None, tokenizer: str | None, fit: Fit, maps: str | None = None
     ):
-        self.heads, self.fit, self.maps = heads, fit, maps
+        self.folder, self.heads, self.fit, self.maps = attn, heads, fit, maps
         self.photographs = MadeOf(attn).digests("photograph")
         self.tokenizer: Any = None if tokenizer is None else reference.load_tokenizer(tokenizer)
 
-    def check(self, items: Sequence[Path]) -> None:
+    def check(self, items: Sequence[Path], for_confidence: bool = False) -> None:
         """Raise ValueError for a run that was captured with other heads than the preset's, or without the map source
-        that is wanted, before anything is loaded.
+        that is wanted, or what confidence needs, before anything is loaded.
 
         The first item of ours stands for all; those of the authors do not say their heads.
         """
+        if self.heads is None and self.maps is None and not for_confidence:
+            return
         ours = next((path for path in items if path.suffix != reference.SUFFIX), None)
-        if ours is not None and (self.heads is not None or self.maps is not None):
-            item = read_item(ours)
+        item = None if ours is None else read_item(ours)
+        if ours is not None and item is not None:
             self._check_heads(ours, item)
             self._of_source(ours, item.attention)
+        if for_confidence and (item is None or item.answer.token_log_probs is None):
+            raise ValueError(f"{self.folder}: {NO_CONFIDENCE}")
 
     def read(self, path: Path, image_hw: tuple[int, int]) -> tuple[Answer, AttentionMaps]:
         """The answer, and one map [tokens, h, w] for each of its tokens; ValueError for an item that has others."""
@@ -60,7 +76,7 @@ class Attention:
             f"`aas infer-attn --maps {self.maps}` first, into another folder."
         )
 
-    def check_photograph(self, path: Path, photograph: Path) -> None:
+    def check_photograph(self, path: Path, photograph: File) -> None:
         """ValueError where the attention was captured of another photograph of that name, as far as is known."""
         if self.photographs.get(path.name) not in (None, digest_of(photograph)):
             raise ValueError(

@@ -11,11 +11,12 @@ from typing import Any
 from aas.datasets.answers import GivenAnswer
 from aas.datasets.coco import Findings, note, read_lists
 from aas.datasets.sources import name_of
+from aas.photographs import Address, File
 from aas.spellings import id_of, id_text
 from aas.store import reference, values
 from aas.store.attention import SUFFIX, safetensors_image
 from aas.store.keys import result_keys
-from aas.store.photographs import folder_of, image_file
+from aas.store.photographs import folder_of, image_file, in_folder
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class SegmentJob:
     image_id: str | int
     key: str
     item: Path
-    image: Path
+    image: File
     row: GivenAnswer | None = None
 
 
@@ -93,7 +94,7 @@ def _categories(entries: Sequence[Mapping[str, Any]], unused: Findings) -> list[
 
 
 def find_jobs(
-    attn: Path, images: Path, annotation: Annotation | None
+    attn: Path, images: Path | Address, annotation: Annotation | None
 ) -> tuple[list[SegmentJob], list[tuple[str, str]]]:
     """Jobs sorted by key, and (name, reason) of the annotation's images that have no attention item.
 
@@ -104,7 +105,8 @@ def find_jobs(
     if annotation is None:
         keys = result_keys([PurePosixPath(_with_extension(image, item)) for image, item in items.items()])
         jobs = [
-            SegmentJob(key, key, item, folder / image) for key, (image, item) in zip(keys, items.items(), strict=True)
+            SegmentJob(key, key, item, in_folder(folder, image))
+            for key, (image, item) in zip(keys, items.items(), strict=True)
         ]
         return sorted(jobs, key=lambda job: job.key), []
     by_stem = {str(Path(_with_extension(image, item)).with_suffix("")): image for image, item in items.items()}
@@ -116,7 +118,7 @@ def find_jobs(
             missing.append((file_name, f"{file_name}: no attention item in {attn}; run `aas infer-attn` for it"))
         else:
             image_id = values.an_id(entry["id"])
-            jobs.append(SegmentJob(image_id, str(id_text(image_id)), items[image], folder / file_name))
+            jobs.append(SegmentJob(image_id, str(id_text(image_id)), items[image], in_folder(folder, file_name)))
     return sorted(jobs, key=lambda job: job.key), missing
 
 
@@ -140,12 +142,14 @@ def _with_extension(image: str, item: Path) -> str:
     return image if item.suffix == SUFFIX else f"{image}{item.suffix}"
 
 
-def image_of(job: SegmentJob) -> Path:
+def image_of(job: SegmentJob) -> File:
     """The image's file; of the reference's items the one that has their stem."""
+    if not isinstance(job.image, Path):
+        return job.image
     return image_file(job.image.parent, job.image.name)
 
 
-def files_of(job: SegmentJob) -> dict[str, Path]:
+def files_of(job: SegmentJob) -> dict[str, File]:
     """What its result is made of."""
     return {"photograph": image_of(job), "attention": job.item}
 

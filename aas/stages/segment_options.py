@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from aas.choices import Dtype, Fit, Merge, Task
-from aas.stages.options import MASK, MaskOptions, PhraseOptions, RunOptions
+from aas.photographs import Address
+from aas.stages.options import IMAGES, MASK, MaskOptions, PhraseOptions, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
 
     task: Annotated[Task, Argument(help="A mask for each phrase, of COCO's categories, or of --answers.")]
     attn: Annotated[Path, Option(help="Run folder of `aas infer-attn`, or a folder of the authors' .pth.")]
-    images: Annotated[Path, Option(help="Folder of the photographs.")]
+    images: Annotated[Path | Address, IMAGES(help="Where the photographs are, as infer-attn was told.")]
     out: Annotated[Path, Option(help="Run folder: one file per image. Started again, it goes on.")]
     ref_anno: Annotated[Path | None, Option(help="COCO or GranD-f annotation: its images, with its ids.")] = None
     answers: Annotated[Path | None, Option(help="Of expressions: the file that infer-attn was given.")] = None
@@ -41,6 +42,8 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
                 "`aas segment expressions` needs --answers, the file that `aas infer-attn` was given; no other task "
                 "takes it."
             )
+        if self.task == "expressions" and self.min_confidence is not None:
+            raise ValueError("--min-confidence leaves phrases out, and given expressions are all wanted: leave it out.")
 
     @property
     def merge_used(self) -> Merge:

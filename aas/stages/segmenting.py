@@ -7,8 +7,10 @@ import numpy as np
 from spacy.language import Language
 
 from aas import rle
+from aas.confidence.judging import Judge, Origin
 from aas.engine.stage import Stage
 from aas.images import read_image
+from aas.phrases.likelihood import token_probabilities
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases, prompted
 from aas.records import Answer, AttentionMaps
@@ -32,6 +34,7 @@ class PromptedImage:
     job: SegmentJob
     image: np.ndarray
     answer: Answer
+    attention: AttentionMaps
     pointed: tuple[Pointed, ...]
     categories: tuple[Category, ...] = ()
 
@@ -47,6 +50,8 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     pointing: PointingOptions
     categories: Categories | None
     encoded: EncodedOnce
+    judge: Judge
+    origin: Origin
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
         photograph = image_of(item)
@@ -55,9 +60,11 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         answer, maps = self.attention.read(item.item, image.shape[:2])
         pointed = self._pointed(item, answer, maps, image.shape[:2])
         if self.categories is None:
-            return PromptedImage(item, image, answer, tuple(pointed))
+            return PromptedImage(item, image, answer, maps, tuple(pointed))
         named = self.categories.of(item.image_id, answer.text, pointed)
-        return PromptedImage(item, image, answer, tuple(one for one, _ in named), tuple(name for _, name in named))
+        return PromptedImage(
+            item, image, answer, maps, tuple(one for one, _ in named), tuple(name for _, name in named)
+        )
 
     def _pointed(
         self, item: SegmentJob, answer: Answer, maps: AttentionMaps, image_hw: tuple[int, int]
@@ -74,7 +81,9 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
         choice = None if self.options.more_masks else self.options.mask_choice
         masks = phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice) if embedding is not None else []
-        return SegmentResult(
+        phrases = [pointed.phrase for pointed in one.pointed]
+        scores = [float(found.scores[-1]) for found in masks]
+        result = SegmentResult(
             self.options.task,
             self.run.item_path(one.job.key),
             one.job.image_id,
@@ -82,13 +91,15 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
             one.answer.text,
             one.answer.question,
             one.image.shape[:2],
-            [pointed.phrase for pointed in one.pointed],
+            phrases,
             [pointed.point_xy for pointed in one.pointed],
             list(one.categories),
             [rle.packed(found.masks) for found in masks],
             [found.scores.tolist() for found in masks],
             [labelled_points(pointed.prompt) for pointed in one.pointed],
+            token_probabilities(one.answer, phrases),
         )
+        return result.judged(self.judge, self.judge(one.answer, one.attention, phrases, scores, self.origin))
 
     def finish(self, item: SegmentJob, result: SegmentResult) -> None:
         result.write()

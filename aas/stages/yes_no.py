@@ -19,6 +19,7 @@ from aas.lmms.yes_no import FirstWord, first_words
 from aas.loading import is_ours
 from aas.metrics import bootstrap
 from aas.metrics.yes_no import yes_no
+from aas.photographs import File
 from aas.stages.yes_no_options import EvalYesNo
 
 OF_2014 = re.compile(r"^COCO_[a-z]+20\d\d_(?=\d{12}\.)")  # in front of the number that is the whole name since 2017
@@ -63,10 +64,10 @@ def _asked(questions: Iterable[Question]) -> dict[str, list[str]]:
     return {image: list(texts) for image, texts in asked.items()}
 
 
-def _photographs(options: EvalYesNo, names: Iterable[str], findings: Findings) -> dict[str, Path]:
+def _photographs(options: EvalYesNo, names: Iterable[str], findings: Findings) -> dict[str, File]:
     """The file of each image that is there, by its path, its name, or the name that COCO gave it in 2017."""
-    by_key: dict[str, list[Path]] = {}
-    by_name: dict[str, list[Path]] = {}
+    by_key: dict[str, list[File]] = {}
+    by_name: dict[str, list[File]] = {}
     for source in find_sources(options.images):
         by_key[source.key] = [source.path]
         by_name.setdefault(source.path.name, []).append(source.path)
@@ -86,7 +87,7 @@ def _photographs(options: EvalYesNo, names: Iterable[str], findings: Findings) -
 
 
 def _answers(
-    lmm: LMM, options: EvalYesNo, asked: Mapping[str, Sequence[str]], files: Mapping[str, Path], findings: Findings
+    lmm: LMM, options: EvalYesNo, asked: Mapping[str, Sequence[str]], files: Mapping[str, File], findings: Findings
 ) -> dict[tuple[str, str], FirstWord]:
     """What the model says; an image that cannot be read, or asked about, is noted."""
     found: dict[tuple[str, str], FirstWord] = {}

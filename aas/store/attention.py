@@ -53,8 +53,12 @@ def write_item(path: Path, item: AttentionItem) -> None:
         "token_ids": np.array(item.answer.token_ids, np.int64),
         "token_spans": np.array(item.answer.token_spans, np.int64).reshape(-1, 2),
     }
+    if item.answer.token_log_probs is not None:
+        tensors["token_log_probs"] = np.array(item.answer.token_log_probs, np.float32)
     if item.phrase_maps is not None:
         tensors["phrase_maps"] = item.phrase_maps
+    if item.attention.margins is not None:
+        tensors["image_margins"] = item.attention.margins
     tensors |= {f"{BESIDE}{name}": maps for name, maps in item.attention.beside.items()}
     view = item.attention.view
     metadata = {
@@ -120,6 +124,9 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     _check_maps(maps, len(ids), view.size_hw)
     if (phrase_maps := tensors.get("phrase_maps")) is not None:
         _check_maps(phrase_maps, len(phrase_maps), view.size_hw)
+    likely, margins = tensors.get("token_log_probs"), tensors.get("image_margins")
+    _check_of_tokens("token_log_probs", likely, len(ids), most=0.0)
+    _check_of_tokens("image_margins", margins, len(ids))
     source, *beside = json.loads(metadata.get("sources", f'["{DEFAULT}"]'))
     other_maps = {name: tensors[f"{BESIDE}{name}"] for name in beside}
     for other in other_maps.values():
@@ -129,8 +136,14 @@ def _item(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Att
     return AttentionItem(
         _image_of(metadata),
         (height, width),
-        Answer(metadata["question"], metadata["answer"], tuple(ids), tuple(map(tuple, spans))),
-        AttentionMaps(maps, view, metadata["alignment"], str(source), other_maps),
+        Answer(
+            metadata["question"],
+            metadata["answer"],
+            tuple(ids),
+            tuple(map(tuple, spans)),
+            None if likely is None else tuple(likely.tolist()),
+        ),
+        AttentionMaps(maps, view, metadata["alignment"], str(source), other_maps, margins),
         metadata["model"],
         metadata["tokenizer"],
         reduction,
@@ -156,6 +169,11 @@ def _check_tokens(ids: list[Any], spans: list[Any], text: str) -> None:
     are_whole = all(type(place) is int and 0 <= place <= len(text) for place in starts + ends)
     if not are_whole or starts != sorted(starts) or ends != sorted(ends) or any(map(gt, starts, ends)):
         raise ValueError("token spans that do not follow each other through the answer")
+
+
+def _check_of_tokens(name: str, values: np.ndarray | None, n_tokens: int, most: float = np.inf) -> None:
+    if values is not None and (values.dtype != np.float32 or values.shape != (n_tokens,) or not (values <= most).all()):
+        raise ValueError(f"{name} that are none, or not as many as tokens")
 
 
 def _check_maps(maps: np.ndarray, n_maps: int, size_hw: tuple[int, int]) -> None:

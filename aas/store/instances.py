@@ -32,17 +32,20 @@ class Detection:
 
 @dataclass(frozen=True)
 class InstanceResult:
-    """The detections of one image."""
+    """The detections of one image. `left_out`: phrases of less confidence than was asked for; None: none was."""
 
     image_id: ImageId
     caption: str
     detections: tuple[Detection, ...]
+    left_out: tuple[str, ...] | None = None
 
 
 def write_instances(path: Path, result: InstanceResult) -> None:
     """One JSON object on one line. The same result gives the same bytes."""
     detections = [detection_json(detection) for detection in result.detections]
-    content = {"image_id": result.image_id, "caption": result.caption, "detections": detections}
+    content: dict[str, Any] = {"image_id": result.image_id, "caption": result.caption, "detections": detections}
+    if result.left_out is not None:
+        content["left_out"] = list(result.left_out)
     write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
@@ -87,6 +90,7 @@ def _instances(content: Any) -> InstanceResult:
         values.named("image_id", content.get("image_id"), values.an_id),
         values.named("caption", content.get("caption"), values.text),
         tuple(values.named(f"detection {i}", entry, _detection) for i, entry in enumerate(entries, start=1)),
+        values.column("left_out", content["left_out"], values.text) if "left_out" in content else None,
     )
     if any(id_text(detection.image_id) != id_text(result.image_id) for detection in result.detections):
         raise ValueError("a detection is about another image")

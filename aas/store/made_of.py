@@ -14,11 +14,12 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from aas.photographs import File
 from aas.store.atomic import locked
 from aas.store.lines import add_lines, whole_lines
 
 FRESH_SECONDS = 2  # file systems keep times of so many seconds: within them a file may change and look the same
-Files = Mapping[str, Path]  # what it is to the item (photograph, attention) -> file
+Files = Mapping[str, File]  # what it is to the item (photograph, attention) -> file
 ASKED = "asked"
 RESULT = "result"  # the item itself, once it was written
 
@@ -96,7 +97,7 @@ def _told(files: Files) -> dict[str, Any]:
     return {kind: [digest_of(file), _stamp(file)] for kind, file in files.items() if file.is_file()}
 
 
-def _may_differ(file: Path, stamp: list[int] | None) -> bool:
+def _may_differ(file: File, stamp: list[int] | None) -> bool:
     """Whether a file that is there must be read to know that it is the same."""
     try:
         return (stamp is None or _stamp(file) != stamp) and file.is_file()
@@ -104,26 +105,28 @@ def _may_differ(file: Path, stamp: list[int] | None) -> bool:
         return False
 
 
-def _stamp(file: Path) -> list[int] | None:
+def _stamp(file: File) -> list[int] | None:
     """What changes when a file does; None where that cannot be trusted yet."""
+    if not isinstance(file, Path):
+        return file.stamp()
     found = os.stat(file)
     if time.time() - max(found.st_mtime, found.st_ctime) < FRESH_SECONDS:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def digest_of(file: Path) -> str:
+def digest_of(file: File) -> str:
     """SHA-256 of its bytes, hexadecimal."""
     stamp = _stamp(file)
     return _digest(file) if stamp is None else _digest_once(file, *stamp)
 
 
 @lru_cache(maxsize=256)
-def _digest_once(file: Path, *_: int) -> str:
+def _digest_once(file: File, *_: int) -> str:
     """Many items may be about one photograph."""
     return _digest(file)
 
 
-def _digest(file: Path) -> str:
+def _digest(file: File) -> str:
     with file.open("rb") as content:
         return file_digest(content, "sha256").hexdigest()

@@ -15,11 +15,12 @@ from aas.choices import Fit
 from aas.geometry import padded_view, stretched_view
 from aas.model_files import check_settings
 from aas.paths import not_found
+from aas.photographs import File
 from aas.phrases.alignment import decode_with_spans
 from aas.records import Answer, AttentionMaps, View
 from aas.store.attention import ItemError
 from aas.store.keys import unquoted
-from aas.store.photographs import image_file
+from aas.store.photographs import Folder, image_file
 
 SUFFIX = ".pth"
 # How the image became the model's square: the grid covers the padded image, or the image.
@@ -31,7 +32,7 @@ def image_stem(path: Path) -> str:
     return unquoted(path.name.removesuffix(SUFFIX))
 
 
-def photograph(path: Path, images: Path) -> Path:
+def photograph(path: Path, images: Folder) -> File:
     """The image in the folder `images` that the item is about; FileNotFoundError where there is none."""
     found = image_file(images, image_stem(path))
     if not found.is_file():

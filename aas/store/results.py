@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aas import rle
+from aas.choices import ConfidenceKind
 from aas.records import Phrase, Prompt
 from aas.rle import Rle
 from aas.store import values
@@ -37,7 +38,9 @@ class Result:
     `image`: path of the photograph, where `image_id` does not name it. `points_xy`: the peak of the phrase's map.
     `prompt_points`: all points that the segmenter was shown (none of a mask prompt). `spans`: half-open, characters of
     `caption`. `token_indices`: of the answer's tokens. `covers_point`: whether the mask holds the pixel of `points_xy`.
-    `left_out`: phrases that were not looked for. What is None is not in the file, as in those of other programs.
+    `left_out`: phrases that were not looked for, or not kept. `confidences` from 0 to 1, and what they are;
+    `token_probabilities`: of each phrase's least likely token, by the LMM. What is None is not in the file, as in those
+    of other programs.
     """
 
     image_id: ImageId
@@ -53,6 +56,9 @@ class Result:
     token_indices: tuple[tuple[int, ...], ...] | None = None
     covers_point: tuple[bool, ...] | None = None
     left_out: tuple[str, ...] | None = None
+    confidences: tuple[float, ...] | None = None
+    token_probabilities: tuple[float, ...] | None = None
+    confidence_kind: ConfidenceKind | None = None
 
     @property
     def points_shown(self) -> tuple[tuple[LabelledPoint, ...], ...]:
@@ -113,6 +119,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "question": result.question,
         "caption": result.caption,
         **{key: as_lists(column) for key, column in columns.items() if column is not None},
+        **({} if result.confidence_kind is None else {"confidence_kind": result.confidence_kind}),
         **({} if result.left_out is None else {"left_out": list(result.left_out)}),
     }
 
@@ -173,6 +180,8 @@ _COLUMNS: dict[str, tuple[str, Check]] = {  # key -> field of Result and what ea
     "spans": ("spans", values.span),
     "token_indices": ("token_indices", values.indices),
     "covers_point": ("covers_point", values.flag),
+    "token_probabilities": ("token_probabilities", values.share),
+    "confidences": ("confidences", values.share),
 }
 OURS = ("points", "scores", "spans")  # columns of every file of ours, whatever its age
 
@@ -184,13 +193,14 @@ def _result(content: dict[str, Any], needs: Collection[str]) -> Result:
     columns = {
         field: values.column(key, content[key], check) for key, (field, check) in _COLUMNS.items() if key in content
     }
-    image = content.get("image")
+    image, kind = content.get("image"), content.get("confidence_kind")
     result = Result(
         image_id=values.named("image_id", content.get("image_id"), values.an_id),
         caption=values.named("caption", content.get("caption"), values.text),
         question=values.named("question", content.get("question", ""), values.text),
         image=None if image is None else values.named("image", image, values.text),
         left_out=values.column("left_out", content["left_out"], values.text) if "left_out" in content else None,
+        confidence_kind=None if kind is None else values.named("confidence_kind", kind, values.confidence_kind),
         **columns,
     )
     _check_together(result, {key: len(content[key]) for key in _COLUMNS if key in content})

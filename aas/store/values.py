@@ -2,9 +2,10 @@
 ValueError."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from aas import rle
+from aas.choices import ConfidenceKind
 from aas.rle import Rle
 from aas.spellings import id_of, number_of, whole_of
 
@@ -26,6 +27,16 @@ def an_id(value: Any) -> str | int:
 def number(value: Any) -> float:
     """Finite."""
     return _must(not isinstance(value, str) and number_of(value) is not None, value, "a finite number")
+
+
+def share(value: Any) -> float:
+    """From 0 to 1."""
+    return _must(0 <= number(value) <= 1, value, "a number from 0 to 1")
+
+
+def confidence_kind(value: Any) -> ConfidenceKind:
+    """One of its words."""
+    return _must(value in get_args(ConfidenceKind), value, f"one of {', '.join(get_args(ConfidenceKind))}")
 
 
 def whole(value: Any) -> int:

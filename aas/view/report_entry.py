@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aas.choices import Merge
+from aas.choices import ConfidenceKind, Merge
 from aas.maps import DEFAULT
 from aas.maps.merge import pointing_maps
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
@@ -24,12 +24,18 @@ SizeHW = tuple[int, int]
 
 @dataclass(frozen=True)
 class Maps:
-    """Maps of one source over `view`: float32 [phrases, h, w], and, where they are known, [tokens, h, w]."""
+    """Maps of one source over `view`: float32 [phrases, h, w], and, where they are known, [tokens, h, w].
+
+    `points_xy`: of each phrase the pixel where this source points, where sources differ; `notes`: what is said of each.
+    Then each source's picture has its own point, these words, and the outline of the phrase's mask.
+    """
 
     name: str
     view: View
     of_phrases: np.ndarray
     of_tokens: np.ndarray | None = None
+    points_xy: Sequence[tuple[int, int]] | None = None
+    notes: Sequence[str] = ()
 
 
 def maps_of(
@@ -54,6 +60,18 @@ def maps_of(
     if pointing is not None:
         found[0] = replace(found[0], of_phrases=pointing)
     return tuple(found)
+
+
+CONFIDENCE_NAMES: dict[ConfidenceKind, str] = {
+    "calibrated": "confidence",
+    "uncalibrated": "confidence (uncalibrated)",
+    "token": "token probability",
+}
+
+
+def confidence_figures(kind: ConfidenceKind | None, confidences: Sequence[float]) -> dict[str, Sequence[float]]:
+    """As `Panel.figures` takes them, by a name that says what they are; none where there are none."""
+    return {} if kind is None else {CONFIDENCE_NAMES[kind]: confidences}
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,7 @@ def _told(panel: Panel, shown: Sequence[Thing], image_hw: SizeHW, size_hw: SizeH
     thing_of = thing_of_phrases(shown)
     scores = {"score": [one.score for one in panel.phrases]} if panel.is_found else {}
     figures = {name: [round(float(value), 4) for value in row] for name, row in (scores | dict(panel.figures)).items()}
+    own = [_own(maps, image_hw, size_hw) for maps in panel.maps if maps.points_xy is not None]
     return {
         "title": harmless(panel.title),
         "question": harmless(panel.answer.question),
@@ -136,7 +155,14 @@ def _told(panel: Panel, shown: Sequence[Thing], image_hw: SizeHW, size_hw: SizeH
         "things": [{"thing": thing.colour, "phrases": list(thing.phrases)} for thing in shown],
         "remark": harmless(not_shown(panel.left_out)),
         "sources": [harmless(maps.name) for maps in panel.maps],
+        **({"own": own} if own else {}),
     }
+
+
+def _own(maps: Maps, image_hw: SizeHW, size_hw: SizeHW) -> dict[str, Any]:
+    """The points and notes of one source, phrase by phrase."""
+    points = [{"kind": "peak own", "at": _at(point_xy, image_hw, size_hw)} for point_xy in maps.points_xy or ()]
+    return {"points": points, "notes": [harmless(note) for note in maps.notes]}
 
 
 def _drawn(panel: Panel, shown: Sequence[Thing], image_hw: SizeHW, size_hw: SizeHW) -> dict[str, Any]:
@@ -166,10 +192,15 @@ def _points(phrase: GroundedPhrase, image_hw: SizeHW, size_hw: SizeHW) -> list[d
     """The points of a phrase as shares of the photograph, the peak last: it lies over the others."""
     places: list[dict[str, Any]] = []
     for i, (point_xy, label) in enumerate(phrase.prompt_points):
-        x, y = shown_point(point_xy, image_hw, size_hw)
         kind = "peak" if i == 0 else "further" if label == 1 else "not"
-        places.insert(0, {"kind": kind, "at": [round(x / size_hw[1], 5), round(y / size_hw[0], 5)]})
+        places.insert(0, {"kind": kind, "at": _at(point_xy, image_hw, size_hw)})
     return places
+
+
+def _at(point_xy: tuple[int, int], image_hw: SizeHW, size_hw: SizeHW) -> list[float]:
+    """A pixel as shares of the photograph."""
+    x, y = shown_point(point_xy, image_hw, size_hw)
+    return [round(x / size_hw[1], 5), round(y / size_hw[0], 5)]
 
 
 def _answer_pieces(answer: Answer, phrases: Sequence[GroundedPhrase]) -> list[list[Any]]:

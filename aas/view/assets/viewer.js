@@ -89,6 +89,15 @@ globalThis.AasViewer = (() => {
     }
   }
 
+  // A mask with every `step`-th pixel of its rows and columns: edges that are seen on a small picture.
+  function shrunk({ bits, box }, width, height, step) {
+    const [columns, rows] = [width, height].map((side) => Math.floor(side / step)), found = new Uint8Array(columns * rows);
+    for (let y = 0, i = 0; y < rows; y++) for (let x = 0; x < columns; x++, i++) found[i] = bits[y * step * width + x * step];
+    const [left, top] = [box.left, box.top].map((side) => Math.floor(side / step));
+    const right = Math.min(columns, Math.ceil(box.right / step)), bottom = Math.min(rows, Math.ceil(box.bottom / step));
+    return { mask: { bits: found, box: { left, top, right, bottom } }, columns, rows };
+  }
+
   // -------------------------------------------------------------------------------------------------------- maps
 
   const HEAT = [[8, 6, 30, 90], [81, 18, 124, 140], [183, 55, 121, 185], [252, 137, 97, 205], [252, 253, 191, 220]];
@@ -96,7 +105,7 @@ globalThis.AasViewer = (() => {
     const at = (level / 255) * (HEAT.length - 1), i = Math.min(HEAT.length - 2, Math.floor(at)), share = at - i;
     return packed(...HEAT[i].map((value, c) => Math.round(value + (HEAT[i + 1][c] - value) * share)));
   });
-  const HEAT_SIDE = 160;
+  const HEAT_SIDE = 160, OUTLINE_SIDE = 320, OUTLINE = packed(255, 255, 255, 255);
 
   // The four weights of bicubic interpolation as torch has them (a = -0.75): the point was found on such a map.
   function cubic(t) {
@@ -140,16 +149,19 @@ globalThis.AasViewer = (() => {
   class Figure {
     constructor(summary, panel, source) {
       const [height, width] = summary.size;
-      Object.assign(this, { width, height, source });
+      // What each source says by itself, where they are compared.
+      const own = panel.own?.[source];
+      Object.assign(this, { width, height, source, notes: own?.notes, name: panel.sources[source] });
       this.image = make("img", { class: "base", alt: summary.name, width, height, decoding: "async", src: summary.thumb });
       [this.rest, this.lit, this.heat] = ["rest", "one", "heat"].map((name) =>
         make("canvas", { class: name, width: 0, height: 0, "aria-hidden": "true" }));
-      this.points = panel.phrases.flatMap((phrase, i) => phrase.points.map((point) => this.point(phrase, i, point)));
+      this.outline = own ? make("canvas", { class: "outline", width: 0, height: 0, "aria-hidden": "true" }) : null;
+      this.points = panel.phrases.flatMap((phrase, i) => (own ? [own.points[i]] : phrase.points).map((point) => this.point(phrase, i, point)));
       const points = make("div", { class: "points", "aria-hidden": "true" }, ...this.points);
-      this.stage = make("div", { class: "stage" }, this.image, this.rest, this.lit, this.heat, points);
+      this.stage = make("div", { class: "stage" }, this.image, this.rest, this.lit, this.heat, this.outline, points);
       this.stage.style.setProperty("--aspect", String(width / height));
-      const caption = panel.sources.length > 1 ? make("figcaption", { dir: "auto" }, panel.sources[source]) : null;
-      this.element = make("figure", { class: source ? "figure further" : "figure" }, this.stage, caption);
+      this.caption = panel.sources.length > 1 || own ? make("figcaption", { dir: "auto" }, this.name) : null;
+      this.element = make("figure", { class: source ? "figure further" : "figure" }, this.stage, this.caption);
     }
 
     point(phrase, i, { kind, at }) {
@@ -171,7 +183,7 @@ globalThis.AasViewer = (() => {
     // Pictures that nobody sees hold no memory.
     close(summary) {
       this.image.src = summary.thumb;
-      for (const canvas of [this.rest, this.lit, this.heat]) canvas.width = canvas.height = 0;
+      for (const canvas of [this.rest, this.lit, this.heat, this.outline]) if (canvas) canvas.width = canvas.height = 0;
       this.maps = this.picture = null;
     }
 
@@ -205,6 +217,19 @@ globalThis.AasViewer = (() => {
       const { grid, rows, columns } = mapOf(told, i);
       drawHeat(this.heat, grid, rows, columns);
       return true;
+    }
+
+    // Over the map of a phrase: where its thing is, and how well this source found it. Of a token nothing is known.
+    drawOwn(mask, note) {
+      this.outline.width = this.outline.height = 0;
+      this.caption?.replaceChildren(note ? `${this.name}: ${note}` : this.name);
+      if (!mask?.area) return;
+      const step = Math.max(1, Math.floor(Math.max(this.width, this.height) / OUTLINE_SIDE));
+      const { mask: small, columns, rows } = shrunk(mask, this.width, this.height, step);
+      Object.assign(this.outline, { width: columns, height: rows });
+      const picture = new ImageData(columns, rows);
+      paint(new Uint32Array(picture.data.buffer), small, columns, rows, 0, OUTLINE);
+      this.outline.getContext("2d").putImageData(picture, 0, 0);
     }
 
     pixelUnder(event) {
@@ -378,6 +403,8 @@ globalThis.AasViewer = (() => {
       const [kind, i] = wanted.split(" ");
       let any = false;
       for (const figure of this.figures) any = (wanted && figure.drawMap(kind, Number(i))) || any;
+      const thing = kind === "phrases" ? this.told.phrases[i].thing : null, mask = this.masks.find((one) => one.thing === thing);
+      for (const figure of this.figures) if (figure.outline) figure.drawOwn(mask, thing === null ? "" : figure.notes[i]);
       this.element.classList.toggle("mapped", any);
       if (this.slider && token === null) this.slider.value = 0;
     }
@@ -388,6 +415,7 @@ globalThis.AasViewer = (() => {
       }
       if (attention && map?.panel === this.index) {
         const { text, points } = this.told.phrases[map.index];
+        if (this.told.own) return `“${text}” by each source: its map, its point, and the outline of what is true.`;
         return this.figures[0].maps?.phrases
           ? `Attention for “${text}”, its prompt ${points.length > 1 ? "points" : "point"} marked.`
           : `“${text}” has no map in this run.`;
