@@ -405,7 +405,9 @@ def _served_by(address: str | None, model: str | None, in_flight: int) -> "Calla
 
 def _to_read_twice(request: Request) -> Request:
     """An open file is read once: for the server and here, its content stands for it."""
-    content = request.source.read() if hasattr(request.source, "read") else None
+    if isinstance(request.source, Member) or not hasattr(request.source, "read"):
+        return request
+    content = request.source.read()
     return replace(request, source=content) if isinstance(content, bytes) else request
 
 
