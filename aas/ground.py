@@ -1,8 +1,8 @@
 """The whole way for an image: ask, find the noun phrases, point, segment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -34,7 +34,7 @@ from aas.headed import HeadMasks
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
-from aas.lmms.prepared import History, Prepared
+from aas.lmms.prepared import AskOptions, History, Prepared
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     import torch
     from spacy.language import Language
     from transformers import PreTrainedModel
+
+    from aas.served.answers import Said, Served
 
 AUTO_BATCH_SIZE = {"cuda": 16}
 
@@ -81,6 +83,10 @@ class Request:
         if isinstance(self.source, Member):
             return self.source
         return file_of(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
+
+    def answered(self, said: "Said") -> "Request":
+        """With the answer that a server gives."""
+        return replace(self, answer=said.text, token_ids=said.token_ids)
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class Grounder:
     `best-attention`. `head`: a file of a mask head that was trained on this LMM (docs/heads.md), which makes the masks
     instead. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM
     answers at once.
+    `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
+    that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
     Raises ValueError or FileNotFoundError, in one line, for what cannot be loaded.
     """
@@ -147,6 +155,9 @@ class Grounder:
         head: str | Path | None = None,
         min_confidence: float | None = None,
         batch_size: int | None = None,
+        answers_from: str | None = None,
+        answers_model: str | None = None,
+        in_flight: int = 16,
         **how: Unpack[How],
     ):
         check("mask_choice", mask_choice, MaskChoice)
@@ -159,6 +170,7 @@ class Grounder:
         points = (n_points_for(segmenter, n_points), n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
+        served = _served_by(answers_from, answers_model, in_flight)
         called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
         self.judge = Judge(*called, pointing, mask_choice, min_confidence)
         all_here(model, segmenter, phrases)
@@ -170,6 +182,7 @@ class Grounder:
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
         self.head = None if head is None else HeadMasks(Path(head), self.lmm, self.segmenter, segmenter)
+        self.served = served(self.lmm, self.ask_options) if served else None
         self._turn = RLock()  # an LMM that is watched answers one question at a time
 
     # ------------------------------------------------------------------------------------------------- asking
@@ -208,7 +221,7 @@ class Grounder:
                 return self._all([Request(str(i), image, one) for i, one in enumerate(question)])
             if isinstance(answer, list):
                 return self._all([Request(str(i), image, asked, one) for i, one in enumerate(answer)])
-            return self.compute([self.prepare(Request("0", image, asked, answer))])[0]
+            return self.compute([self._ready(Request("0", image, asked, answer))])[0]
 
     def stream(self, image: ImageLike, question: str | None = None, history: History = ()) -> Iterator[Event]:
         """The same while the model writes: the answer's text in pieces (str), each phrase (GroundedPhrase) when
@@ -223,7 +236,9 @@ class Grounder:
 
         Raises as a call does: ImageError at once.
         """
-        asked = self.prepare(Request("0", image, question or DEFAULT_QUESTION, history=history))
+        if history and self.served is not None:
+            raise ValueError("A server that answers is asked each question alone: leave `history` out.")
+        asked = self._ready(Request("0", image, question or DEFAULT_QUESTION, history=history))
         return pulled(lambda tell: self._tell(asked, tell))
 
     def _tell(self, asked: Asked, tell: Tell[Event]) -> None:
@@ -243,8 +258,21 @@ class Grounder:
             said = self.lmm.run([asked.prepared], self.ask_options, hear)
             telling.end(self._grounded([asked], said)[0])
 
+    def fed(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        """Each request when it can be prepared: with the server's answer, where a server answers and none is given."""
+        if self.served is None:
+            return ((request, None) for request in requests)
+        return self.served.fed(map(_to_read_twice, requests), lambda request: (request.source, request.question))
+
+    def _ready(self, request: Request) -> Asked:
+        """One alone, ready for the LMM."""
+        ((request, error),) = [(request, None)] if request.answer is not None else self.fed([request])
+        if error is not None:
+            raise error
+        return self.prepare(request)
+
     def _all(self, requests: Sequence[Request]) -> list[Grounding | GroundingError]:
-        collecting = _Collecting(self)
+        collecting = _Collecting(self, all(request.answer is not None for request in requests))
         for request, reason in carry_out(collecting, requests, Plan(self.images_at_once())):
             if reason is not None:
                 collecting.found[request.key] = GroundingError(reason)
@@ -385,6 +413,24 @@ def _asking(asking: Asking) -> Blackbox | None:
     return sources[0]
 
 
+def _served_by(address: str | None, model: str | None, in_flight: int) -> "Callable[[LMM, AskOptions], Served] | None":
+    """The server, looked at before any model is loaded; its client is not imported for those who have none."""
+    if address is None:
+        return None
+    from aas.served.answers import Served
+    from aas.served.server import server_at
+
+    return partial(Served, server_at(address, model, in_flight))
+
+
+def _to_read_twice(request: Request) -> Request:
+    """An open file is read once: for the server and here, its content stands for it."""
+    if isinstance(request.source, Member) or not hasattr(request.source, "read"):
+        return request
+    content = request.source.read()
+    return replace(request, source=content) if isinstance(content, bytes) else request
+
+
 def _grounded(pointed: Pointed, found: PhraseMasks) -> GroundedPhrase:
     shown = labelled_points(pointed.prompt)
     return GroundedPhrase(
@@ -406,6 +452,9 @@ class ByGrounder(Stage[Request, Asked, Grounding]):
     def __init__(self, grounder: Grounder):
         self.grounder = grounder
 
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        return self.grounder.fed(items)
+
     def prepare(self, item: Request) -> Asked:
         return self.grounder.prepare(item)
 
@@ -419,9 +468,13 @@ class ByGrounder(Stage[Request, Asked, Grounding]):
 class _Collecting(ByGrounder):
     """Keeps groundings, and what went wrong, by the requests' keys."""
 
-    def __init__(self, grounder: Grounder):
+    def __init__(self, grounder: Grounder, is_given: bool):
         super().__init__(grounder)
+        self.is_given = is_given
         self.found: dict[str, Grounding | GroundingError] = {}
+
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        return ((item, None) for item in items) if self.is_given else super().fed(items)
 
     def finish(self, item: Request, result: Grounding) -> None:
         self.found[item.key] = result

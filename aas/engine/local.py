@@ -89,15 +89,24 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Preparing:
-    """From an item to what was prepared of it."""
+    """From an item to what was prepared of it, unless it failed before."""
 
     stage: Stage
 
-    def __call__(self, item: Item) -> _Prepared:
+    def __call__(self, fed: Outcome) -> _Prepared:
+        item, failure = fed
+        if failure is not None:
+            return _Prepared(failure=failure)
         try:
             return _Prepared(self.stage.prepare(item))
         except Exception as error:  # whatever one item's trouble is, it costs nobody else's result
             return _Prepared(failure=Failure(why(error, item.image)))
+
+
+def _fed(stage: Stage, items: Iterable[Item]) -> Iterator[Outcome]:
+    """The items that can be prepared, and why others cannot."""
+    for item, error in stage.fed(items):
+        yield item, None if error is None else Failure(why(error, item.image))
 
 
 # ------------------------------------------------------------------------------------------------------ computing
@@ -160,8 +169,8 @@ def _split(window: list[_Prepared], size: int, stage: Stage) -> Iterator[list[_P
 
 def _by_batches(stage: Stage, items: Iterable[Item], plan: Plan, stop: Callable[[], bool]) -> Iterator[Outcome]:
     computing = _Computing(stage, plan.batch_size)
-    pairs = takewhile(lambda _: not stop(), in_workers(_Preparing(stage), items, plan.n_workers))
-    made = (replace(one, item=item) for item, one in pairs)
+    pairs = takewhile(lambda _: not stop(), in_workers(_Preparing(stage), _fed(stage, items), plan.n_workers))
+    made = (replace(one, item=item) for (item, _), one in pairs)
     with Finishing(stage, plan.finishes_elsewhere and plan.n_workers > 0) as finishing:
         for batch in _batches(made, plan.batch_size, stage):
             if stop():
@@ -183,8 +192,8 @@ class _Whole:
 
     stage: Stage
 
-    def __call__(self, item: Item) -> Failure | None:
-        made = _Preparing(self.stage)(item)
+    def __call__(self, fed: Outcome) -> Failure | None:
+        item, made = fed[0], _Preparing(self.stage)(fed)
         if made.failure is not None:
             return made.failure
         ((_, result),) = _Computing(self.stage, 1).results([replace(made, item=item)])
@@ -196,8 +205,8 @@ def _by_item(stage: Stage, items: Iterable[Item], plan: Plan, stop: Callable[[],
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for outcome in in_workers(_Whole(stage), items, plan.n_workers):
-            yield outcome
+        for (item, _), failure in in_workers(_Whole(stage), _fed(stage, items), plan.n_workers):
+            yield item, failure
             if stop():
                 break
     finally:

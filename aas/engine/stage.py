@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,11 @@ class Stage(ABC, Generic[I, P, R]):
     """From an item to what is stored of it, in three calls. Whatever each of them raises is that item's failure."""
 
     window_batches = 1  # items of so many batches are brought into the order of their lengths
+
+    def fed(self, items: Iterable[I]) -> Iterator[tuple[I, Exception | None]]:
+        """Each item when it can be prepared, in any order, or with why it cannot: where something of it is made
+        elsewhere, many are waited for at once."""
+        return ((item, None) for item in items)
 
     @abstractmethod
     def prepare(self, item: I) -> P:
@@ -53,6 +58,9 @@ class Noting(Stage[I, P, R]):
     def __init__(self, stage: Stage[I, P, R], run: RunFolder, files: Callable[[I], Files], notes_results: bool):
         self.stage, self.run, self.files, self.notes_results = stage, run, files, notes_results
         self.window_batches = stage.window_batches
+
+    def fed(self, items: Iterable[I]) -> Iterator[tuple[I, Exception | None]]:
+        return self.stage.fed(items)
 
     def prepare(self, item: I) -> P:
         self.run.note_files(item.key, self.files(item))

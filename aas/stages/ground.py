@@ -28,6 +28,7 @@ def ground(options: Ground) -> int:
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
     run = RunFolder(options.out, ".json")
+    options = options.with_server()
     arguments = options.deciding()  # once: it looks into the files of the models
     if run.description_path.exists():
         run.begin("ground", arguments, {})

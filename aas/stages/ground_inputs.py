@@ -15,6 +15,7 @@ from aas.images import ImageLike, known_suffixes, list_images, name_of
 from aas.images.skipped import say_what_is_skipped
 from aas.photographs import ImageError, Member, Photographs, file_of, is_elsewhere, is_url, located
 from aas.stages.ground_options import Ground
+from aas.stages.served_options import check_asked
 from aas.store.keys import result_keys
 from aas.store.results import read_result
 from aas.store.runs import RunFolder
@@ -105,7 +106,7 @@ def requests_of(inputs: Inputs, options: Ground, run: RunFolder) -> list[Request
         asked = [Request(key, found.source, options.question, options.answer)
                  for key, found in zip(keys, inputs.images, strict=True)]  # fmt: skip
     else:
-        asked = _given(inputs, options.answers, options.question)
+        asked = _given(inputs, options.answers, options)
     taken: set[str] = set()
     requests = []
     for request in asked:
@@ -115,17 +116,19 @@ def requests_of(inputs: Inputs, options: Ground, run: RunFolder) -> list[Request
     return requests
 
 
-def _given(inputs: Inputs, answers: Path, question: str) -> list[Request]:
+def _given(inputs: Inputs, answers: Path, options: Ground) -> list[Request]:
     """A request for each line of --answers; of several lines about one image each has its own id as key."""
     sources = [ImageSource(found.path.as_posix(), file_of(found.shown)) for found in inputs.images]
-    matched, unmatched = match_answers(sources, read_answers(answers))
+    rows = read_answers(answers)
+    check_asked(rows, options)
+    matched, unmatched = match_answers(sources, rows)
     inputs.missing += [(row.key, f"{row.image}: in {answers}, but not among the images") for row in unmatched]
     by_source = dict(zip(sources, inputs.images, strict=True))
     return [
         Request(
             row.id or Path(source.key).with_suffix("").as_posix(),
             by_source[source].source,
-            row.question or question,
+            row.question or options.question,
             row.text or None,
             row.token_ids,
         )

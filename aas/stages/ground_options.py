@@ -18,13 +18,13 @@ from aas.stages.options import (
     MaskOptions,
     ModelOptions,
     PhraseOptions,
-    RunOptions,
     indices,
 )
+from aas.stages.served_options import ServedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOptions):
+class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOptions):
     """Answer a question about each image and ground every noun phrase of the answer."""
 
     images: Annotated[
@@ -60,12 +60,14 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
             raise ValueError("--answer is empty: give the words to ground, or leave it out to let the model answer.")
         if self.answer is not None and self.answers is not None:
             raise ValueError("--answer is for all images, --answers has one for each: give one of them.")
+        if self.answer is not None and self.answers_from is not None:
+            raise ValueError("--answer gives the words, --answers-from asks a server for them: give one of them.")
         indices("--layers", self.layers), indices("--heads", self.heads or "all"), names_of(self.maps)
         if self.heads == "all" and preset_named(self.preset).heads is not None:
             raise ValueError(f"--preset {self.preset} averages other heads than all: leave --heads out, or the preset.")
 
     def inputs(self) -> dict[str, Any]:
-        return {"answers": self.answers}
+        return super().inputs() | {"answers": self.answers}
 
     def deciding(self) -> dict[str, Any]:
         left_out = ("images", "as_json", "png", "keep_all")
@@ -84,7 +86,8 @@ class Ground(RunOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelOpti
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "read_out", "mask_choice", "min_confidence", "head")  # fmt: skip
+                "prompt", "read_out", "mask_choice", "min_confidence", "head", "answers_from", "answers_model",
+                "in_flight")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

@@ -2,11 +2,11 @@
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aas.asking import ask_options
 from aas.datasets.answers import GivenAnswer, match_answers, read_answers
@@ -23,9 +23,14 @@ from aas.records import Answer, AttentionMaps
 from aas.stages.engines import engine_of
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions, indices
+from aas.stages.served_options import check_asked
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
+
+if TYPE_CHECKING:
+    from aas.served.answers import Said, Served
+    from aas.served.server import Server
 
 AUTO_BATCH_SIZE = {"cuda": 32, "cpu": 4}
 Result = tuple[tuple[int, int], Answer, AttentionMaps]  # image_hw, and what the model says
@@ -49,26 +54,41 @@ class Request:
         """Where the photograph is."""
         return self.source.path
 
+    def answered(self, said: "Said") -> "Request":
+        """With the answer that a server gives."""
+        given = self.given or GivenAnswer(self.source.key)
+        return replace(self, given=replace(given, text=said.text, token_ids=said.token_ids))
+
 
 def infer_attn(options: InferAttn) -> int:
     """Fill the run folder; returns the exit code.
 
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
-    work = find_requests(options)
+    work, options = find_requests(options), options.with_server()
     load = partial(_load, options, len(work.items))
     return fill(RunFolder(options.out, SUFFIX), "infer-attn", options.deciding(), work, load, engine=engine_of(options))
 
 
 def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[Stage, Plan, dict[str, Any]]:
     asked = ask_options(keep=options.keep, heads=indices("--heads", options.heads), **options.asking())
+    server = options.server()  # looked at before any model is loaded
     lmm = load_lmm(options.model, device or options.device, **options.loading())
     lmm.check_options(asked)
     plan = Plan(
         options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
         n_workers(options.workers, n_items, half_the_cores()),
     )
-    return Answering(lmm, asked, RunFolder(options.out, SUFFIX)), plan, facts(options, lmm)
+    stage = Answering(lmm, asked, RunFolder(options.out, SUFFIX), _served(server, lmm, asked))
+    return stage, plan, facts(options, lmm)
+
+
+def _served(server: "Server | None", lmm: LMM, options: AskOptions) -> "Served | None":
+    if server is None:
+        return None
+    from aas.served.answers import Served  # with its client, which others need not import
+
+    return Served(server, lmm, options)
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,13 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
     lmm: LMM
     options: AskOptions
     run: RunFolder
+    served: "Served | None" = None  # who answers, where the model itself does not
     window_batches = 8
+
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        if self.served is None:
+            return super().fed(items)
+        return self.served.fed(items, lambda item: (item.image, item.question))
 
     def prepare(self, item: Request) -> tuple[tuple[int, int], Prepared]:
         image = read_image(item.image)
@@ -109,7 +135,9 @@ def find_requests(options: InferAttn) -> Work[Request]:
     if options.answers is None:
         requests = [Request(source, options.question) for source in sources]
     else:
-        matched, unmatched = match_answers(sources, read_answers(options.answers))
+        rows = read_answers(options.answers)
+        check_asked(rows, options)
+        matched, unmatched = match_answers(sources, rows)
         requests = [Request(source, row.question or options.question, row) for source, row in matched]
         _check_keys(requests)
     missing = [(row.key, f"{row.image}: in {options.answers}, but not among the images") for row in unmatched]

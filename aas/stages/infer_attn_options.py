@@ -9,11 +9,12 @@ from typer import Option
 from aas.choices import Keep
 from aas.maps import names_of
 from aas.photographs import Address
-from aas.stages.options import ATTENTION, IMAGES, AttentionOptions, ModelOptions, RunOptions, indices
+from aas.stages.options import ATTENTION, IMAGES, AttentionOptions, ModelOptions, indices
+from aas.stages.served_options import ServedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferAttn(RunOptions, AttentionOptions, ModelOptions):
+class InferAttn(ServedOptions, AttentionOptions, ModelOptions):
     """Ask a model about many images and store the attention of every answer token."""
 
     images: Annotated[
@@ -31,7 +32,7 @@ class InferAttn(RunOptions, AttentionOptions, ModelOptions):
         indices("--layers", self.layers), indices("--heads", self.heads), names_of(self.maps)
 
     def inputs(self) -> dict[str, Any]:
-        return {"images": self.images, "ref_anno": self.ref_anno, "answers": self.answers}
+        return super().inputs() | {"images": self.images, "ref_anno": self.ref_anno, "answers": self.answers}
 
     def deciding(self) -> dict[str, Any]:
         return super().deciding() | {"given_answers": self.answers is not None}
