@@ -5,11 +5,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Gradio 6.31 asks for a Pillow below the tested one, and works with it (tests/test_app.py). So it is installed without its
-# own list of what it needs, which stands here.
-OF_GRADIO = anyio brotli fastapi gradio_client groovy hf-gradio httpx opentelemetry-api orjson pandas pydantic pydub \
-	python-multipart pytz pyyaml safehttpx semantic-version starlette tomlkit uvicorn \
-	'audioop-lts; python_version >= "3.13"'
 
 .PHONY: demo test check clean
 
@@ -32,13 +27,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg constraints.txt
-	$(PIP) --editable . scikit-image $(OF_GRADIO)
-	$(PIP) --no-deps gradio
+	$(PIP) --editable ".[demo]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg constraints.txt
-	$(PIP) --editable ".[dev]" $(OF_GRADIO)
-	$(PIP) --no-deps gradio
+	$(PIP) --editable ".[dev,demo]"
 	@touch $@ $(VENV)/.demo
 
 clean:

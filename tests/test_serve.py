@@ -1,14 +1,11 @@
 """`aas serve` without a browser: what the page may ask of Python, with the embedded models."""
 
 import base64
-import configparser
-import importlib.metadata
 import io
 import json
 import re
 import socket
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -206,20 +203,6 @@ def test_a_port_that_is_taken():
         with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken: name another one with --port"):
             free_port(port)
     assert 7860 <= free_port(None) < 7960
-
-
-@pytest.mark.skipif(find_spec("gradio") is None, reason="no gradio here")
-def test_make_installs_what_gradio_needs():
-    """It is installed without its own list there."""
-    needed = [
-        one.lower().replace("_", "-") for one in importlib.metadata.requires("gradio") or [] if "extra" not in one
-    ]
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    words = (ROOT / "Makefile").read_text() + setup["options"]["install_requires"]
-    there = set(re.findall("[a-z0-9-]+", words.lower().replace("_", "-")))
-    with_others = {"huggingface-hub", "packaging", "typing-extensions"}  # which transformers and torch bring
-    assert {re.split("[^a-z0-9-]", one)[0] for one in needed} - with_others <= there
 
 
 # ---- correcting ---------------------------------------------------------------------------------------------------
