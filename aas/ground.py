@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from transformers import PreTrainedModel
 
-    from aas.served.answers import Said, Served
+    from aas.answering.answers import Said, Served
 
 AUTO_BATCH_SIZE = {"cuda": 16}
 
@@ -417,8 +417,8 @@ def _served_by(address: str | None, model: str | None, in_flight: int) -> "Calla
     """The server, looked at before any model is loaded; its client is not imported for those who have none."""
     if address is None:
         return None
-    from aas.served.answers import Served
-    from aas.served.server import server_at
+    from aas.answering.answers import Served
+    from aas.answering.server import server_at
 
     return partial(Served, server_at(address, model, in_flight))
 

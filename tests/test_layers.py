@@ -29,7 +29,7 @@ LAYERS = [
         "catalogue",
         "evaluations",
         "confidence",
-        "served",
+        "answering",
     },
     {"streaming", "training"},
     {"ground", "show"},

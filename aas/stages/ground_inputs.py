@@ -14,8 +14,8 @@ from aas.grounding import photograph_of
 from aas.images import ImageLike, known_suffixes, list_images, name_of
 from aas.images.skipped import say_what_is_skipped
 from aas.photographs import ImageError, Member, Photographs, file_of, is_elsewhere, is_url, located
+from aas.stages.answering_options import check_asked
 from aas.stages.ground_options import Ground
-from aas.stages.served_options import check_asked
 from aas.store.keys import result_keys
 from aas.store.results import read_result
 from aas.store.runs import RunFolder

@@ -9,6 +9,7 @@ from typer import Argument, Option
 from aas.choices import Dtype, Kind
 from aas.maps import names_of
 from aas.presets import LEFT_OUT, preset_named
+from aas.stages.answering_options import ServedOptions
 from aas.stages.options import (
     ANSWER,
     ATTENTION,
@@ -20,7 +21,6 @@ from aas.stages.options import (
     PhraseOptions,
     indices,
 )
-from aas.stages.served_options import ServedOptions
 
 
 @dataclass(frozen=True, kw_only=True)

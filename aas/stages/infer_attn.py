@@ -20,17 +20,17 @@ from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.photographs import File
 from aas.records import Answer, AttentionMaps
+from aas.stages.answering_options import check_asked
 from aas.stages.engines import engine_of
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions, indices
-from aas.stages.served_options import check_asked
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.runs import RunFolder
 from aas.version import __version__
 
 if TYPE_CHECKING:
-    from aas.served.answers import Said, Served
-    from aas.served.server import Server
+    from aas.answering.answers import Said, Served
+    from aas.answering.server import Server
 
 AUTO_BATCH_SIZE = {"cuda": 32, "cpu": 4}
 Result = tuple[tuple[int, int], Answer, AttentionMaps]  # image_hw, and what the model says
@@ -86,7 +86,7 @@ def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[
 def _served(server: "Server | None", lmm: LMM, options: AskOptions) -> "Served | None":
     if server is None:
         return None
-    from aas.served.answers import Served  # with its client, which others need not import
+    from aas.answering.answers import Served  # with its client, which others need not import
 
     return Served(server, lmm, options)
 

@@ -9,8 +9,8 @@ from typer import Option
 from aas.choices import Keep
 from aas.maps import names_of
 from aas.photographs import Address
+from aas.stages.answering_options import ServedOptions
 from aas.stages.options import ATTENTION, IMAGES, AttentionOptions, ModelOptions, indices
-from aas.stages.served_options import ServedOptions
 
 
 @dataclass(frozen=True, kw_only=True)

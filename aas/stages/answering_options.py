@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from aas.served.address import checked_address
+from aas.answering.address import checked_address
 from aas.stages.options import ANSWER, RUN, RunOptions
 
 if TYPE_CHECKING:
+    from aas.answering.server import Server
     from aas.datasets.answers import GivenAnswer
-    from aas.served.server import Server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class ServedOptions(RunOptions):
         """The one that answers, if the model itself does not."""
         if self.answers_from is None:
             return None
-        from aas.served.server import server_at
+        from aas.answering.server import server_at
 
         return server_at(self.answers_from, self.answers_model, self.in_flight)
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, Self, TypeVar
 
+from aas.answering.feed import ask_all
+from aas.answering.protocol import Said, Wanted
+from aas.answering.server import Server
 from aas.images import ImageLike
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions
 from aas.lmms.prompt_checks import check_answer
-from aas.served.feed import ask_all
-from aas.served.protocol import Said, Wanted
-from aas.served.server import Server
 
 log = logging.getLogger(__name__)
 

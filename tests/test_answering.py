@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from aas import Grounder
+from aas.answering import server as served
+from aas.answering.address import KEY, checked_address
+from aas.answering.answers import fitting
+from aas.answering.feed import ask_all
+from aas.answering.protocol import Said, Wanted, answer_of, only_model
 from aas.images import as_pixels
 from aas.images.sent import data_url
-from aas.served import server as served
-from aas.served.address import KEY, checked_address
-from aas.served.answers import fitting
-from aas.served.feed import ask_all
-from aas.served.protocol import Said, Wanted, answer_of, only_model
 from aas.stages import infer_attn
 from aas.store.attention import read_item
 from tests import command, tiny
-from tests.answering import Answering, running
+from tests.answer_server import Answering, running
 
 N = 4
 A_CAT = {"choices": [{"message": {"content": "A cat."}}]}
@@ -27,7 +27,7 @@ A_CAT = {"choices": [{"message": {"content": "A cat."}}]}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return tiny.photographs(tmp_path_factory.mktemp("served") / "photos", [(60, 90), (90, 60), (64, 64), (41, 130)])
+    return tiny.photographs(tmp_path_factory.mktemp("answering") / "photos", [(60, 90), (90, 60), (64, 64), (41, 130)])
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
+from aas.answering.protocol import Said, Wanted
+from aas.answering.server import Server, ServerError
 from aas.images import ImageLike
-from aas.served.protocol import Said, Wanted
-from aas.served.server import Server, ServerError
 
 T = TypeVar("T")
 AHEAD = 2  # times as many items are taken as questions are in flight: none waits for who grounds the answers

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 
+from aas.answering.address import KEY, checked_address
+from aas.answering.protocol import TOKEN_IDS, Said, Wanted, answer_of, complaint, only_model, question_json
 from aas.images import ImageLike
 from aas.images.sent import data_url
 from aas.loading import in_short
-from aas.served.address import KEY, checked_address
-from aas.served.protocol import TOKEN_IDS, Said, Wanted, answer_of, complaint, only_model, question_json
 
 TRIES = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
