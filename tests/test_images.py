@@ -22,7 +22,8 @@ def test_rgb_is_unchanged(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA", "YCbCr"])
 def test_modes_become_rgb(tmp_path, mode):
     path = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr") else "x.png")
-    Image.fromarray(gradient()).convert(mode).save(path)
+    how = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}  # bare ones are read by Pillow 13 and later alone
+    Image.fromarray(gradient()).convert(mode).save(path, **how)
     pixels = read_image(path)
     assert pixels.shape == (30, 40, 3) and pixels.dtype == np.uint8
     if mode in ("CMYK", "RGBA", "YCbCr"):

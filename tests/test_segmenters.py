@@ -456,7 +456,7 @@ def test_sizes_are_read_from_the_weights(sizes: dict[str, Any], tmp_path: Path) 
 @pytest.mark.parametrize("size", ["b", "l", "h"])
 def test_published_sizes_are_recognised(size: str) -> None:
     """The shapes of the published checkpoints, without their weights."""
-    from aas.segmenters.sam_original import _config, _new_name
+    from aas.segmenters.sam_original import _config, transformers_name
 
     segment_anything()
     import segment_anything as package
@@ -466,7 +466,7 @@ def test_published_sizes_are_recognised(size: str) -> None:
         weights = package.sam_model_registry[f"vit_{size}"]().state_dict()
         config = _config(weights, Path(f"sam_vit_{size}.pth"))
         expected = SamModel(config).state_dict()
-    renamed = {_new_name(name, 3): weight.shape for name, weight in weights.items()}
+    renamed = {transformers_name(name, 3): weight.shape for name, weight in weights.items()}
     shapes = {name: w.shape for name, w in expected.items() if not name.startswith("prompt_encoder.shared_embedding")}
     assert renamed == shapes
     vision, decoder = config.vision_config, config.mask_decoder_config

@@ -104,7 +104,8 @@ def _write_state(
             if parameter in optimiser.state:
                 tensors[f"{moment}.{name}"] = optimiser.state[parameter][moment]
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(content, {"step": json.dumps(step), "recipe": _deciding(recipe)}))
+    said = json.dumps({"step": step, "recipe": _deciding(recipe)})  # under one name: several come in any order
+    write_bytes(path, save(content, {"training": said}))
 
 
 def _read_state(
@@ -115,7 +116,8 @@ def _read_state(
         return 0
     try:
         with safe_open(path, "pt") as file:
-            step, made_by = json.loads(file.metadata()["step"]), file.metadata()["recipe"]
+            said = json.loads(file.metadata()["training"])
+            step, made_by = said["step"], said["recipe"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         head.load_state_dict({name: tensors[f"head.{name}"] for name in head.state_dict()})
     except (SafetensorError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
