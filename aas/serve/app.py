@@ -106,7 +106,10 @@ def built(service: Service, options: Serve) -> gr.Blocks:
             for state in service.ask(wish):
                 yield state | {"number": wish.get("number")}
 
-        answering = page.ask(ask, inputs=None, outputs=page, show_progress="hidden", api_visibility="private")
+        # "multiple": a question that follows a stop at once would be dropped; the page itself asks one at a time.
+        answering = page.ask(
+            ask, inputs=None, outputs=page, show_progress="hidden", api_visibility="private", trigger_mode="multiple"
+        )
         page.stop(None, cancels=[answering])
     return app
 
