@@ -263,6 +263,14 @@ def test_controls_share_a_row_on_a_phone(opened):
     assert slider["y"] < button["y"] + button["height"] / 2 < slider["y"] + slider["height"]
 
 
+def test_figures_leave_words_their_width(opened):
+    """A long name of a figure stands below the words, which it once squeezed to a letter a line."""
+    page = opened(photograph("a", panel(figures={"confidence (uncalibrated)": (0.5, 0.1)})))
+    row = page.locator(".legend li").first
+    words, further = (row.locator(one).bounding_box() for one in (".terms", ".score >> nth=1"))
+    assert words["height"] < 2 * further["height"] and further["y"] >= words["y"] + words["height"] - 1
+
+
 def test_keys(opened):
     page = opened(*(photograph(name) for name in "abc"))
     page.keyboard.press("Tab")
@@ -320,7 +328,8 @@ def test_axe_finds_nothing(browser, tmp_path, device):
         report.add(one.summary["name"], one)
     report.write([("c", "is no image")])
     # axe itself is inserted as a script, which the page's policy forbids.
-    context = browser.new_context(**device, bypass_csp=True)
+    # Colours on their way from one to another have other contrasts.
+    context = browser.new_context(**device, bypass_csp=True, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(f"file://{tmp_path}/report.html")
