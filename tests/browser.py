@@ -7,6 +7,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WHY = "no Chromium here (apt-get install chromium)"
+PATIENCE_MS = 120_000  # for a machine that does other things
 
 
 def launched() -> Iterator:

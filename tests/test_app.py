@@ -16,10 +16,9 @@ from aas.grounding import Grounding
 from aas.serve.models import Models
 from aas.serve.options import Serve
 from aas.serve.service import Service
-from tests.browser import launched
+from tests.browser import PATIENCE_MS, launched
 
 SENTENCE = "a cup <b>on</b> a saucer"
-PATIENCE_MS = 120_000  # for a machine that does other things
 # Tall enough for all: what is scrolled out of sight is not drawn.
 DESKTOP = {"viewport": {"width": 1280, "height": 1300}}
 PHONE = {"viewport": {"width": 390, "height": 1600}, "has_touch": True, "is_mobile": True}

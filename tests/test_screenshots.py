@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.browser import launched
+from tests.browser import PATIENCE_MS, launched
 from tests.command import run
 from tests.conftest import shared
-from tests.test_viewer import DESKTOP, PATIENCE_MS, PHONE
+from tests.test_viewer import DESKTOP, PHONE
 
 FOLDER = os.environ.get("AAS_SCREENSHOTS", "")
 N_PHOTOGRAPHS = 8

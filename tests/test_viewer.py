@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +14,12 @@ from PIL import Image
 from aas.records import Answer, GroundedPhrase, Phrase, View
 from aas.view.report import About, Report, embedded
 from aas.view.report_entry import Entry, Maps, Panel, entry
-from tests.browser import launched
+from tests.browser import PATIENCE_MS, launched
 
 SIZE_HW = (120, 160)
 TEXT = "A cat beside a red mat."
 SPANS = {"A cat": (0, 5), "a red mat": (13, 22)}
 TOKENS = ((0, 1), (1, 5), (5, 12), (12, 14), (14, 18), (18, 22), (22, 23), (23, 23))
-PATIENCE_MS = 120_000  # for a machine that does other things
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -117,13 +116,14 @@ def layer(page, name: str, entry_at: int = 0) -> np.ndarray:
     return np.frombuffer(base64.b64decode(base64_text), np.uint8).reshape(height, width, 4)
 
 
-def until(page, code: str) -> None:
-    """Waits till `code` is true. (The page's policy forbids what Playwright's own waiting evaluates.)"""
+def until(page, is_so: str | Callable[[], bool]) -> None:
+    """Waits till it is true, in the page or here. (The page's policy forbids what Playwright's own waiting
+    evaluates.)"""
     for _ in range(PATIENCE_MS // 20):
-        if page.evaluate(code):
+        if page.evaluate(is_so) if isinstance(is_so, str) else is_so():
             return
         page.wait_for_timeout(20)
-    raise AssertionError(f"never true: {code}")
+    raise AssertionError(f"never true: {is_so}")
 
 
 def at_photo(page, x: int, y: int) -> tuple[float, float]:
@@ -366,11 +366,7 @@ def test_search_order_and_filters(opened):
     assert names(page) == ["a", "c"]
     assert page.locator("#photo-a .answer .below").all_inner_texts() == ["a red mat"]
     expected = masks()[0].repeat(2, 0).repeat(2, 1)
-    for _ in range(100):  # masks are drawn with the next frame
-        if is_alone := ((layer(page, "rest")[..., 3] > 0) == expected).all():
-            break
-        page.wait_for_timeout(100)
-    assert is_alone
+    until(page, lambda: bool(((layer(page, "rest")[..., 3] > 0) == expected).all()))  # drawn with the next frame
 
 
 def test_opacity(opened):
