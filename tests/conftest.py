@@ -9,8 +9,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "embedded"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-shared = pytest.mark.skipif("AAS_SHARED" not in os.environ, reason="AAS_SHARED does not name the shared data")
-
 
 @pytest.fixture(autouse=True)
 def libraries_as_before():
@@ -25,4 +23,7 @@ def libraries_as_before():
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
+    """Of the shared data; a test that asks for it is skipped where there are none."""
+    if "AAS_SHARED" not in os.environ:
+        pytest.skip("AAS_SHARED does not name the shared data")
     return Path(os.environ["AAS_SHARED"])

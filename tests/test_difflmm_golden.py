@@ -15,7 +15,6 @@ from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions
 from difflmm.cli import app as difflmm_app
-from tests.conftest import shared
 
 QUESTION = "Describe the image in detail."
 NAME = "difflmm-llava-tiny-lora"
@@ -33,7 +32,6 @@ def golden(shared_dir: Path, heads: str, name: str) -> tuple[list[int], np.ndarr
         return stored["token_ids"].tolist(), stored["maps"]
 
 
-@shared
 @pytest.mark.parametrize(("heads", "selected"), [("all-heads", None), ("head-minus-2", (-2,))])
 def test_tokens_and_maps_are_the_authors_in_any_batch(golden_lmm, shared_dir, heads, selected):
     names = ("dog", "truck")
@@ -49,7 +47,6 @@ def test_tokens_and_maps_are_the_authors_in_any_batch(golden_lmm, shared_dir, he
             assert np.abs(maps.maps - expected).max() <= 1e-6
 
 
-@shared
 def test_the_commands(shared_dir, tmp_path):
     """`aas infer-attn --seed`, on the release and on what `difflmm convert` makes of it; doctor and ground on that."""
     golden_dir = shared_dir / "golden"

@@ -22,7 +22,6 @@ from aas import rle
 from aas.cli import app
 from aas.evaluations.gcg import EvalGcg, evaluate
 from aas.metrics import bootstrap, captions, ptb
-from tests.conftest import shared
 from tests.eval_sets import coco_figures, encoded, random_mask, write_gcg_set, write_text_encoder
 
 needs_java = pytest.mark.skipif(not captions.java_works(), reason="no Java here")
@@ -174,7 +173,6 @@ def test_captions_are_those_of_pycocoevalcap():
     assert {name: float(values[0]) for name, values in found.items()} == pytest.approx(expected, abs=1e-9)
 
 
-@shared
 @needs_java
 def test_the_python_tokenizer_agrees_with_java(shared_dir):
     content = json.loads((shared_dir / "data/coco/annotations/captions_subset_val2017.json").read_text())
@@ -335,7 +333,6 @@ def golden_paths(shared_dir):
     return {name: folder / value for name, value in names.items()}, str(folder / "text-encoder"), folder
 
 
-@shared
 @needs_java
 def test_golden_figures(shared_dir, tmp_path):
     paths, text_encoder, folder = golden_paths(shared_dir)

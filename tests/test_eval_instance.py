@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from aas.cli import app
 from aas.evaluations.instance import EvalInstance, evaluate
 from aas.metrics import bootstrap
-from tests.conftest import shared
 from tests.eval_sets import FIGURES, HEIGHT, WIDTH, coco_figures, encoded, near, random_mask
 
 
@@ -70,7 +69,6 @@ def test_figures_are_those_of_pycocotools(tmp_path, change):
         assert ("annotations_with_id_0_that_coco_never_finds" in findings) == (change == "ids from 0")
 
 
-@shared
 @pytest.mark.parametrize("name", ["instances_subset_train2017", "instances_subset_val2017"])
 def test_real_annotations(shared_dir, tmp_path, name):
     """Crowds, polygons and run lengths of COCO; detections are its masks moved, wrong, doubled and left out."""
@@ -96,7 +94,6 @@ def test_real_annotations(shared_dir, tmp_path, name):
     assert any(entry["iscrowd"] for entry in truth["annotations"]) and 0.1 < content["AP"] < 0.9
 
 
-@shared
 def test_golden_figures(shared_dir, tmp_path):
     folder = shared_dir / "golden/eval"
     command = ["eval", "instance", "--results", str(folder / "instances_dt.json")]

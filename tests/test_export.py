@@ -33,7 +33,6 @@ from aas.store.keys import quoted
 from aas.store.results import write_result
 from aas.store.runs import RunFolder
 from aas.text import harmless
-from tests.conftest import shared
 from tests.export_runs import (
     EDGE,
     HOSTILE,
@@ -202,7 +201,6 @@ def test_panoptic_by_transformers(scenes, tmp_path):
     assert (EDGE & OVER).any() and EDGE.sum() < OVER.sum()
 
 
-@shared
 def test_panoptic_has_the_keys_of_the_published_sample(scenes, tmp_path, shared_dir):
     export("coco-panoptic", scenes, tmp_path / "out")
     ours = json.loads((tmp_path / "out/panoptic.json").read_text())

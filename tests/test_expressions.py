@@ -29,7 +29,6 @@ from aas.segmenters.sam_family import SamFamily
 from aas.store.attention import read_item
 from tests import expression_scenes as scenes
 from tests.command import run
-from tests.conftest import shared
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +216,6 @@ def test_masks_that_coco_knows():
     assert coco_mask.area(mask_of([], 5, 6)) == 0
 
 
-@shared
 def test_real_panoptic_segments(shared_dir, tmp_path):
     """Every segment has the area that COCO says it has, and its pixels are those of its colour."""
     coco = shared_dir / "data/coco/annotations"

@@ -19,7 +19,6 @@ from aas.metrics import captions
 from aas.store.results import OURS, Result, read_result
 from aas.store.runs import RunFolder
 from aas.store.status import verify
-from tests.conftest import shared
 from tests.eval_sets import write_text_encoder
 from tests.export_runs import HW, INNER, PARTS, RING, box, iou, truth_of, write_coco_run, write_run
 
@@ -62,7 +61,6 @@ def test_what_was_exported_comes_back(name, scenes, tmp_path):
             assert back.points_xy == tuple((there.points_xy or ())[i] for i in kept)
 
 
-@shared
 @pytest.mark.parametrize("name", registry.IMPORTS)
 def test_masks_of_photographs_come_back(name, tmp_path, shared_dir):
     """IoU 1 on COCO's own masks, by way of each format that people correct masks in."""

@@ -21,7 +21,6 @@ from aas.stages import infer_attn as task
 from aas.store import reference
 from aas.store.attention import AttentionItem, ItemError, read_item, write_item
 from tests import command, tiny
-from tests.conftest import shared
 
 SIZES_HW = [(60, 90), (90, 60), (64, 64), (41, 130), (200, 150)]
 
@@ -282,7 +281,6 @@ def test_damaged_items_are_named(tmp_path):
         read_item(tmp_path / "gone")
 
 
-@shared
 def test_items_of_the_reference(shared_dir):
     golden = np.load(shared_dir / "golden/attn/llava-tiny/all-heads/dog.npz")
     text, token_ids, maps = reference.read_item(shared_dir / "golden/segment/attn_pth/all-heads/dog.pth")

@@ -23,7 +23,6 @@ from aas.lmms.checks import plant_squares
 from aas.lmms.difflmm import LlavaOriginal
 from aas.lmms.prepared import AskOptions
 from tests import tiny
-from tests.conftest import shared
 from tests.tiny import llava_original as release
 
 QUESTION = "Describe the image in detail."
@@ -47,7 +46,6 @@ def golden(shared_dir: Path, heads: str, name: str) -> tuple[list[int], np.ndarr
         return stored["token_ids"].tolist(), stored["maps"]
 
 
-@shared
 @pytest.mark.parametrize("name", ["dog", "truck"])
 @pytest.mark.parametrize(("heads", "selected"), [("all-heads", None), ("head-minus-2", (-2,))])
 def test_tokens_and_maps_are_the_authors(golden_lmm, shared_dir, name, heads, selected):
@@ -59,7 +57,6 @@ def test_tokens_and_maps_are_the_authors(golden_lmm, shared_dir, name, heads, se
     assert np.abs(maps.maps - expected).max() <= 1e-5
 
 
-@shared
 def test_a_batch_has_the_authors_maps_too(golden_lmm, shared_dir):
     names = ("dog", "truck")
     batch = [golden_lmm.prepare(read_image(shared_dir / f"golden/images/{n}.jpg"), QUESTION) for n in names]

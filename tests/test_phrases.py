@@ -10,7 +10,6 @@ from aas.paths import embedded_dir
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.parser import load_pipeline, noun_chunks, noun_phrases
 from aas.records import Answer
-from tests.conftest import shared
 from tests.tiny import tokenizers
 
 PIPELINE = load_pipeline("embedded")
@@ -146,7 +145,6 @@ def test_an_unknown_pipeline_says_what_to_do():
         load_pipeline("nothing_such")
 
 
-@shared
 def test_any_folder(shared_dir):
     pipeline = load_pipeline(str(shared_dir / "golden/models/en_ewt_np"))
     assert texts(noun_phrases(pipeline, answer("A dog on a bench."))) == ["A dog", "a bench"]

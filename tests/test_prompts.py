@@ -18,7 +18,6 @@ from aas.records import Answer, Prompt
 from aas.segmenters import load_segmenter
 from aas.store import reference
 from tests import tiny
-from tests.conftest import shared
 
 IMAGE_HW = (240, 360)
 VIEW = stretched_view((12, 12), IMAGE_HW)
@@ -100,7 +99,6 @@ def test_prompts_of_every_kind_have_their_batch():
     assert stacked([]) == []
 
 
-@shared
 @pytest.mark.parametrize("name", ["dog", "truck"])
 @pytest.mark.parametrize("heads", ["all-heads", "head-minus-2"])
 def test_phrases_and_points_of_the_reference(shared_dir, heads, name):

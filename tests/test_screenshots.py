@@ -13,13 +13,12 @@ import pytest
 
 from tests.browser import PATIENCE_MS, launched
 from tests.command import run
-from tests.conftest import shared
 from tests.test_viewer import DESKTOP, PHONE
 
 FOLDER = os.environ.get("AAS_SCREENSHOTS", "")
 N_PHOTOGRAPHS = 8
 TRUTH = "data/coco/annotations/instances_subset_val2017.json"
-pytestmark = [shared, pytest.mark.skipif(not FOLDER, reason="AAS_SCREENSHOTS does not name a folder for pictures")]
+pytestmark = [pytest.mark.skipif(not FOLDER, reason="AAS_SCREENSHOTS does not name a folder for pictures")]
 Opener = Callable[..., Any]
 
 

@@ -17,7 +17,6 @@ from aas.segmenters.choice import attention_contrast, choose
 from aas.segmenters.sam_family import SamFamily
 from tests import tiny
 from tests.command import run
-from tests.conftest import shared
 
 
 def iou(one: dict, other: dict) -> float:
@@ -35,7 +34,6 @@ def models(golden: Path) -> list[object]:
     return ["--segmenter", folder / "sam-tiny", "--phrases", folder / "en_ewt_np", "--tokenizer", folder / "llava-tiny"]
 
 
-@shared
 @pytest.mark.parametrize("heads", ["all-heads", "head-minus-2"])
 def test_gcg_of_the_reference(golden, tmp_path, heads):
     where = ("--attn", golden / "segment/attn_pth" / heads, "--images", golden / "images", "--out", tmp_path)
@@ -50,7 +48,6 @@ def test_gcg_of_the_reference(golden, tmp_path, heads):
         assert [ours["caption"][a:b] for a, b in ours["spans"]] == ours["phrases"]
 
 
-@shared
 @pytest.mark.parametrize("heads", ["all-heads", "head-minus-2"])
 @pytest.mark.parametrize("masks", ["last-mask", "more-masks"])
 def test_instances_of_the_reference(golden, tmp_path, heads, masks):
@@ -72,7 +69,6 @@ def test_instances_of_the_reference(golden, tmp_path, heads, masks):
     np.testing.assert_array_equal([d["id"] for d in ours], np.arange(1, len(ours) + 1))
 
 
-@shared
 def test_the_whole_way_of_the_reference(golden, tmp_path):
     """From the authors' checkpoint to their masks, through our own attention items."""
     photos, model = golden / "images", golden / "models/llava-tiny"

@@ -27,7 +27,6 @@ from aas.segmenters.sam import SamSegmenter
 from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamFamily
 from aas.segmenters.sam_original import load_sam_checkpoint
 from aas.segmenters.sam_records import SamCandidates
-from tests.conftest import shared
 from tests.tiny.segmenters import FAMILIES, saved
 
 SIZES_HW = [(96, 144), (150, 70), (64, 64), (5, 3), (1, 40), (1, 300)]
@@ -534,7 +533,6 @@ def test_checkpoints_that_are_refused(original: tuple[Any, Path], tmp_path: Path
         refused("damaged")
 
 
-@shared
 class TestGoldenSam:
     """The same weights in both formats, trained: on photographs."""
 

@@ -15,7 +15,6 @@ from aas.store.attention import AttentionItem, write_item
 from aas.view import attention_sheet
 from aas.view.attention_sheet import GAP_PX, RANGE_PX, TEXT_PX, TILE_PX
 from tests import tiny
-from tests.conftest import shared
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -110,7 +109,6 @@ def test_items_of_the_authors_find_their_photograph_and_fit(tmp_path):
     assert code == 2 and "--fit" in output
 
 
-@shared
 def test_items_of_the_reference(shared_dir, tmp_path):
     golden = shared_dir / "golden"
     code, _ = run(golden / "segment/attn_pth/all-heads", "--images", golden / "images", "--out", tmp_path)

@@ -17,7 +17,6 @@ from study_towers import captioned_photos
 
 from difflmm.checkpoint import load_checkpoint
 from difflmm.data.images import read_image
-from tests.conftest import shared
 
 
 def case(image_id: int, right: bool, area: float = 0.1) -> dict:
@@ -59,7 +58,6 @@ def test_arms_are_summed_over_seeds():
     assert figures["b less a"]["own, attention"]["mean"] == 0.75
 
 
-@shared
 def test_quick_study(shared_dir, tmp_path, monkeypatch):
     """Everything once; a second run makes nothing again and says the same; a loss is what the model says by itself."""
     data, out = shared_dir / "data", tmp_path / "found.json"

@@ -31,7 +31,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aas.lmms.llava import Llava
 from aas.phrases.parser import load_pipeline
-from tests.conftest import shared
 
 CAPTIONS = ["A dog on a bench.", "Two dogs sit near the old red bench."]
 
@@ -306,7 +305,6 @@ def test_captions_answer_short_questions(caption, expected):
     assert expected <= found if expected else not found
 
 
-@shared
 def test_no_kept_out_photograph_is_trained_on(shared_dir):
     choose, figures = kept_out(shared_dir / "data")
     train, chosen = load_photos(shared_dir / "data")
