@@ -27,6 +27,8 @@ QUESTIONS = (
     "Write a caption.", "Describe the image briefly.",
 )  # fmt: skip
 IMAGE = "<image>"
+# An answer is one sentence, as a caption is: let go on after its full stop, the model tells of what is not there.
+FULL_STOPS = (".", "..")
 # The decoder's own chat format, without its system message.
 BEFORE, AFTER = "<|im_start|>user\n", "\n{}<|im_end|>\n<|im_start|>assistant\n"
 CHAT_TEMPLATE = (
@@ -72,7 +74,7 @@ def build_model(
     model.tie_weights()
     model.generation_config.update(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=[tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(stop) for stop in FULL_STOPS)],
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=96,
     )
