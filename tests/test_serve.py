@@ -109,6 +109,7 @@ def test_an_answer_streams_in_and_ends_as_a_call_does(page, models):
     assert (found.answer, found.labels, found.name) == (expected.answer, expected.labels, "coffee")
     np.testing.assert_array_equal(found.masks, expected.masks)
     assert [one["text"] for one in states[-1]["told"]["phrases"]] == expected.labels
+    assert found.confidence_kind == "uncalibrated", "the rule of the embedded models, for another question"
 
 
 def test_a_sentence_of_ones_own(page, turn):

@@ -12,7 +12,7 @@ from aas.ground import Grounder
 from aas.lmms import load_lmm
 from aas.maps import DEFAULT, source_named
 from aas.phrases.parser import load_pipeline
-from aas.presets import PRESETS, n_points_for
+from aas.presets import PRESETS
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import Segmenter
 from aas.serve.options import Serve
@@ -81,8 +81,7 @@ class Models:
 
     def _made(self, choice: Choice) -> Grounder:
         lmm, segmenter = self._lmm(choice.model), self._segmenter(choice.segmenter)
-        n_points = n_points_for(choice.segmenter)
-        return Grounder(lmm, segmenter, self._pipeline, preset=choice.preset, maps=choice.maps, n_points=n_points)
+        return Grounder(lmm, segmenter, self._pipeline, preset=choice.preset, maps=choice.maps)
 
     @cached_property
     def _pipeline(self) -> "Language":

@@ -7,7 +7,7 @@ import numpy as np
 from spacy.language import Language
 
 from aas import rle
-from aas.confidence.judging import Judge, Origin
+from aas.confidence.judging import AnswerOrigin, Judge
 from aas.engine.stage import Stage
 from aas.images import read_image
 from aas.phrases.likelihood import token_probabilities
@@ -51,7 +51,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     categories: Categories | None
     encoded: EncodedOnce
     judge: Judge
-    origin: Origin
+    origin: AnswerOrigin
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
         photograph = image_of(item)
