@@ -70,8 +70,10 @@ def text_of(about: Mapping[str, Any], key: str) -> str:
 
 
 def found_of(about: Mapping[str, Any], phrase: Any, label: Any, mask: Rle) -> Found:
-    """One thing; a phrase that is lost is replaced by the class. `about`: may have `score`, `point` and `span`."""
+    """One thing; a phrase that is lost is replaced by the class. `about`: may have `mask_score`, or a `score` that is
+    the mask's, `point` and `span`."""
     named = values.named("class", label, values.text)
+    about = {**about, "score": about.get("mask_score", about.get("score"))}
     score, point, span = (
         None if about.get(key) is None else values.named(key, about[key], check)
         for key, check in (("score", values.number), ("point", values.point_xy), ("span", values.span))
