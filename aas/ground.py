@@ -385,11 +385,12 @@ class Grounder:
         if found is not None:
             both = zip(grounded, found.values, strict=True)
             grounded = tuple(replace(one, confidence=value) for one, value in both)
-        kept = tuple(one for one in grounded if self.judge.keeps(one.confidence))
-        left_out += tuple(one.text for one in grounded if not self.judge.keeps(one.confidence))
+        kept = self.judge.kept(found, len(grounded))
+        left_out += tuple(one.text for i, one in enumerate(grounded) if i not in kept)
+        grounded = tuple(grounded[i] for i in kept)
         where = (str(source) if isinstance(source, (str, Path, Member)) else None, self.lmm.name)
         kind = None if found is None else found.kind
-        return Grounding(quoted(name_of(source)), pixels, answer, kept, attention, left_out, *where, kind)
+        return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, *where, kind)
 
     def _masked(self, pointed: Sequence[Pointed], embedding: ImageEmbedding) -> tuple[GroundedPhrase, ...]:
         masks = phrase_masks(self.segmenter, embedding, pointed, self.mask_choice)

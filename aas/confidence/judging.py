@@ -86,9 +86,11 @@ class Judge:
                 return Confidences(values, "calibrated" if here == rules.made_with else "uncalibrated")
         return Confidences(likely, "token")
 
-    def keeps(self, confidence: float | None) -> bool:
-        """Whether a phrase of it is not left out."""
-        return self.least is None or (confidence or 0.0) >= self.least
+    def kept(self, found: Confidences | None, n: int) -> list[int]:
+        """Which of `n` phrases are not left out."""
+        if self.least is None or found is None:
+            return list(range(n))
+        return [i for i, value in enumerate(found.values) if value >= self.least]
 
     def circumstances(self, question: str, alignment: str, origin: AnswerOrigin) -> dict[str, Any]:
         """What decides whether a rule holds, and whether it is calibrated."""
