@@ -42,8 +42,8 @@ def photograph_of(
     about: Mapping[str, Any], name: str, source: Path, size_hw: tuple[int, int], found: tuple[Found, ...]
 ) -> Photograph:
     """A photograph whose name, caption and question `about` may say; `name`: of its file."""
-    words = {key: text_of(about, key) for key in ("caption", "question")}
-    return Photograph(0, key_of(about, name), source, size_hw, found=found, **words)
+    words = (text_of(about, "caption"), text_of(about, "question"))
+    return Photograph(0, key_of(about, name), source, size_hw, *words, found)
 
 
 def key_of(about: Mapping[str, Any], file_name: str) -> str:
