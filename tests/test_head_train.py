@@ -16,6 +16,7 @@ from aas.heads.stored import Origin, load_head
 from aas.heads.unet import UNetHead
 from aas.store.results import Result, write_result
 from aas.training import cache, fit, run
+from aas.training.examples import Cached
 from aas.training.recipe import Recipe
 from tests import planted, tiny
 from tests.tiny import segmenters
@@ -24,12 +25,12 @@ FIT = Recipe(out=Path("x"), runs=[Path("x")], images=Path("x"), steps=6, save_st
 
 
 @pytest.fixture
-def examples(tmp_path) -> list[Path]:
+def examples(tmp_path) -> Cached:
     paths = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for i, path in enumerate(paths):
         features = replace(planted.features(i, n_phrases=2), eyes=None, pixels=None)
         cache.write_example(path, cache.Example(features, planted.truth(i).expand(2, -1, -1)))
-    return paths
+    return Cached(paths)
 
 
 def a_head() -> UNetHead:
@@ -38,7 +39,7 @@ def a_head() -> UNetHead:
 
 
 def test_an_example_is_read_as_it_was_written(examples):
-    ours, read = planted.features(1, n_phrases=2), cache.read_example(examples[1])
+    ours, read = planted.features(1, n_phrases=2), examples[1]
     assert torch.equal(read.features.attention, ours.attention) and read.features.view == ours.view
     assert all(torch.equal(one, other) for one, other in zip(read.features.states, ours.states, strict=True))
     assert torch.equal(read.truth, planted.truth(1).expand(2, -1, -1)) and read.features.image_hw == (24, 32)
@@ -155,7 +156,7 @@ def test_a_head_is_trained_from_a_corrected_run(tmp_path, corrected, models, cap
         ({"steps": "many"}, "whole number"),
         ({"head": "none"}, "Unknown mask head"),
         ({"runs": []}, "name at least one"),
-        ({"precision": "half"}, "give no, bf16 or fp16"),
+        ({"precision": "half"}, "precision: .half.: give no, bf16, fp16"),
     ],
 )
 def test_wrong_recipes_are_told(tmp_path, change, reason):
