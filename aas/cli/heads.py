@@ -20,9 +20,14 @@ def _train(options: HeadTrain) -> int:
     return train_head(options)
 
 
-head.command("train", cls=Command, epilog=examples("aas head train --config recipes/heads/unet-corrected.yaml"))(
-    command_of(HeadTrain, _train)
-)
+head.command(
+    "train",
+    cls=Command,
+    epilog=examples(
+        "aas head train --config recipes/heads/unet-corrected.yaml",
+        "aas head train --config recipes/heads/unet-refcoco-png.yaml",
+    ),
+)(command_of(HeadTrain, _train))
 head.command(
     "import",
     cls=Command,

@@ -11,13 +11,14 @@ from aas.heads.features import HeadShape, PhraseFeatures
 from aas.heads.fusion import Norm, Stem, TopDown
 from aas.heads.head import MaskHead, TextMixing
 
-N_EYES, N_STAGES = 8, 4  # layers of the vision encoder, paired into stages of the pyramid
+DEPTHS = (3, 6, 9, 12, 15, 18, 20)  # of 24 blocks of the vision encoder those that are looked at, and the last
+N_EYES, N_STAGES = len(DEPTHS) + 1, 4  # paired into stages of the pyramid
 CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is brought to so many first
 
 
 def eye_layers(n_layers: int) -> tuple[int, ...]:
-    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those of number 3, 6, …, 21, 23."""
-    return tuple(min(n_layers * k // N_EYES, n_layers - 1) for k in range(1, N_EYES + 1))
+    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those that were published."""
+    return *(n_layers * depth // 24 for depth in DEPTHS), n_layers - 1
 
 
 class HighResHead(MaskHead):

@@ -37,6 +37,7 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     kind = registry.load(registry.MASK_HEADS, recipe.head, "mask head")
     check_tensorboard(recipe)
     check_writable(recipe.out)
+    recipe.out.mkdir(parents=True, exist_ok=True)
     learned, measured = recipe.sources()
     failures = [problem for source in (*learned, *measured) for problem in source.problems]
     lmm = load_lmm(recipe.model, device)
