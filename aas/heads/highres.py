@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aas.heads.features import HeadShape, PhraseFeatures
-from aas.heads.fusion import Norm, Stem, TopDown
+from aas.heads.fusion import LARGE, Norm, Stem, TopDown
 from aas.heads.head import MaskHead, TextMixing
 
 DEPTHS = (3, 6, 9, 12, 15, 18, 20)  # of 24 blocks of the vision encoder those that are looked at, and the last
@@ -25,8 +25,8 @@ class HighResHead(MaskHead):
     """HG-LMM's: projected layers of the eyes, convolutions that the words make, attention, and a stem on the pixels,
     fused from coarse to fine.
 
-    `width` of the pyramid, of which all others are multiples. `norm`: group norm, or batch norm as published, whose
-    figures depend on the phrases of a batch while it trains.
+    `width` of the pyramid, of which all others are multiples. `norm`: group norm; or batch, which is the published
+    network to the letter, whose figures depend on the phrases of a batch while it trains.
     """
 
     kind = "highres"
@@ -44,6 +44,8 @@ class HighResHead(MaskHead):
         self.shallow = nn.Conv2d(width * 3 // 2, 2 * width, 3, padding=1)
         self.deeper = nn.Conv2d(3 * width, 2 * width, 3, padding=1)  # shared by the stages that see attention
         self.narrow = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(N_STAGES))
+        is_small = shape.input_side <= LARGE
+        self.halve = nn.Conv2d(width, width, 3, stride=2, padding=1) if norm == "batch" and is_small else None
         self.stem = Stem(shape, width, norm)
         self.top_down = TopDown(width, norm)
 
@@ -78,6 +80,8 @@ class HighResHead(MaskHead):
             for narrow, one, size_hw in zip(self.narrow, mixed, sizes, strict=True)
         ]
         pyramid[0] = pyramid[0] + stem
+        if self.halve is not None:  # the published deepest stage is made by a convolution
+            pyramid[-1] = self.halve(self.narrow[-1](mixed[-1]))
         return pyramid
 
     def check(self, image: PhraseFeatures) -> None:
