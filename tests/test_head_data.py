@@ -1,6 +1,7 @@
 """What heads learn from: RefCOCO, panoptic narratives and COCO's categories as photographs with phrases and masks."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from aas import rle
-from aas.datasets.refcoco import RefCoco
+from aas.datasets.refcoco import RefCoco, read_refs
 from aas.training.data import DataSource, evenly
 from aas.training.recipe import Recipe
 from tests import expression_scenes as scenes
@@ -97,7 +98,6 @@ def test_damaged_entries_cost_no_other(data, tmp_path):
 
 
 def test_one_sentence_of_each_is_drawn_once(data):
-    """And a thing that two references name is learned from both: no annotation hides another."""
     drawn = RefCoco(refs=data / "refcoco/refs(unc).p", split="val", sentences="random")
     names = [one.id for one in drawn.read().items]
     assert names == [one.id for one in drawn.read().items]
@@ -105,6 +105,17 @@ def test_one_sentence_of_each_is_drawn_once(data):
     assert len(names) == len({name.split("_")[0] for name in names}) == len(every.items) / 2
     numbers = {int(name.split("_")[1]) % 10 for name in names}
     assert numbers == {0, 1}  # not always the first
+
+
+def test_references_of_one_annotation_are_all_kept(data, tmp_path):
+    refs = [ref for ref in read_refs(data / "refcoco/refs(unc).p") if ref["ann_id"] == 1000]
+    again = {"sent_id": 99, "sent": "that one", "raw": "That one", "tokens": ["that", "one"]}
+    refs += [refs[0] | {"ref_id": 7, "sentences": [again]}]
+    (tmp_path / "refs.p").write_bytes(pickle.dumps(refs))
+    more = {"refs": f"{tmp_path}/refs.p", "instances": f"{data}/refcoco/instances.json"}
+    ((text, seen),) = learned(source(data, "refcoco", **more)).values()
+    assert text == "red box. that one."
+    check(seen, dict.fromkeys(("red box", "that one"), masks(SCENES[0])["red box"]))
 
 
 def test_so_many_photographs_are_spread_over_the_file(data):
