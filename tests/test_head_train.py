@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -226,8 +227,11 @@ def curves(folder: Path) -> dict[str, list[int]]:
     return {name: [one.step for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-def test_what_is_captured_anew_is_what_was_kept(tmp_path, corrected, models):
+def test_what_is_captured_anew_is_what_was_kept(tmp_path, corrected, models, monkeypatch):
     """To the same bits; and a text that is longer than the context costs only its photograph."""
+    with monkeypatch.context() as full, pytest.raises(ValueError, match=r"0 MiB left. Say `cache: false`"):
+        full.setattr(run, "disk_usage", lambda _: SimpleNamespace(free=0))
+        run.train(Recipe.read(recipe_of(tmp_path, corrected, models, segmenter=None)), "cpu")
     config = Path(models["model"]) / "config.json"
     content = json.loads(config.read_text())
     content["text_config"]["max_position_embeddings"] = 64

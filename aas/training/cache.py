@@ -89,10 +89,14 @@ class Cache:
     def __init__(self, folder: Path, capturer: Capturer):
         self.folder, self.capturer = folder, capturer
 
+    def path(self, lesson: Lesson) -> Path:
+        """Of its example."""
+        return self.folder / f"{quoted(lesson.key)}{SUFFIX}"
+
     def filled(self, lessons: Iterable[Lesson]) -> Iterator[tuple[Path, str]]:
         """For each lesson its example's file, and what is wrong with it, or nothing."""
         for lesson in lessons:
-            path = self.folder / f"{quoted(lesson.key)}{SUFFIX}"
+            path = self.path(lesson)
             try:
                 with usable(lesson.key):
                     photograph = lesson.read()

@@ -64,8 +64,8 @@ class Recipe:
 
     def sources(self) -> tuple[list[Source], list[Source]]:
         """What is learned from, and what is only measured. Raises ValueError or OSError for what is not there."""
-        learned, measured = [*self.runs, *self.data], self.validation
-        return [self._source(one) for one in learned], [self._source(one) for one in measured]
+        learned = [*map(self._source, self.runs), *map(self._source, self.data)]
+        return learned, [*map(self._source, self.validation)]
 
     def _source(self, one: Path | Entry) -> Source:
         return DataSource.of(one, self.images).read() if isinstance(one, dict) else of_run(one, self.images)

@@ -37,8 +37,8 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     kind = registry.load(registry.MASK_HEADS, recipe.head, "mask head")
     check_tensorboard(recipe)
     check_writable(recipe.out)
-    recipe.out.mkdir(parents=True, exist_ok=True)
     learned, measured = recipe.sources()
+    recipe.out.mkdir(parents=True, exist_ok=True)
     failures = [problem for source in (*learned, *measured) for problem in source.problems]
     lmm = load_lmm(recipe.model, device)
     segmenter = _sam(recipe.segmenter, device) if kind.redraws and recipe.segmenter is not None else None
@@ -56,9 +56,12 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     if not len(examples[0]):
         raise ValueError(f"Nothing to learn from: {failures[0] if failures else 'no photograph is there'}.")
     recipe = _learn(recipe, head, examples[0], validation)
-    save_head(recipe.out / HEAD, head, origins["lmm"], origins["segmenter"])
-    print(f"{recipe.out / HEAD}: {recipe.steps} steps on {len(examples[0])} photographs.")
-    return _say(failures + _failed(examples[0]) + _failed(validation[0]))
+    failures += _failed(examples[0]) + _failed(validation[0])
+    if PartialState().is_main_process:
+        save_head(recipe.out / HEAD, head, origins["lmm"], origins["segmenter"])
+        print(f"{recipe.out / HEAD}: {recipe.steps} steps on {len(examples[0])} photographs.")
+        _say(failures)
+    return 3 if failures else 0
 
 
 def _learn(recipe: Recipe, head: MaskHead, examples: Examples, validation: Found) -> Recipe:
@@ -81,29 +84,32 @@ def _found(recipe: Recipe, capturer: Capturer, sources: Sequence[Source], number
     if not recipe.cache:
         lessons = [lesson for source in sources for lesson in source.lessons]
         return Live(lessons, capturer), lessons
+    caches = [Cache(recipe.out / CACHE / f"{i}", capturer) for i in range(number, number + len(sources))]
+    pairs = list(zip(caches, sources, strict=True))
+    n_new = sum(not cache.path(lesson).is_file() for cache, source in pairs for lesson in source.lessons)
     paths: list[Path] = []
     kept: list[Lesson] = []
-    for i, source in enumerate(sources, start=number):
-        folder = recipe.out / CACHE / f"{i}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for n_done, (path, failure) in enumerate(Cache(folder, capturer).filled(source.lessons)):
+    for cache, source in pairs:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        for lesson, (path, failure) in zip(source.lessons, cache.filled(source.lessons), strict=True):
             if failure:
                 failures.append(failure)
                 continue
-            if not paths:
-                _say_size(path, len(source.lessons) - n_done)
+            if n_new and not paths:
+                _say_size(path, n_new)
             paths.append(path)
-            kept.append(source.lessons[n_done])
+            kept.append(lesson)
     return Cached(paths), kept
 
 
 def _say_size(path: Path, n: int) -> None:
-    """Of the cache, by its first file. ValueError where the disk does not hold it."""
-    size, free = path.stat().st_size / MIB, disk_usage(path.parent).free / MIB
-    print(f"{path.parent}: about {size * n:.0f} MiB, {size:.2f} a photograph.")
+    """Of `n` more files of the cache, by its first one. ValueError where the disk does not hold them."""
+    folder, size = path.parents[1], path.stat().st_size / MIB
+    print(f"{folder}: about {size * n:.0f} MiB more, {size:.2f} a photograph.")
+    free = disk_usage(folder).free / MIB
     if size * (n - 1) > free:
         raise ValueError(
-            f"{path.parent}: the disk has {free:.0f} MiB left. Say `cache: false`, or n_photographs of each dataset."
+            f"{folder}: the disk has {free:.0f} MiB left. Say `cache: false`, or n_photographs of each dataset."
         )
 
 
@@ -111,12 +117,11 @@ def _failed(examples: Examples) -> list[str]:
     return list(examples.failures.values()) if isinstance(examples, Live) else []
 
 
-def _say(failures: Sequence[str]) -> int:
+def _say(failures: Sequence[str]) -> None:
     for failure in failures[:SHOWN_FAILURES]:
         print(f"left out: {harmless(failure)}")
     if len(failures) > SHOWN_FAILURES:
         print(f"left out: … and {len(failures) - SHOWN_FAILURES} more")
-    return 3 if failures else 0
 
 
 def _sam(name: str, device: str | None) -> SamFamily:
