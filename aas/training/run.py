@@ -7,7 +7,7 @@ from shutil import disk_usage
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 
 from aas import registry
 from aas.heads.features import HeadShape
@@ -33,7 +33,8 @@ Found = tuple[Examples, Sequence[Lesson]]  # examples, and the lessons that they
 
 
 def train(recipe: Recipe, device: str | None = None) -> int:
-    """Write OUT/head.safetensors; 0, or 3 where some photographs could not be learned from."""
+    """Write OUT/head.safetensors; 0, or 3 where some photographs could not be learned from. Of several processes the
+    first one writes and tells."""
     kind = registry.load(registry.MASK_HEADS, recipe.head, "mask head")
     check_tensorboard(recipe)
     check_writable(recipe.out)
@@ -55,28 +56,27 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     )
     if not len(examples[0]):
         raise ValueError(f"Nothing to learn from: {failures[0] if failures else 'no photograph is there'}.")
-    recipe = _learn(recipe, head, examples[0], validation)
+    processes = Accelerator(mixed_precision=recipe.precision)
+    recipe = recipe.for_photographs(len(examples[0]), processes.num_processes)
+    _learn(recipe, head, examples[0], validation, processes.is_main_process)
     failures += _failed(examples[0]) + _failed(validation[0])
-    if PartialState().is_main_process:
-        save_head(recipe.out / HEAD, head, origins["lmm"], origins["segmenter"])
-        print(f"{recipe.out / HEAD}: {recipe.steps} steps on {len(examples[0])} photographs.")
-        _say(failures)
+    if not processes.is_main_process:
+        return 0  # a launcher ends all processes where one of them fails, and the first one still writes
+    save_head(recipe.out / HEAD, head, origins["lmm"], origins["segmenter"])
+    print(f"{recipe.out / HEAD}: {recipe.steps} steps on {len(examples[0])} photographs.")
+    _say(failures)
     return 3 if failures else 0
 
 
-def _learn(recipe: Recipe, head: MaskHead, examples: Examples, validation: Found) -> Recipe:
-    """The recipe with its number of steps. Of several processes the first one tells."""
-    processes = PartialState()
-    recipe = recipe.for_photographs(len(examples), processes.num_processes)
-    if not processes.is_main_process:
+def _learn(recipe: Recipe, head: MaskHead, examples: Examples, validation: Found, is_first: bool) -> None:
+    if not is_first:
         fit(head, examples, recipe, recipe.out / STATE)
-        return recipe
+        return
     watch = Watch(recipe, head, *validation)
     try:
         fit(head, examples, recipe, recipe.out / STATE, watch)
     finally:
         watch.close()
-    return recipe
 
 
 def _found(recipe: Recipe, capturer: Capturer, sources: Sequence[Source], number: int, failures: list[str]) -> Found:
