@@ -1,5 +1,7 @@
 """HG-LMM's released checkpoints: their names and shapes, and their forward pass, written out once more."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ def llava() -> LlavaConfig:
     return LlavaConfig(text_config=llama(3, 2), vision_config={"model_type": "clip_vision_model", "image_size": SIDE})
 
 
+@cache
 def published(n_layers: int, n_heads: int) -> Weights:
     """In the names of the public code, its widths, and an LMM of width D."""
     sizes: dict[str, tuple[int, ...]] = {"text_layer_weights": (n_layers,)}
@@ -181,7 +184,7 @@ def rename(weights: Weights, old: str, new: str) -> None:
     ],
 )
 def test_other_checkpoints_are_refused(change, reason, tmp_path):
-    weights = published(3, 2)
+    weights = dict(published(3, 2))
     change(weights)
     torch.save(weights, tmp_path / "hg.pth")
     with pytest.raises(ValueError, match=reason):
