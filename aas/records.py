@@ -5,6 +5,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright image, half-open
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What a visual chain of thought ends with: the `answer` to the question.
+
+    `box_xyxy`: the box of the thing that matters, None where none was looked for, or found; `crop_xyxy`: the part of
+    the image that was looked at once more, None where that was no part.
+    """
+
+    answer: str
+    box_xyxy: Box | None = None
+    crop_xyxy: Box | None = None
+
 
 @dataclass(frozen=True)
 class Answer:
