@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright image, half-open
+BoxXyxy = tuple[float, float, float, float]  # in pixels of the upright image
+PixelBox = tuple[int, int, int, int]  # the same, of whole pixels, half-open
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class SecondLook:
     """
 
     answer: str
-    box_xyxy: Box | None = None
-    crop_xyxy: Box | None = None
+    box_xyxy: PixelBox | None = None
+    crop_xyxy: PixelBox | None = None
 
 
 @dataclass(frozen=True)

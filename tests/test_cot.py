@@ -1,7 +1,9 @@
 """`aas cot`: a thought, its thing, a crop, the question once more; on a tiny LLaVA and a tiny SAM."""
 
 import json
+import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,10 @@ from aas.lmms.writing import begun, first_words, write
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.parser import load_pipeline
 from aas.records import Answer
+from aas.stages.cot import SavingThoughts, ThoughtReport
+from aas.stages.cot_options import Cot
+from aas.stages.ground import Carrying
+from aas.stages.ground_inputs import requests_of
 from aas.store.results import read_result
 from tests import command, tiny
 from tests.tiny import segmenters
@@ -217,6 +223,13 @@ def cot(folders, tmp_path):
     return run
 
 
+def test_the_stage_can_be_sent_elsewhere():
+    """To processes of other GPUs, or to a Ray cluster."""
+    options = Cot(images=("photos",), question=ASKED)
+    task = Carrying("cot", options, requests_of, None, partial(SavingThoughts, options.chain()), ThoughtReport)
+    assert pickle.loads(pickle.dumps(task)).saving.args == (options.chain(),)
+
+
 def questions(folder: Path, *rows: dict) -> Path:
     path = folder / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -238,6 +251,7 @@ def test_the_command(cot, tmp_path):
         assert found.second_look == read_result(out / f"{key}.json").second_look
         assert Image.open(out / f"{key}.png").width > 640
     assert output.count("→") == 2
+    assert command.run("retry", out)[0] == 3, "it is still not there"
     first = (out / "a.json").read_bytes()
     (out / "b.json").unlink()
     code, output, _ = cot("--questions", questions(tmp_path, *rows[:2]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from aas.capture import CaptureError
 from aas.lmms.prepared import AskOptions
 from aas.lmms.several_images import check_takes_two, inputs_of
 from aas.lmms.writing import begun, first_words, write
@@ -87,6 +88,12 @@ def test_a_template_with_one_place_is_refused():
             check_takes_two(lmm)
     finally:
         lmm.processor.chat_template = template
+
+
+def test_what_does_not_fit_is_told():
+    shown = [("The whole:", tiny.a_photo()), ("A part:", tiny.a_photo())]
+    with pytest.raises(CaptureError, match="the model's context holds 512"):
+        inputs_of(tiny.family("llava"), shown, "What? " * 300)
 
 
 def test_an_encoder_decoder_is_not_begun():

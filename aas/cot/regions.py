@@ -5,17 +5,17 @@ import math
 import numpy as np
 
 from aas import rle
-from aas.records import Box
+from aas.records import BoxXyxy, PixelBox
 
 LEAST_PX = 16  # a crop's side, at least, where the photograph is as large
 
 
-def box_of(mask: np.ndarray) -> Box | None:
+def box_of(mask: np.ndarray) -> PixelBox | None:
     """The smallest box around a bool mask [H, W]; None around nothing."""
     return rle.box_xyxy(mask) if mask.any() else None
 
 
-def crop_around(box: Box, image_hw: tuple[int, int], scale: float) -> Box:
+def crop_around(box: BoxXyxy, image_hw: tuple[int, int], scale: float) -> PixelBox:
     """`box`, both its sides times `scale` but at least `LEAST_PX`, about its middle, in whole pixels within an image of
     `image_hw`. A box beyond the image's edge has the pixels that are nearest."""
     x0, y0, x1, y1 = box
@@ -31,7 +31,7 @@ def _side(start: float, end: float, length: int, scale: float) -> tuple[int, int
     return first, max(min(last, length), min(first + LEAST_PX, length))
 
 
-def cropped(image: np.ndarray, box: Box) -> np.ndarray:
+def cropped(image: np.ndarray, box: PixelBox) -> np.ndarray:
     """uint8 [h, w, 3]."""
     x0, y0, x1, y1 = box
     return image[y0:y1, x0:x1]

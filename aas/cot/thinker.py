@@ -25,7 +25,7 @@ from aas.photographs import Member
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.reasoning import reasoning_spans
 from aas.presets import DEFAULT_QUESTION
-from aas.records import Answer, AttentionMaps, Box, SecondLook
+from aas.records import Answer, AttentionMaps, BoxXyxy, PixelBox, SecondLook
 from aas.store.keys import quoted
 
 
@@ -33,7 +33,7 @@ from aas.store.keys import quoted
 class Question(Request):
     """What is asked about an image; `box_xyxy`: where its answer is, in pixels, if that is known."""
 
-    box_xyxy: tuple[float, float, float, float] | None = None
+    box_xyxy: BoxXyxy | None = None
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,25 @@ class Thinker:
 
     # ------------------------------------------------------------------------------------ the second look
 
-    def _box(self, asked: Asked, thought: Grounding) -> tuple[float, ...] | None:
+    def _box(self, asked: Asked, thought: Grounding) -> BoxXyxy | None:
         if self.chain.look == "given":
             assert isinstance(asked.request, Question)
             return asked.request.box_xyxy
         return box_of(thought.phrases[0].mask) if thought.phrases else None
 
-    def _crop(self, image: np.ndarray, box: tuple[float, ...] | None) -> Box | None:
+    def _crop(self, image: np.ndarray, box: BoxXyxy | None) -> PixelBox | None:
         """Where nothing was found it is the whole image."""
         height, width = image.shape[:2]
         if self.chain.look == "whole":
             return None
         return (0, 0, width, height) if box is None else crop_around(box, (height, width), self.chain.crop_scale)
 
-    def _answers(self, batch: Sequence[Asked], crops: Sequence[Box | None]) -> list[str]:
+    def _answers(self, batch: Sequence[Asked], crops: Sequence[PixelBox | None]) -> list[str]:
         asked = [self._asked_last(one, crop) for one, crop in zip(batch, crops, strict=True)]
         options = replace(self.grounder.ask_options, max_new_tokens=self.chain.answer_tokens)
         return [_visible(self.lmm.tokenizer, ids) for ids in write(self.lmm, asked, options)]
 
-    def _asked_last(self, asked: Asked, crop: Box | None) -> dict[str, Tensor]:
+    def _asked_last(self, asked: Asked, crop: PixelBox | None) -> dict[str, Tensor]:
         if crop is None:
             return asked.prepared.inputs
         question, part = self._last(asked.request.question), cropped(asked.image, crop)
@@ -177,7 +177,7 @@ def _visible(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor) -> str:
     return " ".join(text.split())
 
 
-def _check_box(box: tuple[float, ...] | None, image_hw: tuple[int, ...]) -> None:
+def _check_box(box: BoxXyxy | None, image_hw: tuple[int, ...]) -> None:
     if box is None:
         raise ValueError("no box is given for it, so that it cannot be looked at there")
     x0, y0, x1, y1 = box
@@ -186,7 +186,7 @@ def _check_box(box: tuple[float, ...] | None, image_hw: tuple[int, ...]) -> None
         raise ValueError(f"its box {list(box)} has no pixel of an image of {width} x {height}")
 
 
-def _whole_pixels(box: Sequence[float] | None) -> Box | None:
+def _whole_pixels(box: BoxXyxy | None) -> PixelBox | None:
     """Those that the box touches."""
     if box is None:
         return None

@@ -13,10 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from aas.records import BoxXyxy
 from aas.spellings import id_text, number_of
 from aas.text import HALF, of_json, read_text
 
-BoxXyxy = tuple[float, float, float, float]
 WITH_BOX = re.compile(r"^(?P<image>.+)###(?P<box>\[.*\])$", re.DOTALL)
 ASKS_FOR_BOX = "Please provide the bounding box coordinate of the region that can help you answer the question better."
 

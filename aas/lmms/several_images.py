@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from aas.lmms.prepared import Prepared
+from aas.lmms.prompt_checks import check_length
 from aas.loading import in_short, is_ours
 
 if TYPE_CHECKING:
@@ -16,10 +18,16 @@ Shown = tuple[str, np.ndarray]  # words about an image, and the image, uint8 [H,
 
 
 def inputs_of(lmm: "LMM", shown: Sequence[Shown], question: str) -> dict[str, Tensor]:
-    """The prompt of several images, each behind its words, and one question: a batch of one, on the CPU."""
+    """The prompt of several images, each behind its words, and one question: a batch of one, on the CPU.
+
+    CaptureError where they do not fit the model's context.
+    """
     asked = _messages([(words, Image.fromarray(image)) for words, image in shown], question)
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-    return dict(lmm.processor.apply_chat_template(asked, **options))
+    inputs = dict(lmm.processor.apply_chat_template(asked, **options))
+    longest = getattr(lmm.text_config, "max_position_embeddings", None)
+    check_length(Prepared(question, inputs, ()), longest, is_encoder_decoder=False)
+    return inputs
 
 
 def check_takes_two(lmm: "LMM") -> None:

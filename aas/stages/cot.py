@@ -86,8 +86,8 @@ def _by_name(images: Sequence[Found]) -> Callable[[str], Found | None]:
         of_last.setdefault(one.path.name, []).append((PurePosixPath(one.shown).parts, one))
 
     def found(name: str) -> Found | None:
-        parts = PurePosixPath(name).parts
-        shared = [(_n_shared(parts, others), one) for others, one in of_last.get(parts[-1], ())]
+        path = PurePosixPath(name)
+        shared = [(_n_shared(path.parts, others), one) for others, one in of_last.get(path.name, ())]
         most = max((n for n, _ in shared), default=0)
         best = [one for n, one in shared if n == most]
         return best[0] if len(best) == 1 else None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aas.records import Box, SecondLook
+from aas.records import PixelBox, SecondLook
 from aas.store import values
 
 
@@ -20,7 +20,7 @@ def look_of(content: Any) -> SecondLook:
     return SecondLook(answer, *(values.named(name, content.get(name), _box) for name in ("box", "crop")))
 
 
-def _box(value: Any) -> Box | None:
+def _box(value: Any) -> PixelBox | None:
     if value is None:
         return None
     four = values.listed(value, values.index)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from aas.records import Answer, Box, GroundedPhrase, SecondLook
+from aas.records import Answer, GroundedPhrase, PixelBox, SecondLook
 from aas.view import overlay, panel
 from aas.view.colours import BLACK, WHITE
 from aas.view.mask_sheet import in_a_row
@@ -35,13 +35,13 @@ def draw(image: np.ndarray, thought: Answer, phrases: Sequence[GroundedPhrase], 
     return in_a_row([*columns, ("thought and answer", text)])
 
 
-def _crop(image: np.ndarray, box: Box) -> Image.Image:
+def _crop(image: np.ndarray, box: PixelBox) -> Image.Image:
     x0, y0, x1, y1 = box
     part = image[y0:y1, x0:x1]
     return shown_image(part, shown_size_hw(part.shape[:2], SHORTEST_PX, LONGEST_PX)).convert("RGB")
 
 
-def _frame(photo: Image.Image, box: Box, image_hw: tuple[int, ...]) -> None:
+def _frame(photo: Image.Image, box: PixelBox, image_hw: tuple[int, ...]) -> None:
     """Black and white, to be seen on anything."""
     scale = np.array([photo.width / image_hw[1], photo.height / image_hw[0]] * 2)
     x0, y0, x1, y1 = (np.array(box) * scale).round().astype(int).tolist()
