@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from spacy.language import Language
 
 import aas
 from aas import rle
-from aas.cot import prompts
+from aas.cot import prompts, thinker
 from aas.cot.regions import box_of, crop_around
 from aas.cot.thinker import Chain, Thinker
 from aas.cot.thoughts import Named, first_sentence
@@ -160,11 +161,11 @@ def test_the_chain_is_its_steps(grounder):
 
 
 def test_a_batch_is_its_singles(grounder):
-    thinker = Thinker(grounder, Chain(thought_tokens=6, answer_tokens=4))
-    asked = [aas.cot.thinker.Question(str(i), tiny.a_photo(hw, i), ASKED) for i, hw in enumerate([(60, 90), (90, 60)])]
-    together = thinker.compute([thinker.prepare(one) for one in asked])
+    thinking = Thinker(grounder, Chain(thought_tokens=6, answer_tokens=4))
+    asked = [thinker.Question(str(i), tiny.a_photo(hw, i), ASKED) for i, hw in enumerate([(60, 90), (90, 60)])]
+    together = thinking.compute([thinking.prepare(one) for one in asked])
     for one, found in zip(asked, together, strict=True):
-        alone = thinker(one.source, ASKED)
+        alone = thinking(one.source, ASKED)
         assert (alone.answer, alone.second_look) == (found.answer, found.second_look)
 
 
@@ -185,7 +186,7 @@ def test_where_to_look(grounder):
 
 
 def test_an_empty_mask_is_looked_at_as_a_whole(grounder, monkeypatch):
-    thinker = Thinker(grounder, Chain(thought_tokens=6, answer_tokens=2))
+    thinking = Thinker(grounder, Chain(thought_tokens=6, answer_tokens=2))
     compute = grounder.compute
 
     def empty(*given):
@@ -195,8 +196,15 @@ def test_an_empty_mask_is_looked_at_as_a_whole(grounder, monkeypatch):
         ]
 
     monkeypatch.setattr(grounder, "compute", empty)
-    look = thinker(tiny.a_photo((60, 90)), ASKED).second_look
+    look = thinking(tiny.a_photo((60, 90)), ASKED).second_look
     assert look.box_xyxy is None and look.crop_xyxy == (0, 0, 90, 60)
+
+
+def test_a_thought_of_an_image_is_told(grounder, monkeypatch):
+    """A model that writes its own image token, as random ones do."""
+    monkeypatch.setattr(thinker, "write", lambda *_: [torch.tensor([grounder.lmm.model.config.image_token_id])])
+    with pytest.raises(ValueError, match="holds the model's image token"):
+        Thinker(grounder)(tiny.a_photo(), ASKED)
 
 
 def test_models_that_cannot_are_refused_at_once(pipeline):
@@ -268,12 +276,10 @@ def test_given_boxes_fail_alone(cot, tmp_path):
         {"id": "b", "image": "1.png", "question": ASKED},
         {"id": "c", "image": "1.png", "question": ASKED, "box": [40, 10, 10, 40]},
     ]
-    code, output, out = cot("--questions", questions(tmp_path, *rows), "--look", "given")
+    code, output, out = cot("--questions", questions(tmp_path, *rows), "--look", "given", "--no-png")
     assert code == 3 and output.count("no box is given") == 2 and "[40.0, 10.0, 10.0, 40.0] of c has no pixel" in output
     assert [path.stem for path in sorted(out.glob("[abc].json"))] == ["a"]
     assert aas.Grounding.load(out / "a.json").second_look.crop_xyxy == (10, 10, 40, 40)
-    with Image.open(out / "a.png") as picture:
-        assert picture.width > 640
 
 
 @pytest.mark.parametrize(

@@ -69,15 +69,15 @@ def test_the_command_takes_a_head(folders, tmp_path):
 
 def test_a_thought_is_grounded_by_the_head(folders):
     """All of the model's own words, as they stand behind those that it was begun with."""
-    photo, grounder = tiny.a_photo((40, 60)), aas.Grounder(**folders, device="cpu")
+    photo, grounder = tiny.a_photo((60, 90)), aas.Grounder(**folders, device="cpu")
     chain = Chain(thought_words="all", thought_tokens=6, answer_tokens=1)
-    (one,) = found = Thinker(grounder, chain)(photo, "What?")
+    (one,) = found = Thinker(grounder, chain)(photo, "What is it?")
     lmm = grounder.lmm
-    told = lmm.prepare(photo, prompts.thinking("What?"), answer_ids=found.answer.token_ids)
-    (features,) = phrase_features(lmm, head_shape(lmm), [told], [[one.phrase.span]], [(40, 60)])
+    told = lmm.prepare(photo, prompts.thinking("What is it?"), answer_ids=found.answer.token_ids)
+    (features,) = phrase_features(lmm, head_shape(lmm), [told], [[one.phrase.span]], [(60, 90)])
     features = replace(features, embedding=grounder.segmenter.encode([photo])[0])
     with torch.no_grad():
-        logits = grounder.head.head([features])[0][-1].on_image((40, 60))
+        logits = grounder.head.head([features])[0][-1].on_image((60, 90))
     assert np.array_equal(one.mask, (logits[0] > 0).numpy())
 
 

@@ -11,7 +11,7 @@ from aas.lmms.writing import begun, first_words, write
 from tests import tiny
 
 OPTIONS = AskOptions(max_new_tokens=4)
-TWO = ("llava", "llava_next", "idefics3", "internvl", "mllama", "pixtral", "gemma3", "qwen3_vl", "deepseek_vl")
+TWO = ("llava", "llava_next", "idefics3", "mllama", "pixtral", "gemma3", "qwen3_vl")
 
 
 def greedy(lmm, inputs, n: int) -> list[int]:

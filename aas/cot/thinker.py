@@ -19,6 +19,7 @@ from aas.geometry import stretched_view
 from aas.ground import Asked, Grounder, Request
 from aas.grounding import Grounding
 from aas.images import ImageLike, name_of
+from aas.lmms.prompt_checks import check_answer
 from aas.lmms.several_images import check_takes_two, inputs_of
 from aas.lmms.writing import begun, first_words, write
 from aas.photographs import Member
@@ -124,7 +125,9 @@ class Thinker:
         ]
 
     def _told(self, asked: Asked, first: Tensor, ids: Tensor) -> Asked:
-        own = torch.tensor(first_sentence(self.lmm.tokenizer, ids.tolist()), dtype=torch.int64)
+        sentence = first_sentence(self.lmm.tokenizer, ids.tolist())
+        check_answer(self.lmm.model, self.lmm.tokenizer, sentence, None)  # it is read as one that is given
+        own = torch.tensor(sentence, dtype=torch.int64)
         return replace(asked, prepared=replace(asked.prepared, answer_ids=torch.cat([first, own])))
 
     # ------------------------------------------------------------------------------------ the second look
