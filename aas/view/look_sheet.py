@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from aas.records import Answer, GroundedPhrase, PixelBox, SecondLook
 from aas.view import overlay, panel
 from aas.view.colours import BLACK, WHITE
-from aas.view.mask_sheet import in_a_row
+from aas.view.mask_sheet import side_by_side
 from aas.view.scaling import shown_image, shown_size_hw
 from aas.view.sharing import things
 from aas.view.text import Piece
@@ -32,7 +32,7 @@ def draw(image: np.ndarray, thought: Answer, phrases: Sequence[GroundedPhrase], 
         said, pieces=[*said.pieces, *gap, *panel.content(Answer("", f"→ {look.answer}", (), ()), [], []).pieces]
     )
     text = panel.draw(said, max(16, max(photo.size) // 55), photo.size, below=False)
-    return in_a_row([*columns, ("thought and answer", text)])
+    return side_by_side([*columns, ("thought and answer", text)])
 
 
 def _crop(image: np.ndarray, box: PixelBox) -> Image.Image:
