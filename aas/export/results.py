@@ -19,13 +19,18 @@ from aas.store.results import OURS, Result, read_result
 from aas.store.status import open_run
 
 SEGMENTED, INSTANCES = ("segment gcg", "segment expressions"), "segment instance"
-JUDGED = ("ground", "serve", "segment gcg")  # commands that give phrases a confidence
-BESIDE = ("ground", "serve", "import")  # commands whose results say where the photograph is, seen from their folder
+JUDGED = ("ground", "cot", "serve", "segment gcg")  # commands that may give phrases a confidence
+BESIDE = (
+    "ground",
+    "cot",
+    "serve",
+    "import",
+)  # commands whose results say where the photograph is, seen from their folder
 UNJUDGED = "whose phrases have no confidence: leave --min-confidence out."
 
 
 class Results:
-    """The photographs of a run of `aas ground`, `aas serve`, `aas segment` or `aas import`, in the order of their keys.
+    """The photographs of a run of `aas ground`, `cot`, `serve`, `segment` or `import`, in the order of their keys.
 
     `images`: the folder of the photographs, where it is another one than run.json says; `least`: the confidence below
     which phrases are left out, which are `n_unsupported` in the end. What cannot be read, or is not known to have that
