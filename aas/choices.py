@@ -15,6 +15,7 @@ PromptKind = Literal["point", "mask"]
 Quantize = Literal["4bit", "8bit"]
 ReadOut = Literal["argmax", "centroid", "region"]
 Task = Literal["gcg", "instance", "expressions"]
+TRAINING_FREE = "training-free"  # masks by prompts, where trained heads are to choose from
 Words = Literal["root", "chunk"]
 
 

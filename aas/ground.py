@@ -171,7 +171,8 @@ class Grounder:
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)
-        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
+        # Rules of confidence were measured on the segmenter's own scores, and without an adapter.
+        called = ("" if loading.get("adapter") else _name(model), _name(segmenter) if head is None else "")
         self.judge = Judge(*called, pointing, mask_choice, min_confidence)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
