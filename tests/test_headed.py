@@ -151,6 +151,8 @@ def test_a_head_that_does_not_fit_stored_answers_is_refused(stored, folders, tmp
     code, output = stored("gcg", tmp_path / "out", head=tmp_path / "head")
     assert code == 2 and "was trained on the LMM another (1)" in output and not (tmp_path / "out/run.json").exists()
     assert stored("gcg", tmp_path / "out", head=tmp_path / "none")[0] == 2
+    with pytest.raises(ValueError, match="--adapter makes another one of it"):
+        aas.Grounder(**folders, adapter="lora")
     code, output = stored("gcg", tmp_path / "out", "--mask-choice", "best-score")
     assert code == 2 and "has none to choose" in output
 

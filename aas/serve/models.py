@@ -89,7 +89,7 @@ class Models:
     def _made(self, choice: Choice) -> Grounder:
         lmm, segmenter = self._lmm(choice.model), self._segmenter(choice.segmenter)
         n_points = n_points_for(choice.segmenter)
-        asked = {"preset": choice.preset, "maps": choice.maps, "n_points": n_points}
+        asked: dict[str, Any] = {"preset": choice.preset, "maps": choice.maps, "n_points": n_points}
         return Grounder(lmm, segmenter, self._pipeline, head=head_file(choice.head), **asked)
 
     @cached_property

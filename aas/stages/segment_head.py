@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aas import devices
-from aas.headed import HeadMasks
+from aas.headed import WITH_ADAPTER, HeadMasks
 from aas.heads.stored import read_head_file
 from aas.lmms import load_lmm
 from aas.lmms.prepared import Prepared
@@ -15,7 +15,7 @@ from aas.stages.segment_options import Segment
 from aas.store.attention import SUFFIX
 from aas.store.runs import RunFolder
 
-LOADING = ("base", "adapter", "dtype", "quantize", "device_map")  # as infer-attn was told
+LOADING = ("base", "dtype", "quantize", "device_map")  # as infer-attn was told
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,7 @@ def rereading(options: Segment, segmenter: Segmenter, device: str | None) -> Rer
             f"--head looks at the LMM while it reads the answers, and {options.attn} does not say which one answered: "
             "run `aas infer-attn` with it."
         )
+    if said.get("adapter"):
+        raise ValueError(WITH_ADAPTER)
     lmm = load_lmm(said["model"], device, **{name: said[name] for name in LOADING if said.get(name) is not None})
     return Rereading(HeadMasks(options.head_path, lmm, segmenter, options.segmenter))
