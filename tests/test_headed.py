@@ -127,6 +127,7 @@ def test_given_expressions_get_masks_of_the_head(stored, tmp_path):
     assert stored("expressions", tmp_path / "out", "--answers", rows)[0] == 0
     found = read_result(tmp_path / "out/0.png.json")
     assert found.phrases == ("dog", "A dog", ANSWER) and len(set(found.scores)) == 3
+    assert found.scores[1] == pytest.approx(read_result(stored.folder / "gcg/0.json").scores[0], abs=1e-3)
 
 
 def test_categories_get_masks_of_the_head(stored, tmp_path):
