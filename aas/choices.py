@@ -18,6 +18,7 @@ ReadOut = Literal["argmax", "centroid", "region"]
 Show = Literal["both", "crop"]
 Task = Literal["gcg", "instance", "expressions"]
 ThoughtWords = Literal["object", "all"]
+TRAINING_FREE = "training-free"  # masks by prompts, where trained heads are to choose from
 Words = Literal["root", "chunk"]
 
 

@@ -30,7 +30,7 @@ from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
 from aas.grounding import Grounding
-from aas.headed import HeadMasks
+from aas.headed import WITH_ADAPTER, HeadMasks
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
@@ -162,6 +162,8 @@ class Grounder:
         **how: Unpack[How],
     ):
         check("mask_choice", mask_choice, MaskChoice)
+        if head is not None and how.get("adapter"):
+            raise ValueError(WITH_ADAPTER)
         self.mask_choice, self.batch_size = mask_choice, batch_size
         named, (asking, loading) = preset_named(preset), told_apart(how)
         if asking.get("heads") is None:
@@ -173,6 +175,8 @@ class Grounder:
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)
+        if head is not None:  # rules of confidence were measured on the segmenter's own scores
+            called = (called[0], "")
         self.judge = Judge(*called, pointing, mask_choice, min_confidence)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)

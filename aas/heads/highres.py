@@ -36,7 +36,7 @@ class HighResHead(MaskHead):
         super().__init__(shape)
         self.width, self.norm = width, norm
         self.text = TextMixing(shape, 4 * width)
-        self.eyes = EyeFeatures(shape.hidden_size, width)
+        self.eyes = EyeFeatures(shape, width)
         self.filter = WordFilter(width)
         fits = shape.n_channels == CHANNELS_THAT_FIT * width
         self.fit = nn.Identity() if fits else nn.Conv2d(shape.n_channels, CHANNELS_THAT_FIT * width, 3, padding=1)
@@ -87,18 +87,23 @@ class HighResHead(MaskHead):
     def check(self, image: PhraseFeatures) -> None:
         super().check(image)
         assert image.eyes is not None
-        if image.eyes.shape[:2] != (N_EYES, self.shape.hidden_size):
+        wanted = (N_EYES, self.shape.projected_width)
+        if image.eyes.shape[:2] != wanted:
             raise ValueError(
-                f"The head looks at {N_EYES} layers of the vision encoder in width {self.shape.hidden_size}, not at "
+                f"The head looks at {N_EYES} layers of the vision encoder in width {wanted[1]}, not at "
                 f"{image.eyes.shape[0]} in width {image.eyes.shape[1]}."
             )
 
 
 class EyeFeatures(nn.Module):
-    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w]; one network for all."""
+    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w]; one network for all,
+    behind a matrix for each layer that the LMM's projector does not fit."""
 
-    def __init__(self, hidden_size: int, width: int):
+    def __init__(self, shape: HeadShape, width: int):
         super().__init__()
+        hidden_size = shape.hidden_size
+        own = N_EYES if shape.eye_width else 0
+        self.projections = nn.ModuleList(nn.Conv2d(shape.eye_width, hidden_size, 1) for _ in range(own))
         self.norm = nn.LayerNorm(hidden_size)
         narrow = max(hidden_size // 16, 8)
         self.layers = nn.Sequential(
@@ -108,6 +113,9 @@ class EyeFeatures(nn.Module):
         )  # fmt: skip
 
     def forward(self, eyes: Tensor) -> Tensor:
+        if self.projections:
+            layers = zip(self.projections, eyes.unbind(1), strict=True)
+            eyes = torch.stack([project(layer) for project, layer in layers], dim=1)
         flat = self.norm(eyes.flatten(0, 1).movedim(1, -1)).movedim(-1, 1)
         return self.layers(flat).unflatten(0, eyes.shape[:2])
 
