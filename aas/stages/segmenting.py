@@ -11,10 +11,9 @@ from aas.confidence.judging import Judge, Origin
 from aas.engine.stage import Stage
 from aas.images import read_image
 from aas.phrases.likelihood import token_probabilities
-from aas.pointing.masks import phrase_masks
+from aas.pointing.masks import PhraseMasks, masks_of_each
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases, prompted
 from aas.records import Answer, AttentionMaps
-from aas.segmenters.base import ImageEmbedding
 from aas.segmenters.once import EncodedOnce
 from aas.stages.segment_categories import Categories, Category
 from aas.stages.segment_expressions import phrases_of
@@ -76,11 +75,12 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
 
     def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
         embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})
-        return [self._result(one, embeddings.get(one.job.image)) for one in batch]
-
-    def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
         choice = None if self.options.more_masks else self.options.mask_choice
-        masks = phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice) if embedding is not None else []
+        asked = [(embeddings.get(one.job.image), one.pointed) for one in batch]
+        found = masks_of_each(self.encoded.segmenter, asked, choice)
+        return [self._result(*both) for both in zip(batch, found, strict=True)]
+
+    def _result(self, one: PromptedImage, masks: Sequence[PhraseMasks]) -> SegmentResult:
         phrases = [pointed.phrase for pointed in one.pointed]
         scores = [float(found.scores[-1]) for found in masks]
         result = SegmentResult(
