@@ -17,7 +17,7 @@ from aas.capture import Selection, evaluating
 from aas.datasets.sources import ImageSource
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan
-from aas.engine.workers import MOST_WORKERS, half_the_cores
+from aas.engine.workers import half_the_cores, n_workers
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions
 from aas.segmenters.sam import SamSegmenter
@@ -66,7 +66,7 @@ class Answers:
         """Seconds of the stage for `n` JPEG files in batches of this size: read, resized, answered, written."""
         items = [Request(ImageSource(f"{i}.jpg", _saved(folder / f"{i}.jpg", i)), QUESTION) for i in range(n)]
         stage = Answering(self.lmm, self.options, RunFolder(folder / "run", SUFFIX))
-        plan = Plan(len(self.prepared), min(MOST_WORKERS, half_the_cores()) if n > 8 else 0)
+        plan = Plan(len(self.prepared), n_workers(None, n, half_the_cores()), finishes_elsewhere=True)
 
         def all_of_them() -> None:
             failed = [reason for _, reason in carry_out(stage, items, plan) if reason is not None]
