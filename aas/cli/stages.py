@@ -7,6 +7,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples
+from aas.imports import collector_paused
 from aas.stages.ground_options import Ground
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions
@@ -55,19 +56,22 @@ def register(app: typer.Typer) -> None:
 
 
 def _ground(options: Ground) -> int:
-    from aas.stages.ground import ground
+    with collector_paused():
+        from aas.stages.ground import ground
 
     return ground(options)
 
 
 def _infer_attn(options: InferAttn) -> int:
-    from aas.stages.infer_attn import infer_attn
+    with collector_paused():
+        from aas.stages.infer_attn import infer_attn
 
     return infer_attn(options)
 
 
 def _segment(options: Segment) -> int:
-    from aas.stages.segment import segment
+    with collector_paused():
+        from aas.stages.segment import segment
 
     return segment(options)
 
