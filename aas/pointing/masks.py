@@ -42,33 +42,29 @@ def masks_of_each(
 ) -> Iterator[list[PhraseMasks]]:
     """As `phrase_masks`, for several photographs, in order; one without phrases needs no embedding. Where the segmenter
     can, prompts of several photographs are decoded together."""
-    calls = _decoded(segmenter, [call for i, one in enumerate(asked) for call in _calls(segmenter, i, *one)])
-    later = next(calls, None)
-    for i, (embedding, pointed) in enumerate(asked):
+    calls = [list(_calls(segmenter, *one)) for one in asked]
+    made = _decoded(segmenter, [call for of_photograph in calls for call in of_photograph])
+    for (embedding, pointed), of_photograph in zip(asked, calls, strict=True):
         found: dict[int, PhraseMasks] = {}
-        while later is not None and later[0].photograph == i:
-            call, candidates = later
-            ones = [pointed[j] for j in call.indices]
-            found |= dict(zip(call.indices, _chosen(candidates, ones, choice), strict=True))
-            later = next(calls, None)
+        for call in of_photograph:
+            ones = [pointed[i] for i in call.indices]
+            # Its candidates are let go of before the next are made: they may be large.
+            found |= dict(zip(call.indices, _chosen(next(made), ones, choice), strict=True))
         if embedding is not None:
             _check_size(found.values(), embedding.size_hw)
-        yield [found[j] for j in range(len(pointed))]
+        yield [found[i] for i in range(len(pointed))]
 
 
 @dataclass(frozen=True)
 class _Call:
     """Prompts of one kind on a photograph, those of the phrases `indices`; `given`: arguments of `Segmenter.masks`."""
 
-    photograph: int
     indices: list[int]
     embedding: ImageEmbedding
     given: dict[str, Any]
 
 
-def _calls(
-    segmenter: Segmenter, photograph: int, embedding: ImageEmbedding | None, pointed: Sequence[Pointed]
-) -> Iterator[_Call]:
+def _calls(segmenter: Segmenter, embedding: ImageEmbedding | None, pointed: Sequence[Pointed]) -> Iterator[_Call]:
     if embedding is None:
         return
     # One decoder batch for a photograph of usual size; a huge one goes in parts, since its masks are huge too.
@@ -79,18 +75,17 @@ def _calls(
             given: dict[str, Any] = {k: v[start : start + part] for k, v in prompts.items()}
             if getattr(segmenter, "wants_maps", False):
                 given["maps"] = [(pointed[i].map, pointed[i].view) for i in here]
-            yield _Call(photograph, here, embedding, given)
+            yield _Call(here, embedding, given)
 
 
-def _decoded(segmenter: Segmenter, calls: Sequence[_Call]) -> Iterator[tuple[_Call, Candidates]]:
-    """Each call with its candidates, in order, a few calls at once where the segmenter takes several."""
+def _decoded(segmenter: Segmenter, calls: Sequence[_Call]) -> Iterator[Candidates]:
+    """Of each call, in order, a few calls at once where the segmenter takes several."""
     together = getattr(segmenter, "masks_together", None)
     if together is None:
-        yield from ((call, segmenter.masks(call.embedding, **call.given)) for call in calls)
+        yield from (segmenter.masks(call.embedding, **call.given) for call in calls)
         return
     for start in range(0, len(calls), CALLS_AT_ONCE):
-        some = calls[start : start + CALLS_AT_ONCE]
-        yield from zip(some, together([(call.embedding, call.given) for call in some]), strict=True)
+        yield from together([(call.embedding, call.given) for call in calls[start : start + CALLS_AT_ONCE]])
 
 
 def _chosen(candidates: Candidates, pointed: Sequence[Pointed], choice: MaskChoice | None) -> Iterator[PhraseMasks]:
