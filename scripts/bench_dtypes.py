@@ -30,7 +30,6 @@ def main() -> None:
     given.add_argument("--device", default="cpu")
     given.add_argument("--dtype", nargs="*", default=["bfloat16", "float16"])
     given.add_argument("--quantize", nargs="*", default=[], choices=["8bit", "4bit"])
-    given.add_argument("--compile", action="store_true", help="torch.compile of the language model, in float32")
     given.add_argument("--n", type=int, default=20, help="photographs")
     given.add_argument("--max-new-tokens", type=int, default=64)
     options = given.parse_args()
@@ -42,10 +41,6 @@ def main() -> None:
     del reference
     for how in [{"dtype": name} for name in options.dtype] + [{"quantize": name} for name in options.quantize]:
         print(row(*how.values(), load_lmm(options.model, options.device, **how), asked))
-    if options.compile:
-        lmm = load_lmm(options.model, options.device, dtype="float32")
-        lmm.model.model.language_model.compile()
-        print(row("float32, torch.compile", lmm, asked))
 
 
 def answered(lmm: LMM, photo: np.ndarray, longest: int) -> Asked:
