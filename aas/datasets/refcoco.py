@@ -69,8 +69,8 @@ class RefCoco(ExpressionDataset):
 
 class _PlainUnpickler(pickle._Unpickler):
     """Builds lists, dicts, tuples, words and numbers. A pickle that names anything else could run code: it is refused
-    before that is imported. The one in Python, not the one in C, which three damaged bytes let take 60 GB: RefCOCO's
-    20 MB take 5 seconds instead of 1.5."""
+    before that is imported. The one in Python, not the one in C, which a few damaged bytes let take 60 GB: a file of
+    20 MB takes 5 seconds instead of 1.5."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}, and plain lists and dicts need nothing")
