@@ -34,8 +34,11 @@ _WHERE = {
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
+        from aas.imports import collector_paused
+
         module, attribute = _WHERE[name]
-        return getattr(import_module(module), attribute)
+        with collector_paused():
+            return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'aas' has no attribute {name!r}")
 
 

@@ -40,7 +40,7 @@ from aas.maps import DEFAULT, names_of, source_named
 from aas.maps.blackbox import Blackbox
 from aas.photographs import File, Member, file_of
 from aas.phrases.parser import load_pipeline
-from aas.pointing.masks import PhraseMasks, phrase_masks
+from aas.pointing.masks import PhraseMasks, masks_of_each, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, prompted
 from aas.presets import DEFAULT_QUESTION, LEFT_OUT, n_points_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase
@@ -252,7 +252,7 @@ class Grounder:
             return self.encoded.of({asked.photograph: asked.image})[asked.photograph]
 
         def grounded(pointed: Sequence[Pointed]) -> tuple[GroundedPhrase, ...]:
-            return self._masked(pointed, embedding())
+            return _grounded(pointed, phrase_masks(self.segmenter, embedding(), pointed, self.mask_choice))
 
         telling = Telling(tell, self.pipeline, self.pointing, asked.image.shape[:2], grounded)
         # Maps that are asked for phrase by phrase are none of the answer's attention; nor is it known who is left out.
@@ -332,12 +332,25 @@ class Grounder:
             (self._prompted(one.image, *both, phrases), left_out)
             for one, both, (phrases, left_out) in zip(batch, said, found, strict=True)
         ]
-        shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
-        embeddings = self.encoded.of(shown)
+        masks = self._masks(batch, [answer for answer, _ in said], [phrases for phrases, _ in pointed])
         return [
-            self._grounding(one.request, one.image, *both, *found, embeddings.get(one.photograph), one.prepared)
-            for one, both, found in zip(batch, said, pointed, strict=True)
+            self._grounding(one.request, one.image, *both, *found, of_phrases)
+            for one, both, found, of_phrases in zip(batch, said, pointed, masks, strict=True)
         ]
+
+    def _masks(
+        self, batch: Sequence[Asked], answers: Sequence[Answer], pointed: Sequence[Sequence[Pointed]]
+    ) -> Iterator[list[PhraseMasks]]:
+        """Of each answer those of its phrases."""
+        shown = {one.photograph: one.image for one, phrases in zip(batch, pointed, strict=True) if phrases}
+        embeddings = self.encoded.of(shown)
+        if self.head is None:
+            asked = [(embeddings.get(one.photograph), found) for one, found in zip(batch, pointed, strict=True)]
+            yield from masks_of_each(self.segmenter, asked, self.mask_choice)
+            return
+        for one, answer, found in zip(batch, answers, pointed, strict=True):
+            phrases = [one_phrase.phrase for one_phrase in found]
+            yield self.head(one.prepared, answer, phrases, embeddings[one.photograph]) if found else []
 
     def ground(self, image: ImageLike, answer: Answer, attention: AttentionMaps) -> Grounding:
         """The second half alone: from an answer and its maps to masks.
@@ -354,9 +367,10 @@ class Grounder:
         pixels = as_pixels(image)
         phrases, left_out = self._phrases(answer)
         pointed = self._prompted(pixels, answer, attention, phrases)
-        embedding = self.segmenter.encode([pixels])[0] if pointed else None
+        asked = [(self.segmenter.encode([pixels])[0] if pointed else None, pointed)]
+        (masks,) = masks_of_each(self.segmenter, asked, self.mask_choice)
         request = Request("0", image, answer.question, answer.text)
-        return self._grounding(request, pixels, answer, attention, pointed, left_out, embedding)
+        return self._grounding(request, pixels, answer, attention, pointed, left_out, masks)
 
     def _phrases(
         self, answer: Answer, phrases_of: PhrasesOf | None = None
@@ -392,16 +406,9 @@ class Grounder:
         attention: AttentionMaps,
         pointed: Sequence[Pointed],
         left_out: tuple[str, ...],
-        embedding: ImageEmbedding | None,
-        prepared: Prepared | None = None,
+        masks: Sequence[PhraseMasks],
     ) -> Grounding:
-        assert embedding is not None or not pointed
-        grounded: tuple[GroundedPhrase, ...] = ()
-        if embedding is not None and self.head is not None and prepared is not None:
-            masks = self.head(prepared, answer, [one.phrase for one in pointed], embedding)
-            grounded = tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
-        elif embedding is not None:
-            grounded = self._masked(pointed, embedding)
+        grounded = _grounded(pointed, masks)
         sampling, source = self.ask_options.sampling, request.source
         is_given = request.answer is not None or request.token_ids is not None
         all_heads = self.ask_options.selection == MEAN_OF_ALL
@@ -417,10 +424,6 @@ class Grounder:
         where = (str(source) if isinstance(source, (str, Path, Member)) else None, self.lmm.name)
         kind = None if found is None else found.kind
         return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, *where, kind)
-
-    def _masked(self, pointed: Sequence[Pointed], embedding: ImageEmbedding) -> tuple[GroundedPhrase, ...]:
-        masks = phrase_masks(self.segmenter, embedding, pointed, self.mask_choice)
-        return tuple(_grounded(*both) for both in zip(pointed, masks, strict=True))
 
 
 def _name(model: object) -> str:
@@ -458,7 +461,11 @@ def _to_read_twice(request: Request) -> Request:
     return replace(request, source=content) if isinstance(content, bytes) else request
 
 
-def _grounded(pointed: Pointed, found: PhraseMasks) -> GroundedPhrase:
+def _grounded(pointed: Sequence[Pointed], masks: Sequence[PhraseMasks]) -> tuple[GroundedPhrase, ...]:
+    return tuple(_with_mask(*both) for both in zip(pointed, masks, strict=True))
+
+
+def _with_mask(pointed: Pointed, found: PhraseMasks) -> GroundedPhrase:
     shown = labelled_points(pointed.prompt)
     return GroundedPhrase(
         pointed.phrase,

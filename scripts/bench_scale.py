@@ -15,10 +15,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import count, islice, takewhile
 from pathlib import Path
+from typing import Any
 
+from aas.engine.chunks import ALL
 from aas.engine.filling import fill
 from aas.engine.stage import Work
 from aas.store.atomic import locked
@@ -31,6 +35,8 @@ from aas.store.status import status
 HEADER = b'{"maps":{"dtype":"F32","shape":[1,1,1],"data_offsets":[0,4]}}   '
 ITEM = len(HEADER).to_bytes(8, "little") + HEADER + bytes(4)
 DIGEST = "0" * 64
+PHOTOS, RUN = "photos", "run"
+Notes = dict[str, dict[str, Any]]  # by item
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ def main() -> None:
         print(json.dumps(vars(measured(options.out, options.items[0]))))
         return
     print("| items | list | go on | status | memory | go on, each |\n|---|---|---|---|---|---|", flush=True)
+    shutil.rmtree(options.out, ignore_errors=True)
     first = 0.0
     for n_items in options.items:
         filled(options.out, n_items)
@@ -85,56 +92,70 @@ def photographs(folder: Path, n_items: int) -> Iterator[Photo]:
     """As many in each folder as people keep there."""
     for i in range(n_items):
         name = f"{i // 1000:04}/{i % 1000:03}.jpg"
-        yield Photo(name, folder / "photos" / name)
+        yield Photo(name, folder / PHOTOS / name)
 
 
 def filled(folder: Path, n_items: int) -> None:
-    """A run folder in which everything is done."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """A run folder in which everything is done. The photographs of the one before stay."""
+    shutil.rmtree(folder / RUN, ignore_errors=True)
+    (folder / RUN).mkdir(parents=True)
     os.fsync = lambda _: None  # it is thrown away
-    run, notes = RunFolder(folder, ".safetensors"), {}
+    run = RunFolder(folder / RUN, ".safetensors")
     description = {"command": "infer-attn", "arguments": {}, "n_images": n_items}
     run.description_path.write_text(json.dumps(description))
-    for photo in photographs(folder, n_items):
-        notes[run.item_name(photo.key)] = {"photograph": [DIGEST, made(photo.image)], RESULT: [DIGEST, None]}
-    if n_items > MOST_LOOSE:
-        in_shards(run, notes)
-        return
-    for name in notes:
-        (folder / name).write_bytes(ITEM)
-    run.made_of.add([{"item": name, **note} for name, note in notes.items()])
+    photos = photographs(folder, n_items)
+    notes = ({run.item_name(photo.key): noted(photo) for photo in islice(photos, SHARD_ITEMS)} for _ in count())
+    (in_shards if n_items > MOST_LOOSE else as_files)(run, takewhile(bool, notes))
+
+
+def noted(photo: Photo) -> dict[str, Any]:
+    """What a run notes of an item that is done."""
+    return {"photograph": [DIGEST, made(photo.image)], RESULT: [DIGEST, None]}
 
 
 def made(photograph: Path) -> list[int]:
     """An empty file, and how it is told that it is the same later."""
-    photograph.parent.mkdir(parents=True, exist_ok=True)
-    photograph.touch()
-    found = photograph.stat()
+    made_folder(photograph.parent)
+    os.close(os.open(photograph, os.O_CREAT))
+    found = os.stat(photograph)
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def in_shards(run: RunFolder, notes: dict[str, dict]) -> None:
+@cache
+def made_folder(folder: Path) -> None:
+    """Once."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def as_files(run: RunFolder, parts: Iterable[Notes]) -> None:
+    """Each item by itself."""
+    for notes in parts:
+        for name in notes:
+            (run.path / name).write_bytes(ITEM)
+        run.made_of.add([{"item": name, **note} for name, note in notes.items()])
+
+
+def in_shards(run: RunFolder, parts: Iterable[Notes]) -> None:
     """As a run leaves them."""
     one = run.path / ".item"
     one.write_bytes(ITEM)
-    piece, names = Piece(one, len(ITEM) - 4, len(ITEM), ITEM[:-4]), list(notes)
+    piece = Piece(one, len(ITEM) - 4, len(ITEM), ITEM[:-4])
     with locked(shards_of(run.path).path):
-        for number, start in enumerate(range(0, len(names), SHARD_ITEMS)):
-            some = names[start : start + SHARD_ITEMS]
-            put(shards_of(run.path), number, dict.fromkeys(some, piece), {name: notes[name] for name in some})
+        for number, notes in enumerate(parts):
+            put(shards_of(run.path), number, dict.fromkeys(notes, piece), notes)
 
 
 def measured(folder: Path, n_items: int) -> Spent:
-    run = RunFolder(folder, ".safetensors")
+    run = RunFolder(folder / RUN, ".safetensors")
     time.sleep(3)  # files that are younger than two seconds are read, not looked at
     start = time.process_time()
     assert run.n_done() == n_items
     listed = time.process_time()
-    assert status(folder)["done"] == n_items
+    assert status(run.path)["done"] == n_items
     told = time.process_time()
-    work = Work(list(photographs(folder, n_items)), [], n_items)
+    photos = list(photographs(folder, n_items))
     going_on = time.process_time()
+    work = Work(photos, [], n_items).part(ALL)
     assert fill(run, "infer-attn", {}, work, no_model) == 0
     went_on = time.process_time()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000

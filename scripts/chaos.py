@@ -28,6 +28,7 @@ from aas.store import sharding
 
 WHOLE = 0.5  # of the kills, so many are of the whole process group; the others of one process of it
 MOST_SECONDS = 6.0  # until a kill that waits for nothing
+SLOWER = 10  # so many times, where a cluster is started first
 LONGEST_SECONDS = 600.0  # of a start: afterwards it hangs
 RESULTS = (".json", ".safetensors", ".png", ".results.jsonl")
 INDEX = ".index.jsonl"  # of a shard
@@ -36,6 +37,8 @@ COMMANDS = {
     "segment": "segment gcg --attn {attn} --images {photos} --out {out}",
     "ground": "ground {photos} --out {out} --max-new-tokens 12",
     "infer-attn --gpus cpu,cpu": "infer-attn --images {photos} --out {out} --max-new-tokens 12 --gpus cpu,cpu",
+    "infer-attn --engine ray": "infer-attn --images {photos} --out {out} --max-new-tokens 12 --device cpu "
+    "--engine ray --actors 1:2",  # on a cluster that the run begins for itself: Ray's own processes are killed too
 }
 
 
@@ -51,7 +54,7 @@ def main() -> int:
     wrong = 0
     for name in options.commands:
         reference, out = options.out / f"{name} undisturbed", options.out / name
-        undisturbed(filled(name.split(" --gpus")[0], places, reference))
+        undisturbed(filled(name.split(" --")[0], places, reference))
         kills, starts = disturbed(filled(name, places, out), options.kills, chance, out)
         others, left = different(reference, out), left_over(reference, out)
         wrong += len(others) + len(left)
@@ -124,7 +127,7 @@ def disturbed(command: str, n_kills: int, chance: random.Random, out: Path) -> t
         process = started(f"{command} {part}", out.with_name("log"))
         starts += 1
         if kills < n_kills:
-            wait_for_a_moment(process, out, chance)
+            wait_for_a_moment(process, out, chance, MOST_SECONDS * (SLOWER if "--engine ray" in command else 1))
             kills += kill(process, chance)
         code = ended(process)
         if kills < n_kills and code == 0:
@@ -140,12 +143,12 @@ def make_anew(out: Path, chance: random.Random) -> None:
         (out / name).unlink()
 
 
-def wait_for_a_moment(process: int, out: Path, chance: random.Random) -> None:
+def wait_for_a_moment(process: int, out: Path, chance: random.Random, most_seconds: float) -> None:
     """Half of the moments are any, as models are loaded too; half are soon after a file has appeared."""
     if chance.random() < 0.5:
-        time.sleep(chance.uniform(0, MOST_SECONDS))
+        time.sleep(chance.uniform(0, most_seconds))
         return
-    before, until = number_of_files(out), time.monotonic() + 10 * MOST_SECONDS
+    before, until = number_of_files(out), time.monotonic() + 10 * most_seconds
     while number_of_files(out) == before and members(process) and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(chance.uniform(0, 1))
@@ -188,8 +191,8 @@ def ended(process: int) -> int:
 
 
 def members(group: int) -> list[int]:
-    """Processes of a group that are no zombies."""
-    lines = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    """Processes of a group that are no zombies, and of groups that it made: of Ray's actors each has one."""
+    lines = subprocess.run(["ps", "-eo", "pid=,sess=,stat="], capture_output=True, text=True, check=True).stdout
     rows = [line.split() for line in lines.splitlines()]
     return [int(pid) for pid, of, state in rows if int(of) == group and not state.startswith("Z")]
 

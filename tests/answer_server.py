@@ -19,7 +19,8 @@ Refusal = tuple[int, Any]  # status, and what the server says
 
 @dataclass
 class Answering:
-    """`manner`: called with each request before it is answered; a Refusal, or None. `lists`: names of its models."""
+    """`manner`: called with each request before it is answered; a Refusal, or None. `lists`: names of its models; with
+    none its list fails, as that of `transformers serve` does where nothing was downloaded."""
 
     lmm: LMM
     gives_tokens: bool = False
@@ -54,7 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._say(200, {"object": "list", "data": [{"id": name} for name in self.server.answering.lists]})
+        lists = self.server.answering.lists
+        models = {"object": "list", "data": [{"id": name} for name in lists]}
+        self._say(*(200, models) if lists else (500, "Internal Server Error"))
 
     def do_POST(self) -> None:
         answering = self.server.answering

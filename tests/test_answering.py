@@ -178,6 +178,12 @@ def test_a_server_that_is_not_there_is_one_line(infer):
         assert code == 2 and "cannot be reached" in output
 
 
+def test_a_server_whose_list_fails_wants_a_name(lmm):
+    named = pytest.raises(ValueError, match=r"^--answers-model: name .* answers 500")
+    with running(Answering(lmm, lists=())) as server, named:
+        served.server_at(server.address)
+
+
 def test_a_busy_server_is_asked_again(ask):
     seen: dict[str, int] = {}
 

@@ -1,16 +1,19 @@
 """The house: dependencies point one way, every package ships, `aas --help` is quick to import."""
 
 import ast
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from aas.imports import collector_paused
+
 ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
-    {"choices", "spellings", "text"},
+    {"choices", "imports", "spellings", "text"},
     {"loading", "model_files", "captured", "registry"},
     {"photographs"},
     {"records", "paths", "devices", "backbones", "int8", "images", "rle", "version", "progress"},
@@ -96,3 +99,11 @@ def test_help_imports_nothing_heavy(command):
     code = f"import sys, {command}.cli; print(*[m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.split() == []
+
+
+def test_the_collector_rests_while_heavy_libraries_are_imported():
+    assert gc.isenabled()
+    with pytest.raises(ImportError), collector_paused():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from aas.datasets.sources import ImageSource
+from aas.engine.chunks import ALL
+from aas.engine.stage import Work
 from aas.images import ImageError, as_pixels, known_suffixes, read_image
-from aas.photographs import Address, Photographs, limits, located, member_of, parquet
+from aas.photographs import Address, Member, Photographs, limits, located, member_of, parquet
+from aas.stages.infer_attn import Request
 from aas.store.made_of import digest_of
+from aas.store.runs import RunFolder
 from tests import places, tiny
 from tests.command import run
 
@@ -142,11 +147,34 @@ def test_bad_ones_cost_nobody_else_and_are_tried_again(model, tmp_path):
     assert "not an image" in failed["0.tar/bad.jpg"] and "0 bytes" in failed["0.tar/empty.jpg"]
     assert "cut off in it" in failed["1.tar/sub/c.png"] and "damaged at byte" in failed["1.tar"]
     assert "no tar file" in failed["2.tar"] and all(str(tmp_path) in error for error in failed.values())
-    places.in_tar(tmp_path / "1.tar", FILES)
+    for shard in ("1.tar", "2.tar"):
+        places.in_tar(tmp_path / shard, FILES)
     code, said = run("retry", tmp_path / "run")
-    assert code == 3 and (tmp_path / "run/1.tar%2Fsub%2Fc.png.safetensors").is_file()
+    assert code == 3 and "4 done" in said, "what failed of 1.tar, and all of 2.tar"
+    assert RunFolder(tmp_path / "run", ".safetensors").failures().keys() == {"0.tar/bad.jpg", "0.tar/empty.jpg"}
     code, said = run("infer-attn", *asking, "--out", tmp_path / "run")
-    assert code == 3 and "0 done, 4 were there, 3 failed" in said, "1.tar is whole now"
+    assert code == 3 and "0 done, 7 were there, 2 failed" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        ("0.tar", ["0.tar/a.png"]),  # of a pattern
+        ("shards/0.tar", ["0.tar/a.png"]),
+        ("s3://b/shards/0.tar", ["0.tar/a.png"]),  # as `aas ground` calls one of which nothing can be read
+        ("1", ["1.tar/a.png"]),  # and the rest of one that is cut off
+        ("ards/0.tar", []),
+        ("c.png", []),
+        ("d.png", ["d.png"]),
+    ],
+)
+def test_what_is_tried_again_where_a_shard_failed_as_a_whole(said: str, again: list[str]):
+    images = {f"{i}.tar/a.png": Member("a.png", "tar", f"s3://b/shards/{i}.tar") for i in range(2)}
+    images["d.png"] = Path("d.png")
+    requests = [Request(ImageSource(key, image), "") for key, image in images.items()]
+    work = Work(requests, [("e", "gone")], 4).part(ALL, {said})
+    keys = [item.key for item in work.items]
+    assert keys == again and work.keys() == {said, *again} and not work.missing
 
 
 def test_a_list_of_urls(everywhere, model, tmp_path):

@@ -24,7 +24,8 @@ from aas.paths import embedded_dir
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding
 from aas.segmenters.sam import SamSegmenter
-from aas.segmenters.sam_family import PROMPTS_PER_DECODE, SamFamily
+from aas.segmenters.sam_decoding import PROMPTS_PER_DECODE
+from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_original import load_sam_checkpoint
 from aas.segmenters.sam_records import SamCandidates
 from tests.tiny.segmenters import FAMILIES, saved
@@ -173,6 +174,23 @@ def test_a_prompt_does_not_depend_on_the_others(segmenter: SamFamily) -> None:
         alone = segmenter.masks(embedding, points[i : i + 1])
         np.testing.assert_allclose(alone.scores[0], together.scores[i], atol=1e-5)
         torch.testing.assert_close(alone.logits[0], together.logits[i], atol=1e-4, rtol=1e-4)
+
+
+def test_photographs_share_the_decoder(segmenter):
+    """With prompts of two kinds, and none: what each photograph alone gives, in a call for each kind."""
+    images = photographs()[:3]
+    embeddings = segmenter.encode(images)
+    prompts = [points_on(image.shape[:2], n, p) for image, n, p in zip(images, (2, 3, 1), (1, 1, 2), strict=True)]
+    asked = [(one, {"points_xy": points}) for one, points in zip(embeddings, prompts, strict=True)]
+    asked.append((embeddings[0], {"points_xy": np.zeros((0, 1, 2))}))
+    alone = [segmenter.masks(embedding, **given) for embedding, given in asked]
+    calls = []
+    with segmenter.model.mask_decoder.register_forward_hook(lambda *_: calls.append(1)):
+        together = segmenter.masks_together(asked)
+    assert len(calls) == 2 and len(together[3].scores) == 0
+    for ours, theirs in zip(together[:3], alone[:3], strict=True):
+        torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
 
 
 def test_points_that_fill_up_rows_change_nothing_but_their_own_row(segmenter: SamFamily) -> None:

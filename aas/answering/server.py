@@ -96,7 +96,16 @@ def server_at(address: str, model: str | None = None, in_flight: int = 16, named
         response = httpx.get(f"{address}/models", **_settings())
     except httpx.TransportError as error:
         raise ServerError(f"{address} cannot be reached ({in_short(error)}): is the server running?") from error
-    return Server(address, only_model(content_of(response, address), named[1]), in_flight)
+    return Server(address, only_model(_list_of(response, address, named[1]), named[1]), in_flight)
+
+
+def _list_of(response: httpx.Response, address: str, option: str) -> Any:
+    try:
+        return content_of(response, address)
+    except ServerError:
+        raise
+    except ValueError as error:  # as `transformers serve`, which fails where nothing was ever downloaded
+        raise ValueError(f"{option}: name the server's model, since it gives no list ({error}).") from error
 
 
 def _settings() -> dict[str, Any]:

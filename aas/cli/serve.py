@@ -4,6 +4,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples
+from aas.imports import collector_paused
 from aas.serve.options import Serve
 
 
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _serve(options: Serve) -> int:
-    from aas.serve.app import serve
+    with collector_paused():
+        from aas.serve.app import serve
 
     return serve(options)

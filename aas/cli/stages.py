@@ -7,6 +7,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples
+from aas.imports import collector_paused
 from aas.stages.cot_options import NOT_HERE, Cot
 from aas.stages.ground_options import Ground
 from aas.stages.infer_attn_options import InferAttn
@@ -66,7 +67,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _ground(options: Ground) -> int:
-    from aas.stages.ground import ground
+    with collector_paused():
+        from aas.stages.ground import ground
 
     return ground(options)
 
@@ -78,13 +80,15 @@ def _cot(options: Cot) -> int:
 
 
 def _infer_attn(options: InferAttn) -> int:
-    from aas.stages.infer_attn import infer_attn
+    with collector_paused():
+        from aas.stages.infer_attn import infer_attn
 
     return infer_attn(options)
 
 
 def _segment(options: Segment) -> int:
-    from aas.stages.segment import segment
+    with collector_paused():
+        from aas.stages.segment import segment
 
     return segment(options)
 

@@ -69,9 +69,10 @@ class RefCoco(ExpressionDataset):
         return without_duplicates(items, problems)
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class _PlainUnpickler(pickle._Unpickler):
     """Builds lists, dicts, tuples, words and numbers. A pickle that names anything else could run code: it is refused
-    before that is imported."""
+    before that is imported. The one in Python, not the one in C, which a few damaged bytes let take 60 GB: a file of
+    20 MB takes 5 seconds instead of 1.5."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}, and plain lists and dicts need nothing")

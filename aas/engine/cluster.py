@@ -15,10 +15,18 @@ from aas.engine.ledger import POISON, Ledger
 from aas.engine.local import each
 from aas.engine.stage import I, Job
 from aas.engine.stopping import Stop
+from aas.loading import in_short
 
 AHEAD = 2  # hands that an actor has: one that it does, one that waits
 WAIT_SECONDS = 1.0
 MOST_BAD_STARTS = 3
+ENVIRONMENT = {  # of Ray, where nothing else is said
+    "RAY_AUTH_MODE": "disabled",  # else it writes a token into the home folder
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_gcs_server_port_wait_time_s": "120",  # a busy machine takes longer than its 30 and 60 seconds
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_worker_register_timeout_seconds": "600",
+}
 
 
 class Worker:
@@ -70,9 +78,7 @@ class Ray:
 
         started = not ray.is_initialized()
         if started:
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else it writes a token into the home folder
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            _connect(ray, self.address)
         driver = _Driver(self, job, ray, ready, stop)
         try:
             yield from driver.outcomes(items)
@@ -81,6 +87,17 @@ class Ray:
                 ray.kill(actor.handle)
             if started:
                 ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """ConnectionError, in one line, where there is no cluster, and none can be begun."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError, a bare Exception: by what is missing
+        what = f"no Ray cluster answers at {address}" if address else "no Ray cluster can be begun on this machine"
+        raise ConnectionError(f"{what}: {in_short(error)}") from error
 
 
 class _Driver:
@@ -130,7 +147,7 @@ class _Driver:
             said = self.ray.get(done)
         except self.ray.exceptions.RayTaskError as error:  # what ends a run: no models, no disk
             raise error.cause if isinstance(error.cause, Exception) else error from None
-        except self.ray.exceptions.RayActorError:
+        except self.ray.exceptions.RayError:  # it died, or its node did, or Ray killed it where memory was low
             yield from self._lose(actor, ledger)
             return
         if actor.size:
@@ -148,6 +165,7 @@ class _Driver:
     def _lose(self, actor: _Actor, ledger: Ledger[I]) -> Iterator[tuple[I, str | None]]:
         """Another for a dead one; those of its items that are given up."""
         self.actors.remove(actor)
+        self.ray.kill(actor.handle)  # should it live: its items are another's now
         self.bad_starts += not actor.size
         if self.bad_starts >= MOST_BAD_STARTS:
             raise ChildProcessError(

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from aas.engine.chunks import ALL, Chunk
-from aas.engine.items import I, Item, chunk_of, groups_of
+from aas.engine.items import I, Item, chunk_of, groups_of, wanted
 from aas.images import ImageError
 from aas.loading import in_short, is_ours
 from aas.photographs import File
@@ -116,7 +116,7 @@ class Work(Generic[I]):
     """The items of this chunk; the (key, reason) of those that cannot be tried; the number of all chunks'; and whether
     there is no other chunk. `files`: what an item is made of; `shown`: what people call it, where that is not its key;
     `asked`: key -> fingerprint of its line of --answers, of all chunks; `groups`: the keys of all chunks' items that
-    are to share a shard."""
+    are to share a shard; `gone`: keys that were to be tried and are none any more."""
 
     items: Sequence[I]
     missing: Sequence[tuple[str, str]]
@@ -127,23 +127,25 @@ class Work(Generic[I]):
     asked: Mapping[str, str] = field(default_factory=dict)
     chunk: Chunk = ALL
     groups: Sequence[Sequence[str]] = ()
+    gone: Collection[str] = ()
 
     def keys(self) -> set[str]:
         """Of all items of this chunk, and of what cannot be tried."""
-        return {item.key for item in self.items} | {key for key, _ in self.missing}
+        return {item.key for item in self.items}.union((key for key, _ in self.missing), self.gone)
 
     def part(self, chunk: Chunk, only: Collection[str] | None = None) -> "Work[I]":
-        """Of the work of all chunks that of one, and of it the keys in `only`; what cannot be tried is the first one's
-        to tell."""
+        """Of the work of all chunks that of one, and of it the keys in `only`, which may be a shard's own: where that
+        was mended, all in it. What cannot be tried is the first one's to tell."""
         if chunk.said_by:
             log.info("chunk %d of %d (from 0), as %s say", chunk.index, chunk.count, chunk.said_by)
         groups = groups_of(self.items)
         items = chunk_of(self.items, chunk.count, chunk.index, groups)
         missing = [] if chunk.index else self.missing
+        gone = set[str]() if only is None else {*only} - self.keys()
         if only is not None:
-            items, missing = [item for item in items if item.key in only], [one for one in missing if one[0] in only]
+            items, missing = wanted(items, only, gone), [one for one in missing if one[0] in only]
         is_whole, keys = chunk.count == 1 and only is None, [[item.key for item in group] for group in groups]
-        return replace(self, items=items, missing=missing, is_whole=is_whole, chunk=chunk, groups=keys)
+        return replace(self, items=items, missing=missing, is_whole=is_whole, chunk=chunk, groups=keys, gone=gone)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """What SAM, SAM-HQ, SAM 2 and SAM 3's tracker share: transformers' models with SAM's call."""
 
 import math
+import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +18,9 @@ from aas import devices, int8
 from aas.model_files import check_processor, weight_files
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.pixel_settings import pixel_statistics
+from aas.segmenters.sam_decoding import decoded
 from aas.segmenters.sam_records import SamCandidates, SamEmbedding
 
-PROMPTS_PER_DECODE = 32  # one decoder batch; SAM's takes about 35 MB per prompt
 FLOATS_PER_UPSCALE = 1 << 22  # masks are made large a few at a time: they stay in the cache, and bounded when huge
 
 
@@ -138,7 +140,7 @@ class SamFamily(Segmenter):
         if not images:
             return []
         sizes = [self.input_size_hw(image.shape[:2]) for image in images]
-        pixels = torch.stack([self._pixels(image, size) for image, size in zip(images, sizes, strict=True)])
+        pixels = torch.stack(list(map(self._pixels, self._resized(images, sizes), sizes)))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features = self.image_features(pixels)
         return [
@@ -146,9 +148,16 @@ class SamFamily(Segmenter):
             for i, (image, size) in enumerate(zip(images, sizes, strict=True))
         ]
 
-    def _pixels(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-        """[3, S, S] float32: normalised, zeros at the right and bottom."""
-        pixels = (self.resized(image, size_hw).to(self.device).float() - self.pixel_mean) / self.pixel_std
+    def _resized(self, images: Sequence[np.ndarray], sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """`resized` of each; of several on all cores, since a GPU waits for it."""
+        if len(images) == 1:
+            return [self.resized(images[0], sizes_hw[0])]
+        with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1)) as pool:
+            return list(pool.map(self.resized, images, sizes_hw))
+
+    def _pixels(self, resized: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        """uint8 [3, h, w] -> [3, S, S] float32 on the device: normalised, zeros at the right and bottom."""
+        pixels = (resized.to(self.device).float() - self.pixel_mean) / self.pixel_std
         return F.pad(pixels, (0, self.input_side - size_hw[1], 0, self.input_side - size_hw[0]))
 
     @torch.inference_mode()
@@ -168,15 +177,24 @@ class SamFamily(Segmenter):
         in parts of `PROMPTS_PER_DECODE`. Raises ValueError for prompts that do not fit each other, and where the model
         overflows.
         """
-        if not isinstance(embedding, SamEmbedding):
+        given = {"points_xy": points_xy, "labels": labels, "boxes_xyxy": boxes_xyxy, "mask_logits": mask_logits}
+        (candidates,) = self.masks_together([(embedding, given)])
+        return candidates
+
+    @torch.inference_mode()
+    def masks_together(
+        self, asked: Sequence[tuple[ImageEmbedding, Mapping[str, np.ndarray | None]]]
+    ) -> list[SamCandidates]:
+        """As `masks` for each embedding and its arguments; prompts of one kind go through the decoder together, of
+        however many photographs."""
+        embeddings = [embedding for embedding, _ in asked if isinstance(embedding, SamEmbedding)]
+        if len(embeddings) < len(asked):
             raise ValueError("masks() needs an embedding that this segmenter's own encode() made.")
-        prompts = self._prompts(embedding, points_xy, labels, boxes_xyxy, mask_logits)
-        parts = [
-            self._decoded(embedding, {name: prompt[i : i + PROMPTS_PER_DECODE] for name, prompt in prompts.items()})
-            for i in range(0, _number(prompts), PROMPTS_PER_DECODE)
-        ]
-        logits = torch.cat([part[0] for part in parts]) if parts else torch.zeros(0, 3, 1, 1)
-        scores = torch.cat([part[1] for part in parts]) if parts else torch.zeros(0, 3)
+        prompts = [self._prompts(one, **given) for one, (_, given) in zip(embeddings, asked, strict=True)]
+        found = decoded(self._decoded, embeddings, prompts)
+        return [self._candidates(*one, embedding) for one, embedding in zip(found, embeddings, strict=True)]
+
+    def _candidates(self, logits: Tensor, scores: Tensor, embedding: SamEmbedding) -> SamCandidates:
         if not (scores.isfinite().all() and logits.isfinite().all()):
             raise ValueError(
                 f"The segmenter's masks or scores are not finite: {self.dtype} may not hold them, try float32."
@@ -186,10 +204,10 @@ class SamFamily(Segmenter):
     def _prompts(
         self,
         embedding: SamEmbedding,
-        points_xy: np.ndarray | None,
-        labels: np.ndarray | None,
-        boxes_xyxy: np.ndarray | None,
-        mask_logits: np.ndarray | None,
+        points_xy: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        boxes_xyxy: np.ndarray | None = None,
+        mask_logits: np.ndarray | None = None,
     ) -> dict[str, Tensor]:
         """As arguments of the model's call, each [N, ...]."""
         prompts: dict[str, Tensor] = {}
@@ -204,14 +222,8 @@ class SamFamily(Segmenter):
             prompts["input_masks"] = self.in_mask_frame(coarse[:, None], embedding.size_hw)[:, 0]
         return prompts
 
-    def _decoded(self, embedding: SamEmbedding, prompts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        features = [feature[None] for feature in embedding.features]
-        if "input_masks" in prompts:  # transformers takes one mask per image: the image n times, one prompt each
-            n = len(prompts["input_masks"])
-            features = [feature.expand(n, *feature.shape[1:]) for feature in features]
-            prompts = {name: prompt[:, None] for name, prompt in prompts.items()}
-        else:  # n prompts on one image
-            prompts = {name: prompt[None] for name, prompt in prompts.items()}
+    def _decoded(self, features: Sequence[Tensor], prompts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """`features` [B, ...] of photographs, prompts [B, P, ...] on each: logits [B P, K, h, w], scores [B P, K]."""
         logits, scores = self.decode(**self.decoder_features(features), **prompts)
         return logits.flatten(0, 1), scores.flatten(0, 1)
 
@@ -234,12 +246,3 @@ class SamFamily(Segmenter):
 def bilinear(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """[n, 1, h, w] -> [n, 1, H, W], half-pixel centres; the same where the size is the same."""
     return F.interpolate(logits, size_hw, mode="bilinear", align_corners=False)
-
-
-def _number(prompts: dict[str, Tensor]) -> int:
-    counts = {len(prompt) for prompt in prompts.values()}
-    if not counts:
-        raise ValueError("masks() needs points_xy, boxes_xyxy or mask_logits.")
-    if len(counts) > 1:
-        raise ValueError(f"masks() needs equally many prompts of each kind, not {sorted(counts)}.")
-    return counts.pop()

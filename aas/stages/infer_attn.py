@@ -78,6 +78,7 @@ def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[
     plan = Plan(
         options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
         n_workers(options.workers, n_items, half_the_cores()),
+        finishes_elsewhere=lmm.device.type != "cpu",  # a GPU waits for no disk
     )
     stage = Answering(lmm, asked, RunFolder(options.out, SUFFIX), _served(server, lmm, asked))
     return stage, plan, facts(options, lmm)

@@ -1,6 +1,6 @@
 """The three steps of `aas segment`, from an attention item to masks."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from aas.engine.stage import Stage
 from aas.images import read_image
 from aas.lmms.prepared import Prepared
 from aas.phrases.likelihood import token_probabilities
-from aas.pointing.masks import PhraseMasks, phrase_masks
+from aas.pointing.masks import PhraseMasks, masks_of_each
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases, prompted
 from aas.records import Answer, AttentionMaps
 from aas.segmenters.base import ImageEmbedding
@@ -80,10 +80,10 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
 
     def compute(self, batch: Sequence[PromptedImage]) -> list[SegmentResult]:
         embeddings = self.encoded.of({one.job.image: one.image for one in batch if one.pointed})
-        return [self._result(one, embeddings.get(one.job.image)) for one in batch]
+        found = self._masks(batch, embeddings)
+        return [self._result(*both) for both in zip(batch, found, strict=True)]
 
-    def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
-        masks = [] if embedding is None else self._masks(one, embedding)
+    def _result(self, one: PromptedImage, masks: Sequence[PhraseMasks]) -> SegmentResult:
         phrases = [here.phrase for here in one.pointed]
         scores = [float(candidates.scores[-1]) for candidates in masks]
         found = self.judge(one.answer, one.attention, phrases, scores, self.origin)
@@ -110,12 +110,21 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
             None if self.judge.least is None else left_out,
         )
 
-    def _masks(self, one: PromptedImage, embedding: ImageEmbedding) -> list[PhraseMasks]:
-        if self.head is not None and one.prepared is not None:
+    def _masks(
+        self, batch: Sequence[PromptedImage], embeddings: Mapping[Hashable, ImageEmbedding]
+    ) -> Iterator[list[PhraseMasks]]:
+        """Of each photograph those of its phrases."""
+        if self.head is None:
+            choice = None if self.options.more_masks else self.options.mask_choice
+            asked = [(embeddings.get(one.job.image), one.pointed) for one in batch]
+            yield from masks_of_each(self.encoded.segmenter, asked, choice)
+            return
+        for one in batch:
             phrases = [pointed.phrase for pointed in one.pointed]
-            return self.head.masks(one.prepared, one.answer, phrases, embedding)
-        choice = None if self.options.more_masks else self.options.mask_choice
-        return phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice)
+            if one.prepared is None:
+                yield []
+            else:
+                yield self.head.masks(one.prepared, one.answer, phrases, embeddings[one.job.image])
 
     def finish(self, item: SegmentJob, result: SegmentResult) -> None:
         result.write()

@@ -13,6 +13,7 @@ import torch
 
 from aas.choices import Fit
 from aas.geometry import padded_view, stretched_view
+from aas.loading import in_short
 from aas.model_files import check_settings
 from aas.paths import not_found
 from aas.photographs import File
@@ -81,7 +82,7 @@ def read_item(path: Path) -> tuple[str, list[int], np.ndarray]:
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever torch.load finds wrong, down to zip files and unpicklers
-        raise ItemError(f"{path}: not an attention item of the reference, or damaged ({error})") from error
+        raise ItemError(f"{path}: not an attention item of the reference, or damaged ({in_short(error)})") from error
     if len(token_ids) == len(maps) + 1:
         token_ids = token_ids[1:]
     if maps.ndim != 3 or len(token_ids) != len(maps):
