@@ -25,7 +25,7 @@ from aas.choices import (
     Words,
     check,
 )
-from aas.confidence.judging import Judge, Origin
+from aas.confidence.judging import AnswerOrigin, Judge
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
@@ -170,12 +170,13 @@ class Grounder:
             asking["heads"] = named.heads
         self.blackbox = _asking(asking)
         self.ask_options = ask_options(**asking)
-        points = (n_points_for(segmenter, n_points), n_negative)
+        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
+        points = (n_points_for(called[1], n_points), n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)
-        # Rules of confidence were measured on the segmenter's own scores, and without an adapter.
-        called = ("" if loading.get("adapter") else _name(model), _name(segmenter) if head is None else "")
+        if head is not None:  # rules of confidence were measured on the segmenter's own scores
+            called = (called[0], "")
         self.judge = Judge(*called, pointing, mask_choice, min_confidence)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
@@ -411,22 +412,23 @@ class Grounder:
         sampling, source = self.ask_options.sampling, request.source
         is_given = request.answer is not None or request.token_ids is not None
         all_heads = self.ask_options.selection == MEAN_OF_ALL
-        origin = Origin(is_given, sampling.temperature if sampling else 0.0, all_heads)
+        origin = AnswerOrigin(is_given, sampling.temperature if sampling else 0.0, all_heads)
         phrases, scores = [one.phrase for one in grounded], [one.score for one in grounded]
         found = self.judge(answer, attention, phrases, scores, origin)
         if found is not None:
             both = zip(grounded, found.values, strict=True)
             grounded = tuple(replace(one, confidence=value) for one, value in both)
-        kept = tuple(one for one in grounded if self.judge.keeps(one.confidence))
-        left_out += tuple(one.text for one in grounded if not self.judge.keeps(one.confidence))
+        kept = self.judge.kept(found, len(grounded))
+        left_out += tuple(one.text for i, one in enumerate(grounded) if i not in kept)
+        grounded = tuple(grounded[i] for i in kept)
         where = (str(source) if isinstance(source, (str, Path, Member)) else None, self.lmm.name)
         kind = None if found is None else found.kind
-        return Grounding(quoted(name_of(source)), pixels, answer, kept, attention, left_out, *where, kind)
+        return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, *where, kind)
 
 
 def _name(model: object) -> str:
-    """Empty for what is loaded already."""
-    return model if isinstance(model, str) else ""
+    """Of what is loaded already, that by which aas loaded it; empty for what came from elsewhere."""
+    return model if isinstance(model, str) else str(getattr(model, "loaded_as", ""))
 
 
 def _asking(asking: Asking) -> Blackbox | None:

@@ -141,9 +141,8 @@ class Grounding(Exportable):
         source = ready(self.source)[0] if is_file and self.source else self.image
         height, width = self.image.shape[:2]
         found = tuple(one for one in of_result(self._result(self.name, None)) if one.area)
-        return Photograph(
-            1, unquoted(self.name), source, (height, width), self.answer.text, self.answer.question, found
-        )
+        words = (self.answer.text, self.answer.question)
+        return Photograph(1, unquoted(self.name), source, (height, width), *words, found, self.confidence_kind)
 
     def draw(self) -> Image.Image:
         """The photograph with coloured masks, points and labels, beside the answer in the same colours."""

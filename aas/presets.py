@@ -36,7 +36,7 @@ def preset_named(name: str) -> Preset:
     return PRESETS[name]  # type: ignore[index]
 
 
-def n_points_for(segmenter: object, asked: int | None = None) -> int:
+def n_points_for(segmenter: str, asked: int | None = None) -> int:
     """Peaks of a phrase's map that become points, at most, unless a number is asked for."""
     if asked is not None:
         return asked

@@ -43,7 +43,9 @@ def trained(folder: Path, adapter: Path, **settings: Any) -> dict[str, torch.Ten
 
 
 def assert_merged(folder: Path, adapter: Path, expected: dict[str, torch.Tensor]) -> None:
-    found = load_lmm(str(folder), adapter=str(adapter)).model.state_dict()
+    lmm = load_lmm(str(folder), adapter=str(adapter))
+    assert lmm.loaded_as == "", "its weights are no longer the folder's"
+    found = lmm.model.state_dict()
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6)

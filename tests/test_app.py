@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 
@@ -99,6 +99,25 @@ def is_here(url: str, served: str) -> bool:
     return url.startswith((served, "data:", "blob:"))
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_only_who_asks_for_a_public_address_gets_one(share, tmp_path, monkeypatch):
+    """What gradio is told: its servers are not asked here."""
+    gradio = pytest.importorskip("gradio", reason='no gradio here (pip install "attend-and-segment[demo]")')
+    from aas.serve import app as of_gradio
+
+    told: list[dict] = []
+    there = "https://abc.gradio.live" if share else None
+    monkeypatch.setattr(gradio.Blocks, "launch", lambda _, **options: told.append(options) or (None, "here", there))
+    options = Serve(out=tmp_path, share=True) if share else Serve(out=tmp_path)
+    service = Service(Models(options), tmp_path, options.out)
+    assert of_gradio.launched(options, service)[1] == (["here", there] if share else ["here"])
+    assert [(one["share"], one["server_name"]) for one in told] == [(share, "127.0.0.1")]
+    there = None
+    if share:
+        with pytest.raises(ValueError, match="No public address could be had"):
+            of_gradio.launched(options, service)
+
+
 def show(page, tmp_path: Path, name: str) -> None:
     """A picture for people, in the folder of the variable AAS_SCREENSHOTS, else in the test's own."""
     folder = Path(os.environ.get("AAS_SCREENSHOTS", tmp_path))
@@ -151,7 +170,7 @@ def test_ask_correct_and_save(opened, tmp_path):
     page = opened(DESKTOP)
     choose(page, photograph(tmp_path))
     page.locator(".drop.full img").wait_for()
-    streams_in(page, tmp_path)
+    streams_in(page, lambda: waits(opened(DESKTOP), tmp_path), tmp_path)
     ground(page, SENTENCE)
     assert page.locator(".turn").count() == 2 and page.locator(".answer").first.inner_text() == SENTENCE
     n_before, mask = corrects(page, tmp_path)
@@ -164,8 +183,18 @@ def test_ask_correct_and_save(opened, tmp_path):
     assert json.loads(Path(download.value.path()).read_text())["pred_masks"] == found.item()["pred_masks"]
 
 
-def streams_in(page, tmp_path) -> None:
-    """Masks come while the answer is written; it may be stopped, and asked again."""
+def waits(page, tmp_path) -> None:
+    """A second window's question, while another one is answered, says so."""
+    choose(page, photograph(tmp_path))
+    page.locator(".drop.full img").wait_for()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.locator(".turn .place", has_text="1 question is answered before yours.").wait_for()
+    show(page, tmp_path, "waiting")
+    assert page.locator(".turn.writing .answer").count() == 0
+
+
+def streams_in(page, meanwhile: Callable[[], None], tmp_path) -> None:
+    """Masks come while the answer is written; it may be stopped, and asked again. `meanwhile`: before it ends."""
     Gated.gate.clear()
     for is_last in (False, True):
         page.get_by_role("button", name="Ask", exact=True).click()
@@ -176,6 +205,7 @@ def streams_in(page, tmp_path) -> None:
             page.get_by_role("button", name="Stop").click()
             page.locator(".turn .line", has_text="Stopped.").wait_for()
             page.locator(".turn").evaluate("turn => turn.remove()")
+    meanwhile()
     Gated.gate.set()
     page.locator(".turn:not(.writing)").wait_for()
     assert page.locator(".question").inner_text() == "Describe the image in detail."

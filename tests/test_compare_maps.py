@@ -142,6 +142,8 @@ def test_the_command(known):
     (panel,) = entry["panels"]
     assert panel["sources"] == ["mean", "tam"] and [one["text"] for one in panel["phrases"]] == ["A cat"]
     assert panel["own"][1]["notes"][0].startswith("on it" if case["figures"]["tam"]["point"] else "beside it")
+    assert f" IoU {case['figures']['tam']['mask IoU']:.2f} " in panel["own"][1]["notes"][0]
+    assert "| mask IoU " in result.output and "mask IoU" in content["differences"]["tam"]
     x, y = phrase.point_xy
     assert panel["own"][1]["points"][0]["at"] == pytest.approx([(x + 0.5) / 451, (y + 0.5) / 300], abs=2e-3)
 

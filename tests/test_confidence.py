@@ -107,7 +107,7 @@ def test_what_kind_of_number_it_is(grounder):
     assert own.labels and ((own.confidences > 0) & (own.confidences < 1)).all()
     other = replace(grounder.judge, model="llava-hf/llava-1.5-7b-hf")
     phrases, scores = [one.phrase for one in own], [one.score for one in own]
-    token = other(own.answer, own.attention, phrases, scores, judging.Origin(False))
+    token = other(own.answer, own.attention, phrases, scores, judging.AnswerOrigin(False))
     spans, log_probs = own.answer.token_spans, own.answer.token_log_probs
     least = [
         min(p for p, (start, end) in zip(log_probs, spans, strict=True) if start < one.span[1] and end > one.span[0])
@@ -115,9 +115,19 @@ def test_what_kind_of_number_it_is(grounder):
     ]
     assert token.kind == "token" and token.values == pytest.approx(np.exp(least), abs=1e-4)
     silent = replace(own.answer, token_log_probs=None)
-    assert other(silent, own.attention, phrases, scores, judging.Origin(False)) is None
+    assert other(silent, own.attention, phrases, scores, judging.AnswerOrigin(False)) is None
     with pytest.raises(ValueError, match="--min-confidence needs"):
-        replace(other, least=0.5)(silent, own.attention, phrases, scores, judging.Origin(False))
+        replace(other, least=0.5)(silent, own.attention, phrases, scores, judging.AnswerOrigin(False))
+
+
+def test_what_is_loaded_keeps_its_name(grounder):
+    """So the confidence of what aas loaded is that of `aas ground`; who brings weights of his own gets no rule."""
+    image, parts = data.chelsea(), (grounder.lmm, grounder.segmenter, grounder.pipeline)
+    loaded, named = aas.Grounder(*parts)(image), grounder(image)
+    assert loaded.confidence_kind == "calibrated" and loaded.labels == named.labels
+    np.testing.assert_array_equal(loaded.confidences, named.confidences)
+    own = aas.Grounder(grounder.lmm.model, *parts[1:], processor=grounder.lmm.processor)
+    assert (own.judge.model, own.judge.segmenter) == ("", "embedded")
 
 
 def test_other_sources_agree_or_do_not(grounder, monkeypatch):

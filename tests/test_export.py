@@ -30,7 +30,7 @@ from aas.images import read_image
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
 from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.keys import quoted
-from aas.store.results import write_result
+from aas.store.results import read_result, write_result
 from aas.store.runs import RunFolder
 from aas.text import harmless
 from tests.export_runs import (
@@ -416,6 +416,75 @@ def test_ones_own_classes(scenes, tmp_path):
     assert (tmp_path / "out/unmapped.tsv").read_text().splitlines()[1:] and "name no class and were left out" in said
     bad = export("yolo", scenes, tmp_path / "none", "--classes", tmp_path / "out/labels/empty.txt", code=2).output
     assert "lists no class" in bad and not (tmp_path / "none").exists()
+
+
+# ---- confidence --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> Path:
+    """The run with a confidence of each phrase: 0.25, 0.5, 0.75."""
+    run = write_run(tmp_path_factory.mktemp("judged"))
+    for path in RunFolder(run, ".json").items().values():
+        result = read_result(path)
+        values = tuple(0.25 * (i + 1) for i in range(len(result.phrases)))
+        write_result(path, replace(result, confidences=values, confidence_kind="calibrated"))
+    return run
+
+
+def test_confidence_stands_where_a_tool_has_a_score(judged, tmp_path):
+    """And the segmenter's score beside it, as `mask_score`."""
+    supervision, datasets = pytest.importorskip("supervision"), pytest.importorskip("datasets")
+    for name in ("coco", "fiftyone", "labelstudio", "labelme", "huggingface"):
+        export(name, judged, tmp_path / name)
+    coco = COCO(str(tmp_path / "coco/annotations.json"))
+    (image,) = (one for one in coco.loadImgs(coco.getImgIds()) if one["name"] == "plain")
+    found = coco.loadAnns(coco.getAnnIds(image["id"]))
+    values = [(0.25, 0.5), (0.5, 0.5625), (0.75, 0.625)]
+    assert [(one["score"], one["mask_score"]) for one in found] == values and image["confidence_kind"] == "calibrated"
+    scored = coco.loadRes(
+        [{key: one[key] for key in ("image_id", "category_id", "segmentation", "score")} for one in found]
+    )
+    assert [one["score"] for one in scored.loadAnns(scored.getAnnIds())] == [0.25, 0.5, 0.75]
+
+    samples = json.loads((tmp_path / "fiftyone/samples.json").read_text())["samples"]
+    (plain,) = (one for one in samples if one["name"] == "plain")
+    assert [(one["confidence"], one["mask_score"]) for one in plain["phrases"]["detections"]] == values
+    tasks = json.loads((tmp_path / "labelstudio/tasks.json").read_text())
+    (task,) = (one for one in tasks if one["data"]["name"] == "plain")
+    assert [one["score"] for one in task["predictions"][0]["result"]] == [0.25, 0.5, 0.75]
+    where = {"data_dir": str(tmp_path / "huggingface"), "cache_dir": str(tmp_path / "cache")}
+    rows = {row["name"]: row for row in datasets.load_dataset("imagefolder", split="train", **where)}
+    assert list(zip(rows["plain"]["confidences"], rows["plain"]["scores"], strict=True)) == values
+    assert rows["empty"]["confidences"] == [] and rows["plain"]["confidence_kind"] == "calibrated"
+    grounding = a_grounding(judged)
+    grounding = replace(grounding, phrases=tuple(replace(one, confidence=0.25) for one in grounding))
+    found = replace(grounding, confidence_kind="calibrated").to_supervision()
+    assert isinstance(found, supervision.Detections) and found.confidence.tolist() == [0.25, 0.25]
+    assert found.with_nms(0.5).data["mask_score"].tolist() == [0.5, 0.5625]
+
+
+@pytest.mark.parametrize("name", registry.IMPORTS)
+def test_an_import_takes_no_confidence_for_a_masks_score(name, judged, tmp_path):
+    export(name, judged, tmp_path / "out")
+    result = CliRunner().invoke(app, ["import", name, str(tmp_path / "out"), "--out", str(tmp_path / "back")])
+    assert result.exit_code == 0, result.output
+    lost = name == "labelstudio"  # its regions have one score
+    assert read_result(tmp_path / "back/plain.json").scores == ((1, 1, 1) if lost else (0.5, 0.5625, 0.625))
+
+
+def test_too_little_confidence_is_left_out(judged, scenes, tmp_path):
+    said = export("coco", judged, tmp_path / "out", "--min-confidence", 0.5).output
+    phrases = [one["phrase"] for one in json.loads((tmp_path / "out/annotations.json").read_text())["annotations"]]
+    assert phrases == ["two boxes", "the inner box", "An edge", "a box"]
+    assert "3 phrases are below --min-confidence" in said and "1 phrases have an empty mask" in said
+    said = export("coco", scenes, tmp_path / "none", "--min-confidence", 0.5, code=3).output
+    assert said.count("whose phrases have no confidence: leave --min-confidence out") == 3
+    result = CliRunner().invoke(app, ["import", "coco", str(tmp_path / "out"), "--out", str(tmp_path / "back")])
+    assert result.exit_code == 0, result.output
+    assert "`aas import`, whose phrases" in export(
+        "coco", tmp_path / "back", tmp_path / "no", "--min-confidence", 0, code=2
+    ).output  # fmt: skip
 
 
 # ---- words and names ---------------------------------------------------------------------------------

@@ -172,6 +172,17 @@ def test_what_stays_unmapped_is_listed(own, tmp_path):
     assert all(len(row) == 4 and row[2] in own.names for row in rows[1:])
 
 
+def test_a_wording_of_two_classes(tmp_path):
+    """Which of them is meant nobody knows."""
+    file = tmp_path / "classes.txt"
+    file.write_text("dog: hound\ncat\ndog: puppy\n")
+    with pytest.raises(ValueError, match="the class 'dog' has two lines"):
+        read_classes(file)
+    file.write_text("person: man\ndogs: puppy\ndriver: Men\n")
+    with pytest.raises(ValueError, match="'Men' is of the class 'person' and of 'driver'"):
+        OwnClasses(file, thresh=2)
+
+
 def test_a_file_without_classes(tmp_path):
     (tmp_path / "none.txt").write_text("# dog\n : cat\n")
     with pytest.raises(ValueError, match="lists no class"):

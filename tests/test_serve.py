@@ -23,6 +23,7 @@ from aas.serve.options import Serve
 from aas.serve.ports import free_port
 from aas.serve.service import Service
 from aas.serve.sessions import Kept
+from aas.serve.waiting import FORGOTTEN_SECONDS
 from aas.show.runs import StoredRun
 from aas.store.runs import RunFolder
 from aas.store.status import verify
@@ -109,6 +110,7 @@ def test_an_answer_streams_in_and_ends_as_a_call_does(page, models):
     assert (found.answer, found.labels, found.name) == (expected.answer, expected.labels, "coffee")
     np.testing.assert_array_equal(found.masks, expected.masks)
     assert [one["text"] for one in states[-1]["told"]["phrases"]] == expected.labels
+    assert found.confidence_kind == "uncalibrated", "the rule of the embedded models, for another question"
 
 
 def test_a_sentence_of_ones_own(page, turn):
@@ -136,6 +138,27 @@ def test_choices(page, models):
     assert one.pointing.n_positive == other.pointing.n_positive == 3
     refused = page.ask(photo=page.photo(), answer="a cup", choice={"model": "somebody/else"})
     assert refused["error"] == "No model 'somebody/else' here: choose one of embedded."
+
+
+def test_a_question_knows_its_place(page, turn):
+    def place(session: str, number: int = 1) -> int:
+        return page.service.place({"session": session, "number": number})["before"]
+
+    waiting = page.service.waiting
+    with waiting.answered("a 1"):
+        assert [place(one) for one in "abcb"] == [0, 1, 2, 1]
+    assert [place(one) for one in "cb"] == [1, 0], "who is answered is gone"
+    with waiting.answered("b 1"):
+        assert [place("c"), place("c", 2)] == [1, 2]
+        waiting._last_seen["c 1"] -= FORGOTTEN_SECONDS + 1
+        assert place("c", 2) == 1, "a page that does not ask any more is not waited for"
+    with waiting.answered("c 2"):
+        pass
+    states = page.service.ask({"session": page.session, "number": 3, "photo": page.photo(), "answer": "a cup"})
+    next(states)
+    assert place("d") == 1
+    states.close()
+    assert place("d") == 0, "its page left it"
 
 
 # ---- what goes wrong is a line, and ends nothing ----------------------------------------------------------------

@@ -34,7 +34,7 @@ class Confidences:
 
 
 @dataclass(frozen=True)
-class Origin:
+class AnswerOrigin:
     """Where an answer came from: whether the words were given, or the model's own, drawn at `temperature`; `all_heads`:
     whether the attention of all layers and heads was averaged."""
 
@@ -64,7 +64,7 @@ class Judge:
         attention: AttentionMaps,
         phrases: Sequence[Phrase],
         scores: Sequence[float],
-        origin: Origin,
+        origin: AnswerOrigin,
     ) -> Confidences | None:
         """The confidence of each phrase; None where the words' own probabilities are not known (then ValueError where
         a least one is asked for).
@@ -86,11 +86,13 @@ class Judge:
                 return Confidences(values, "calibrated" if here == rules.made_with else "uncalibrated")
         return Confidences(likely, "token")
 
-    def keeps(self, confidence: float | None) -> bool:
-        """Whether a phrase of it is not left out."""
-        return self.least is None or (confidence or 0.0) >= self.least
+    def kept(self, found: Confidences | None, n: int) -> list[int]:
+        """Which of `n` phrases are not left out."""
+        if self.least is None or found is None:
+            return list(range(n))
+        return [i for i, value in enumerate(found.values) if value >= self.least]
 
-    def circumstances(self, question: str, alignment: str, origin: Origin) -> dict[str, Any]:
+    def circumstances(self, question: str, alignment: str, origin: AnswerOrigin) -> dict[str, Any]:
         """What decides whether a rule holds, and whether it is calibrated."""
         named = {"model": self.model, "segmenter": self.segmenter, "mask_choice": self.mask_choice}
         pointing = {name: getattr(self.options, name) for name in POINTING}

@@ -21,7 +21,7 @@ class OwnClasses:
 
     A phrase names the class whose name or synonym ends with its noun ("a small traffic light": traffic light before
     light), singular or plural alike; else the one whose word vector is nearest to the noun's, with a cosine of at least
-    `thresh`. Raises ValueError or OSError for a file that lists none.
+    `thresh`. Raises ValueError or OSError for a file that lists none, or gives one wording to two classes.
     """
 
     def __init__(self, path: Path, pipeline: str = "embedded", thresh: float = 0.8):
@@ -29,7 +29,13 @@ class OwnClasses:
         wordings = read_classes(path)
         self.names = list(wordings)
         self.wordings = [(wording, name) for name, all_of in wordings.items() for wording in all_of]
-        self.by_words = {self._lemmas(wording)[0]: name for wording, name in reversed(self.wordings)}
+        self.by_words: dict[Words, str] = {}
+        for wording, name in self.wordings:
+            if (other := self.by_words.setdefault(self._lemmas(wording)[0], name)) != name:
+                raise ValueError(
+                    f"--classes {path}: {wording!r} is of the class {other!r} and of {name!r}, where singular and "
+                    "plural are alike: give it to one of them."
+                )
         self.matcher = CategoryMatcher(self.pipeline, [one for one, _ in self.wordings]) if thresh <= 1 else None
         self.unmapped: Counter[str] = Counter()
         self._found = cache(self._find)
@@ -87,6 +93,8 @@ def read_classes(path: Path) -> dict[str, Sequence[str]]:
     for line in read_lines(path):
         name, _, synonyms = harmless(line.partition("#")[0]).partition(":")
         if name := " ".join(name.split()):
+            if name in found:
+                raise ValueError(f"--classes {path}: the class {name!r} has two lines: make one of them.")
             found[name] = [name, *filter(None, (" ".join(one.split()) for one in synonyms.split(",")))]
     if not found:
         raise ValueError(f"--classes {path}: it lists no class; write one a line, `dog` or `dog: puppy, hound`.")

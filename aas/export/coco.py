@@ -73,6 +73,7 @@ def image_of(photograph: Photograph) -> dict[str, Any]:
         "name": photograph.key,
         "question": photograph.question,
         "caption": photograph.caption,
+        **photograph.kind,
     }
 
 
@@ -96,7 +97,8 @@ def annotations_of(photograph: Photograph, names: ClassNames, first_id: int = 1)
 def beside(one: Found) -> dict[str, Any]:
     """What the format does not ask for, and its readers leave alone."""
     known = {
-        "score": one.score,
+        "score": one.told_score,
+        **one.mask_score,
         "point": None if one.point_xy is None else list(one.point_xy),
         "span": None if one.span is None else list(one.span),
     }

@@ -48,6 +48,7 @@ def sample(photograph: Photograph, file_name: str) -> dict[str, Any]:
         "name": photograph.key,
         "question": photograph.question,
         "caption": photograph.caption,
+        **photograph.kind,
         "phrases": {"_cls": "Detections", "detections": [_detection(one) for one in photograph.found]},
     }
 
@@ -56,7 +57,7 @@ def _detection(one: Found) -> dict[str, Any]:
     """A box as shares of the image, and the mask inside it."""
     (height, width), (left, top, box_width, box_height) = one.mask["size"], one.box_xywh
     inside = rle.decoded(one.mask)[top : top + box_height, left : left + box_width]
-    score = {} if one.score is None else {"confidence": one.score}
+    score = {} if one.told_score is None else {"confidence": one.told_score}
     return {
         "_cls": "Detection",
         "label": one.label,
@@ -64,6 +65,7 @@ def _detection(one: Found) -> dict[str, Any]:
         "mask": {"$binary": {"base64": _packed(inside), "subType": "00"}},
         "phrase": one.phrase,
         **score,
+        **one.mask_score,
     }
 
 

@@ -37,6 +37,8 @@ class FromLabelStudio(Importer):
         address = next((str(data[key]) for key in ("image", *data) if data.get(key)), "")
         name = unquote(PurePosixPath(address.replace("?d=", "/")).name)
         regions = _result(task)
+        if data.get("confidence_kind"):  # then a region's score is its phrase's, and the mask's is lost
+            regions = [one | {"score": None} for one in regions]
         strokes = [_region(one) for one in regions if one.get("type") == "brushlabels"]
         if len(strokes) < len(regions):
             notes.append(f"{name}: {len(regions) - len(strokes)} regions are no brush strokes and were left out")

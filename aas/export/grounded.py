@@ -54,8 +54,8 @@ class Exportable(ABC):
         return entry(self.photograph())
 
     def to_supervision(self) -> "Detections":
-        """supervision's `Detections`: boxes, masks, scores, classes; `data["phrase"]` has the words. Needs the package
-        supervision."""
+        """supervision's `Detections`: boxes, masks, confidences, classes; `data["phrase"]` has the words. Needs the
+        package supervision."""
         from aas.export.detections import detections
 
         return detections(self.photograph())

@@ -21,7 +21,7 @@ class HuggingFace(Exporter):
     """Hugging Face dataset: metadata.jsonl, images/, masks/ with a PNG for each phrase.
 
     `datasets.load_dataset("imagefolder", data_dir=OUT)` gives rows of image, question, caption, phrases, labels,
-    scores and masks.
+    scores, masks and, where the run has them, confidences.
     """
 
     examples: ClassVar = ("run --out dataset",)
@@ -40,6 +40,8 @@ class HuggingFace(Exporter):
 
 def row(photograph: Photograph) -> dict[str, Any]:
     """A line of metadata.jsonl; files whose key ends in `file_name` or `file_names` become images."""
+    values = [one.confidence for one in photograph.found]
+    confidences = {"confidences": values, **photograph.kind} if photograph.kind else {}
     return {
         "file_name": f"{IMAGES}/{photograph.file_name}",
         "name": photograph.key,
@@ -48,6 +50,7 @@ def row(photograph: Photograph) -> dict[str, Any]:
         "phrases": [one.phrase for one in photograph.found],
         "labels": [one.label for one in photograph.found],
         "scores": [one.score for one in photograph.found],
+        **confidences,
         "masks_file_names": mask_names(photograph),
     }
 

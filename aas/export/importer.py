@@ -42,8 +42,8 @@ def photograph_of(
     about: Mapping[str, Any], name: str, source: Path, size_hw: tuple[int, int], found: tuple[Found, ...]
 ) -> Photograph:
     """A photograph whose name, caption and question `about` may say; `name`: of its file."""
-    words = {key: text_of(about, key) for key in ("caption", "question")}
-    return Photograph(0, key_of(about, name), source, size_hw, found=found, **words)
+    words = (text_of(about, "caption"), text_of(about, "question"))
+    return Photograph(0, key_of(about, name), source, size_hw, *words, found)
 
 
 def key_of(about: Mapping[str, Any], file_name: str) -> str:
@@ -70,8 +70,10 @@ def text_of(about: Mapping[str, Any], key: str) -> str:
 
 
 def found_of(about: Mapping[str, Any], phrase: Any, label: Any, mask: Rle) -> Found:
-    """One thing; a phrase that is lost is replaced by the class. `about`: may have `score`, `point` and `span`."""
+    """One thing; a phrase that is lost is replaced by the class. `about`: may have `mask_score`, or a `score` that is
+    the mask's, `point` and `span`."""
     named = values.named("class", label, values.text)
+    about = {**about, "score": about.get("mask_score", about.get("score"))}
     score, point, span = (
         None if about.get(key) is None else values.named(key, about[key], check)
         for key, check in (("score", values.number), ("point", values.point_xy), ("span", values.span))

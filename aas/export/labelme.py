@@ -55,6 +55,7 @@ def labelme_dict(photograph: Photograph, tolerance_px: float = 0.0) -> dict[str,
         "name": photograph.key,
         "question": photograph.question,
         "caption": photograph.caption,
+        **photograph.kind,
     }
 
 

@@ -66,13 +66,14 @@ def task(photograph: Photograph, prefix: str = "") -> dict[str, Any]:
         "name": photograph.key,
         "question": photograph.question,
         "caption": photograph.caption,
+        **photograph.kind,
     }
     result = [_region(one, f"phrase-{i}", photograph.size_hw) for i, one in enumerate(photograph.found, start=1)]
     return {"data": data, "predictions": [{"model_version": "aas", "result": result}]}
 
 
 def _region(one: Found, region_id: str, size_hw: tuple[int, int]) -> dict[str, Any]:
-    score = {} if one.score is None else {"score": one.score}
+    score = {} if one.told_score is None else {"score": one.told_score}
     return {
         "id": region_id,
         "type": "brushlabels",

@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from aas import rle
+from aas.choices import ConfidenceKind
 from aas.images import as_pixels
 from aas.images.pixels import ORIENTATION, opened
 from aas.photographs import File, Member, is_url
@@ -30,7 +31,8 @@ UPRIGHT = (0, 1)  # EXIF orientations; 0 is none
 class Found:
     """One thing on a photograph: the phrase of the answer that names it, its class, and its mask.
 
-    `span`: the phrase's characters in the caption, half-open; `point_xy` pixels. None: not known.
+    `span`: the phrase's characters in the caption, half-open; `point_xy` pixels; `score`: the segmenter's, of the mask;
+    `confidence`: how far the picture supports the phrase. None: not known.
     """
 
     phrase: str
@@ -39,6 +41,17 @@ class Found:
     score: float | None = None
     point_xy: PointXY | None = None
     span: tuple[int, int] | None = None
+    confidence: float | None = None
+
+    @property
+    def told_score(self) -> float | None:
+        """What goes into the one place that a tool has for a score: the confidence, where there is one."""
+        return self.score if self.confidence is None else self.confidence
+
+    @property
+    def mask_score(self) -> dict[str, float]:
+        """The segmenter's score by that name, where it has lost its place."""
+        return {} if self.score is None or self.confidence is None else {"mask_score": self.score}
 
     @property
     def area(self) -> int:
@@ -57,6 +70,7 @@ class Photograph:
     """One photograph of a run. `id`: its number, `key`: what the run calls it; both unique in the run.
 
     `source`: an upright JPEG or PNG file, or pixels, uint8 [H, W, 3] RGB (see `ready`). `size_hw`: as all masks are.
+    `confidence_kind`: what the confidences of `found` are; None where they have none.
     """
 
     id: int | str
@@ -66,6 +80,12 @@ class Photograph:
     caption: str = ""
     question: str = ""
     found: tuple[Found, ...] = ()
+    confidence_kind: ConfidenceKind | None = None
+
+    @property
+    def kind(self) -> dict[str, str]:
+        """`confidence_kind` by its name, as formats keep it beside the caption; nothing where it is None."""
+        return {} if self.confidence_kind is None else {"confidence_kind": self.confidence_kind}
 
     @property
     def name(self) -> str:

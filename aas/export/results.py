@@ -19,32 +19,38 @@ from aas.store.results import OURS, Result, read_result
 from aas.store.status import open_run
 
 SEGMENTED, INSTANCES = ("segment gcg", "segment expressions"), "segment instance"
+JUDGED = ("ground", "cot", "serve", "segment gcg")  # commands that may give phrases a confidence
 BESIDE = (
     "ground",
     "cot",
     "serve",
     "import",
 )  # commands whose results say where the photograph is, seen from their folder
+UNJUDGED = "whose phrases have no confidence: leave --min-confidence out."
 
 
 class Results:
     """The photographs of a run of `aas ground`, `cot`, `serve`, `segment` or `import`, in the order of their keys.
 
-    `images`: the folder of the photographs, where it is another one than run.json says. What cannot be read is in
-    `failures`, a line each; `n_empty`: phrases that were left out, because their mask has no pixel. Raises ValueError
-    for what is no such run.
+    `images`: the folder of the photographs, where it is another one than run.json says; `least`: the confidence below
+    which phrases are left out, which are `n_unsupported` in the end. What cannot be read, or is not known to have that
+    much, is in `failures`, a line each; `n_empty`: phrases that were left out, because their mask has no pixel. Raises
+    ValueError for what is no such run.
     """
 
-    def __init__(self, folder: Path, images: Path | None = None):
+    def __init__(self, folder: Path, images: Path | None = None, least: float | None = None):
         self.run, description = open_run(folder)
         self.command = description["command"]
         if self.command not in (*BESIDE, *SEGMENTED, INSTANCES):
             raise ValueError(f"{folder} holds a run of `aas {self.command}`, which has no masks.")
+        if least is not None and self.command not in JUDGED:
+            raise ValueError(f"{folder} holds a run of `aas {self.command}`, {UNJUDGED}")
         inputs = description.get("inputs", {})
         self.photographs = None if images is None and self.command in BESIDE else images or _images_of(folder, inputs)
         self.file_names = _file_names(inputs.get("ref_anno"))
         self.failures: list[str] = []
-        self.n_empty = 0
+        self.least = least
+        self.n_empty = self.n_unsupported = 0
 
     def __iter__(self) -> Iterator[Photograph]:
         items = self.run.items()
@@ -61,10 +67,20 @@ class Results:
         source, size_hw = ready(where)
         if any(tuple(one.mask["size"]) != size_hw for one in found):
             raise ValueError(f"{path} is about an image of another size than {where}.")
-        seen = tuple(one for one in found if rle.area(one.mask))
-        self.n_empty += len(found) - len(seen)
-        question = item.question if isinstance(item, Result) else ""
-        return Photograph(number, key, source, size_hw, item.caption, question, seen)
+        supported = self._supported(found, path)
+        seen = tuple(one for one in supported if rle.area(one.mask))
+        self.n_unsupported += len(found) - len(supported)
+        self.n_empty += len(supported) - len(seen)
+        question, kind = (item.question, item.confidence_kind) if isinstance(item, Result) else ("", None)
+        return Photograph(number, key, source, size_hw, item.caption, question, seen, kind)
+
+    def _supported(self, found: tuple[Found, ...], path: Path) -> tuple[Found, ...]:
+        if self.least is None:
+            return found
+        values = [one.confidence for one in found]
+        if None in values:
+            raise ValueError(f"{path} is a result {UNJUDGED}")
+        return tuple(one for one, value in zip(found, values, strict=True) if value is not None and value >= self.least)
 
     def _source(self, item: Result | InstanceResult, key: str, path: Path) -> str | File:
         told = item.image if isinstance(item, Result) else None
@@ -112,9 +128,9 @@ def _found(item: Result | InstanceResult) -> tuple[Found, ...]:
 def of_result(result: Result) -> tuple[Found, ...]:
     """Its phrases and masks; the class of each is what `label_of` makes of its words."""
     n = len(result.phrases)
-    columns = (result.scores or [None] * n, result.points_xy or [None] * n, result.spans or [None] * n)
-    rows = zip(result.phrases, result.pred_masks, *columns, strict=True)
-    return tuple(Found(phrase, label_of(phrase), mask, score, point, span) for phrase, mask, score, point, span in rows)
+    known = (result.scores, result.points_xy, result.spans, result.confidences)
+    rows = zip(result.phrases, result.pred_masks, *(column or [None] * n for column in known), strict=True)
+    return tuple(Found(phrase, label_of(phrase), mask, *told) for phrase, mask, *told in rows)
 
 
 def _of_instances(result: InstanceResult) -> tuple[Found, ...]:

@@ -41,18 +41,23 @@ class RunOptions:
     class_thresh: Annotated[
         float, typer.Option(help="Least cosine between a phrase's noun and a class; above 1: synonyms only.")
     ] = 0.8
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out phrases that the picture supports less.")
+    ] = None
     phrases: Annotated[str, typer.Option(help="spaCy pipeline for --classes, with word vectors.")] = "embedded"
 
 
 def export(options: RunOptions, exporter: Exporter) -> int:
     """Write the format's folder; returns the exit code. Raises ValueError or OSError where the options cannot work."""
     check_new(exporter.out)
-    results = Results(options.folder, options.images)
+    results = Results(options.folder, options.images, options.min_confidence)
     own = _own_classes(options)
     photographs = results if own is None else _mapped(results, own)
     said = exporter.write(photographs, ClassNames(own.names if own else ()))
     if own is not None:
         said += own.report(exporter.out / UNMAPPED)
+    if results.n_unsupported:
+        said.append(f"{results.n_unsupported} phrases are below --min-confidence and were left out")
     if results.n_empty:
         said.append(f"{results.n_empty} phrases have an empty mask and were left out")
     print(exporter.out)

@@ -76,6 +76,7 @@ def _loaded(name: str, base: str | None, adapter: str | None, options: dict[str,
         if adapter is not None and settings is not None:
             model = merged(model, adapter, settings)
         lmm: LMM = family(model if "device_map" in options else model.to(place), processor, name)
+    lmm.loaded_as = "" if adapter else name
     lmm.check_prompt()
     return lmm
 

@@ -60,6 +60,7 @@ class LMM(ABC):
     pads_left = True  # sequences of a batch, so that generation goes on at their end; an encoder's on the right
     # What answer tokens get in the inputs that run along the sequence, when an answer is given; 0 if not named here.
     answer_fill = {"attention_mask": 1}
+    loaded_as = ""  # the name that `load_lmm` was given, where the weights are what stands there; else empty
     # Settings of the image processor that `grids` does not read, and what it takes them for; others are refused.
     assumed_settings = {"do_resize": True, "do_center_crop": False}
 

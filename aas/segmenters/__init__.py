@@ -34,7 +34,9 @@ def load_segmenter(
     with loading("segmenter", name):
         if registry.names_segmenter_class(name):
             return _checked(_class(name)(where, chosen), name)
-        return _from_checkpoint(name, where, chosen)
+        found = _from_checkpoint(name, where, chosen)
+    found.loaded_as = name
+    return found
 
 
 def _from_checkpoint(name: str, device: torch.device, dtype: torch.dtype) -> Segmenter:

@@ -78,6 +78,7 @@ class Segmenter(ABC):
     def __init__(self, device: torch.device | None = None, dtype: torch.dtype | None = None):  # noqa: B027
         """For a segmenter with neither: it computes on the CPU, in what it likes."""
 
+    loaded_as = ""  # the name that `load_segmenter` was given, where that is a checkpoint's
     wants_maps = False  # whether `masks` is given `maps` too: of each prompt the phrase's map and its view
 
     @property

@@ -90,7 +90,7 @@ def built(service: Service, options: Serve) -> gr.Blocks:
     told: dict[str, Any] = {"choices": service.models.choices, "n_colours": viewer_assets().n_colours}
     told["max_bytes"] = options.max_megabytes * 1_000_000
     script = f"{viewer_assets().script}\n{_asset('app.js')}\nAasApp.start(element, {json.dumps(told)}, io);"
-    functions = [_wished(service, name) for name in ("begin", "take", "correct", "save", "download")]
+    functions = [_wished(service, name) for name in ("begin", "take", "place", "correct", "save", "download")]
     with gr.Blocks(title="aas", analytics_enabled=False, fill_width=True) as app:
         page = gr.HTML(
             value=None,

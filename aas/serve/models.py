@@ -14,7 +14,7 @@ from aas.heads.stored import read_head_file
 from aas.lmms import load_lmm
 from aas.maps import DEFAULT, source_named
 from aas.phrases.parser import load_pipeline
-from aas.presets import PRESETS, n_points_for
+from aas.presets import PRESETS
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import Segmenter
 from aas.serve.options import Serve
@@ -88,8 +88,7 @@ class Models:
 
     def _made(self, choice: Choice) -> Grounder:
         lmm, segmenter = self._lmm(choice.model), self._segmenter(choice.segmenter)
-        n_points = n_points_for(choice.segmenter)
-        asked: dict[str, Any] = {"preset": choice.preset, "maps": choice.maps, "n_points": n_points}
+        asked: dict[str, Any] = {"preset": choice.preset, "maps": choice.maps}
         return Grounder(lmm, segmenter, self._pipeline, head=head_file(choice.head), **asked)
 
     @cached_property

@@ -15,6 +15,7 @@ from aas.serve.editing import pixels_of
 from aas.serve.errors import said
 from aas.serve.models import Models
 from aas.serve.sessions import Kept, Photo, Session, Turn, new_sessions
+from aas.serve.waiting import Waiting
 from aas.view.report_entry import entry
 from aas.view.report_pictures import mask_runs
 
@@ -39,6 +40,7 @@ class Service:
     def __init__(self, models: Models, uploads: Path, out: Path):
         self.models, self.uploads, self.out = models, uploads.resolve(), out
         self.sessions: Kept[Session] = new_sessions()
+        self.waiting = Waiting()
 
     @_told_errors
     def begin(self, wish: Wish) -> Wish:
@@ -65,9 +67,15 @@ class Service:
     def ask(self, wish: Wish) -> Iterator[State]:
         """States of an answer, see `aas.serve.asking`; the last is "done" or "failed"."""
         try:
-            yield from answered(self.models, self._session(wish), wish)
+            with self.waiting.answered(_question(wish)):
+                yield from answered(self.models, self._session(wish), wish)
         except Exception as error:
             yield {"state": "failed", "error": said(error)}
+
+    @_told_errors
+    def place(self, wish: Wish) -> Wish:
+        """How many questions are answered before the page's own of this `number`."""
+        return {"before": self.waiting.before(_question(wish))}
 
     @_told_errors
     def correct(self, wish: Wish) -> Wish:
@@ -103,3 +111,8 @@ class Service:
 
     def _turn(self, wish: Wish) -> Turn:
         return self._session(wish).turns.find(wish.get("turn"))
+
+
+def _question(wish: Wish) -> str:
+    """A name of the question among all that wait."""
+    return f"{wish.get('session')} {wish.get('number')}"

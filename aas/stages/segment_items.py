@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from aas.choices import Fit
-from aas.confidence.judging import NO_CONFIDENCE, Origin
+from aas.confidence.judging import NO_CONFIDENCE, AnswerOrigin
 from aas.photographs import File
 from aas.records import Answer, AttentionMaps
 from aas.store import reference
@@ -14,12 +14,12 @@ from aas.store.made_of import MadeOf, digest_of
 from aas.store.runs import RunFolder
 
 
-def origin_in(attn: Path) -> tuple[str, Origin]:
+def origin_in(attn: Path) -> tuple[str, AnswerOrigin]:
     """What the LMM of the run folder `attn` is called, empty where that is not known; where its answers came from."""
     run = RunFolder(attn, SUFFIX)
     said = run.description()["arguments"] if run.description_path.is_file() else {}
     all_heads = (said.get("layers", "all"), said.get("heads", "all")) == ("all", "all")
-    origin = Origin(said.get("given_answers", True), said.get("temperature", 0.0), all_heads)
+    origin = AnswerOrigin(said.get("given_answers", True), said.get("temperature", 0.0), all_heads)
     return "" if said.get("adapter") else said.get("model", ""), origin
 
 

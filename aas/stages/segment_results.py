@@ -1,15 +1,12 @@
 """What `aas segment` writes for one image."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aas import rle
-from aas.choices import Task
-from aas.confidence.judging import Confidences, Judge
+from aas.choices import ConfidenceKind, Task
 from aas.records import Phrase
 from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.results import LabelledPoint, Result, result_of, write_result
@@ -34,21 +31,9 @@ class SegmentResult:
 
     prompt_points: list[tuple[LabelledPoint, ...]] | None = None  # of each phrase all points; None: its one point
     token_probabilities: tuple[float, ...] | None = None
-    confidences: Confidences | None = None
+    confidences: tuple[float, ...] | None = None
+    confidence_kind: ConfidenceKind | None = None
     left_out: tuple[str, ...] | None = None  # where a confidence is asked for
-
-    def judged(self, judge: Judge, found: Confidences | None) -> "SegmentResult":
-        """With the confidence of each phrase, and without those that have too little."""
-        if found is None or judge.least is None:
-            return replace(self, confidences=found)
-        kept = [i for i, value in enumerate(found.values) if judge.keeps(value)]
-        columns = ("phrases", "points_xy", "categories", "packed", "scores", "prompt_points")
-        chosen: dict[str, Any] = {name: _at(getattr(self, name), kept) for name in columns}
-        likely = self.token_probabilities
-        chosen["token_probabilities"] = None if likely is None else tuple(_at(likely, kept))
-        gone = tuple(one.text for i, one in enumerate(self.phrases) if i not in kept)
-        confidences = Confidences(tuple(_at(found.values, kept)), found.kind)
-        return replace(self, **chosen, confidences=confidences, left_out=gone)
 
     def write(self) -> None:
         """Makes run lengths and writes the file."""
@@ -70,8 +55,8 @@ class SegmentResult:
             question=self.question,
             caption=self.caption,
             token_probabilities=self.token_probabilities,
-            confidences=None if self.confidences is None else self.confidences.values,
-            confidence_kind=None if self.confidences is None else self.confidences.kind,
+            confidences=self.confidences,
+            confidence_kind=self.confidence_kind,
             left_out=self.left_out,
         )
 
@@ -85,8 +70,3 @@ class SegmentResult:
                     found = Detection(self.image_id, *category, phrase.text, mask, score, area, self.points_xy[i])
                     detections.append(found)
         return InstanceResult(self.image_id, self.caption, tuple(detections), self.left_out)
-
-
-def _at(column: Sequence[Any] | None, kept: Sequence[int]) -> list[Any]:
-    """Those of a column that are kept; none of a column that is empty."""
-    return [column[i] for i in kept] if column else []

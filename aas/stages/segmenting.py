@@ -7,7 +7,7 @@ import numpy as np
 from spacy.language import Language
 
 from aas import rle
-from aas.confidence.judging import Judge, Origin
+from aas.confidence.judging import AnswerOrigin, Judge
 from aas.engine.stage import Stage
 from aas.images import read_image
 from aas.lmms.prepared import Prepared
@@ -54,7 +54,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     categories: Categories | None
     encoded: EncodedOnce
     judge: Judge
-    origin: Origin
+    origin: AnswerOrigin
     head: Rereading | None = None
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
@@ -84,9 +84,13 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         return [self._result(*both) for both in zip(batch, found, strict=True)]
 
     def _result(self, one: PromptedImage, masks: Sequence[PhraseMasks]) -> SegmentResult:
-        phrases = [pointed.phrase for pointed in one.pointed]
-        scores = [float(found.scores[-1]) for found in masks]
-        result = SegmentResult(
+        phrases = [here.phrase for here in one.pointed]
+        scores = [float(candidates.scores[-1]) for candidates in masks]
+        found = self.judge(one.answer, one.attention, phrases, scores, self.origin)
+        kept = self.judge.kept(found, len(phrases))
+        left_out = tuple(phrase.text for i, phrase in enumerate(phrases) if i not in kept)
+        pointed, masks, phrases = [one.pointed[i] for i in kept], [masks[i] for i in kept], [phrases[i] for i in kept]
+        return SegmentResult(
             self.options.task,
             self.run.item_path(one.job.key),
             one.job.image_id,
@@ -95,14 +99,16 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
             one.answer.question,
             one.image.shape[:2],
             phrases,
-            [pointed.point_xy for pointed in one.pointed],
-            list(one.categories),
-            [rle.packed(found.masks) for found in masks],
-            [found.scores.tolist() for found in masks],
-            [labelled_points(pointed.prompt) for pointed in one.pointed],
+            [here.point_xy for here in pointed],
+            [one.categories[i] for i in kept if one.categories],
+            [rle.packed(candidates.masks) for candidates in masks],
+            [candidates.scores.tolist() for candidates in masks],
+            [labelled_points(here.prompt) for here in pointed],
             token_probabilities(one.answer, phrases),
+            None if found is None else tuple(found.values[i] for i in kept),
+            None if found is None else found.kind,
+            None if self.judge.least is None else left_out,
         )
-        return result.judged(self.judge, self.judge(one.answer, one.attention, phrases, scores, self.origin))
 
     def _masks(
         self, batch: Sequence[PromptedImage], embeddings: Mapping[Hashable, ImageEmbedding]

@@ -23,7 +23,7 @@ from split import default_data_dir, kept_out
 from tqdm import tqdm
 
 from aas import Grounder
-from aas.confidence.judging import Origin
+from aas.confidence.judging import AnswerOrigin
 from aas.confidence.rule import FURTHEST, RULES, Rule, embedded_rules
 from aas.confidence.signals import Signals
 from aas.evaluations.hallucination import FIRST, Case, Presence, as_table, compared
@@ -158,7 +158,7 @@ def fit(data: Path, out: Path) -> None:
     made = {"how": "scripts/embedded/fit_confidence.py", "split": "choose", "phrases": len(cases),
             "photographs": len(files(data, "choose")), "there": round(float(there.mean()), 4), "ridge": RIDGE,
             "sha256": {name: digest(name) for name in ("lmm", "segmenter")}}  # fmt: skip
-    with_these = grounder.judge.circumstances(DEFAULT_QUESTION, "predict", Origin(is_given=False))
+    with_these = grounder.judge.circumstances(DEFAULT_QUESTION, "predict", AnswerOrigin(is_given=False))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"made_with": with_these, "rules": rules, "made": made}, indent=1) + "\n")
     print(out)

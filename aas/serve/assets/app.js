@@ -8,6 +8,7 @@ globalThis.AasApp = (() => {
     answer: ["Ground", "Ground my sentence", "a dog on a bench beside the tree"],
   };
   const NEAR_PX = 12;
+  const PLACE_EACH_MS = 700;
 
   const button = (words, attributes, pressed) => {
     const element = make("button", { type: "button", ...attributes }, words);
@@ -138,7 +139,8 @@ globalThis.AasApp = (() => {
     constructor(app, photo, words) {
       Object.assign(this, { app, photo, words, line: new Line() });
       this.view = make("div", { class: "view" });
-      this.waiting = make("p", { class: "waiting" }, make("span", { dir: "auto" }, words), make("i", { class: "dots", "aria-hidden": "true" }));
+      this.place = make("span", { class: "place", role: "status" });
+      this.waiting = make("p", { class: "waiting" }, make("span", { dir: "auto" }, words), make("i", { class: "dots", "aria-hidden": "true" }), this.place);
       this.tools = make("div", { class: "tools", hidden: true }, ...this.buttons(), this.line.element);
       this.element = make("article", { class: "turn card writing", "aria-label": "Answer", "aria-busy": "true" }, this.waiting, this.view, this.tools);
     }
@@ -149,6 +151,10 @@ globalThis.AasApp = (() => {
       this.save = button("Save", { class: "tool" }, () => this.keep());
       const further = button("Ask further", { class: "tool" }, () => this.app.composer.follow(this));
       return [further, this.correct, this.save, make("span", { class: "downloads" }, "Download", ...["json", "png", "coco"].map(download))];
+    }
+
+    queued(before) {
+      this.place.textContent = before ? `${before} ${before > 1 ? "questions are" : "question is"} answered before yours.` : "";
     }
 
     summary({ told, drawn }) {
@@ -186,6 +192,7 @@ globalThis.AasApp = (() => {
       this.element.classList.remove("writing");
       this.element.removeAttribute("aria-busy");
       if (!this.page) this.waiting.querySelector(".dots").remove();
+      this.queued(0);
       this.tools.replaceChildren(this.line.element);
       this.tools.hidden = false;
       this.line.say(words, true);
@@ -441,9 +448,20 @@ globalThis.AasApp = (() => {
       this.turns.prepend(turn.element);
       try {
         this.io.ask({ session: await this.session, photo: photo.photo_id, number, ...wish });
+        this.wait(turn, number);
       } catch (error) {
         turn.fail(error.message);
         this.free();
+      }
+    }
+
+    // Until it is answered, its place in the queue.
+    async wait(turn, number) {
+      for (;;) {
+        await new Promise((goOn) => setTimeout(goOn, PLACE_EACH_MS));
+        const found = await this.wish("place", { number }).catch(() => null);
+        if (!found || turn.page || this.current?.number !== number) return;
+        turn.queued(found.before);
       }
     }
 
