@@ -17,6 +17,7 @@ from aas.metrics.mean import mean_evidence
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline, noun_chunks
 from aas.spellings import id_text
+from aas.store.addresses import OF_RUN
 from aas.store.results import Result, read_result
 from aas.store.runs import RunFolder
 
@@ -37,7 +38,7 @@ class EvalHallucination(report.ReportOptions):
         "aas eval hallucination --results masks --gt instances_val2017.json --json run.json",
     )
 
-    results: Annotated[Path, typer.Option(help="Run folder of `aas ground` or `aas segment gcg`.")]
+    results: Annotated[Path, typer.Option(help="Run folder or URL of `aas ground` or `aas segment gcg`.", **OF_RUN)]
     gt: Annotated[Path, typer.Option(help="COCO instances: what is in each photograph.")]
     captions: Annotated[
         Path | None,

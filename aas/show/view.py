@@ -16,6 +16,7 @@ from aas.records import Answer, GroundedPhrase
 from aas.show.page import REPORT, facts_of, links_of
 from aas.show.runs import Found, StoredRun
 from aas.show.stored import Truths, coloured_as, ious_of
+from aas.store.addresses import Spooled
 from aas.store.atomic import check_target
 from aas.text import harmless
 from aas.view.report import About, Report
@@ -46,7 +47,7 @@ def view(
     failures = _filled(report, runs, truths)
     report.write(failures)
     print(page)
-    if is_opened and _has_screen():
+    if is_opened and _has_screen() and not isinstance(page, Spooled):
         webbrowser.open(page.absolute().as_uri())
     return 3 if failures else 0
 

@@ -19,7 +19,7 @@ from aas.stages.ground_options import Ground
 from aas.store.keys import result_keys
 from aas.store.results import read_result
 from aas.store.runs import RunFolder
-from aas.store.shards import is_in_a_shard
+from aas.store.shards import is_there
 
 STDIN = "-"
 
@@ -146,7 +146,7 @@ def _free_key(request: Request, run: RunFolder, taken: set[str]) -> str:
 
 def _is_anothers(item: Path, request: Request) -> bool:
     """Whether a file is there that is no result about this photograph: another's, or none of ours."""
-    if not (item.exists() or is_in_a_shard(item)):
+    if not (item.exists() or is_there(item)):
         return False
     if not isinstance(request.source, (str, Path, Member)):
         return True

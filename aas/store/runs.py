@@ -14,6 +14,7 @@ from aas.store.lines import add_lines, lines_text, whole_lines
 from aas.store.made_of import Files, MadeOf
 from aas.store.shards import FOLDER as SHARDS
 from aas.store.shards import RESULT, is_there, shards_of
+from aas.store.spools import names_at
 from aas.text import harmless
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,11 @@ class RunFolder:
         return len(self._names())
 
     def loose(self) -> set[str]:
-        """The names of items that have a file of their own."""
+        """The names of items that have a file of their own, here or at the run's URL."""
         with os.scandir(self.path) as entries:
             # Only files: to read from a named pipe would wait for ever.
             names = [entry.name for entry in entries if entry.name.endswith(self.suffix) and entry.is_file()]
+        names += [name for name in names_at(self.path) if name.endswith(self.suffix)]
         return {name for name in names if name not in OWN_FILES and not name.startswith(".")}
 
     def _names(self) -> set[str]:
