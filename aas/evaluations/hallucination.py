@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,6 +21,7 @@ from aas.spellings import id_text
 from aas.store.addresses import OF_RUN
 from aas.store.results import Result, read_result
 from aas.store.runs import RunFolder
+from aas.store.spools import ahead
 
 COLUMNS = {  # of a result -> what it is called in the table
     "confidences": "confidence",
@@ -125,7 +127,8 @@ def evaluate(arguments: EvalHallucination) -> tuple[dict[str, Any], Findings]:
 def _results(folder: Path, findings: Findings) -> dict[str, Result]:
     """Key -> result; one that cannot be read, or has no confidence, is noted."""
     found = {}
-    for key, path in RunFolder(folder, ".json").items().items():
+    items = RunFolder(folder, ".json").items()
+    for key, path in ahead(items.items(), itemgetter(1)):
         try:
             found[key] = read_result(path, needs=("spans", "confidences"))
         except ValueError as error:

@@ -19,13 +19,14 @@ from aas.photographs.store import Facts
 from aas.store.addresses import Spooled, check_length
 from aas.store.atomic import PART, write_bytes
 from aas.store.keys import RESULT_SUFFIX
-from aas.store.objects import Objects
+from aas.store.objects import AT_ONCE, Objects
 from aas.store.pieces import Stamp, stamp_of
 
 LOGS = ("failed.jsonl", ".made_of.jsonl")
 KEPT = re.compile(r"run\.json|(failed|\.made_of)(\.[^/]+)?\.jsonl|\.workers/[^/]+\.json|shards/\d{6,}\.index\.jsonl")
 FETCHED = ".fetched"  # the folder of shards that were fetched to be read
 FOLDERS = ("", "shards", ".workers")
+MOST_READ = 2 * AT_ONCE  # objects are kept for another reading
 YOUNG_SECONDS = 2.0  # what is written of an item afterwards is noted by then
 
 
@@ -39,7 +40,8 @@ class Spool:
         self.there = self.objects.listed()
         self.sent: dict[str, Stamp] = {}  # a kept file -> as it was when it was fetched or sent
         self.writer = ""  # in the names of this process's logs, where others write some too
-        self.last: tuple[str, bytes] = ("", b"")  # that was read: for its digest, then for itself
+        self.read_last: dict[str, bytes] = {}  # for their digests, then for themselves
+        self.brought: set[str] = set()  # items that were sent, and are here again to go into shards
         if is_mine(run):
             self._fetch()
 
@@ -69,14 +71,22 @@ class Spool:
         """An object; None where there is none."""
         if name not in self.there:
             return None
-        there, content = self.last
-        try:
-            if there != name:
-                content = self.objects.read(name)
-        except FileNotFoundError:
-            return None
-        self.last = (name, content)
-        return content
+        if name not in self.read_last:
+            self.read_ahead([name])
+        return self.read_last.get(name)
+
+    def read_ahead(self, names: Iterable[str]) -> None:
+        """Objects that will be read next, some at once."""
+        self.read_last |= self.objects.read_all(name for name in names if name in self.there)
+        while len(self.read_last) > MOST_READ:
+            del self.read_last[next(iter(self.read_last))]
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Items that were sent, to be gathered with others; their objects go when those of the shards are there."""
+        found = self.objects.read_all(name for name in names if name in self.there and not (self.run / name).exists())
+        for name, content in found.items():
+            write_bytes(self.run / name, content)
+        self.brought |= found.keys()
 
     def fetched(self, name: str) -> Path:
         """The path of a shard's file, which is fetched where it is not in the spool."""
@@ -94,14 +104,17 @@ class Spool:
         the index. Before the end without what is younger than YOUNG_SECONDS, and where `with_items` is off without
         items that will go into shards. Raises StoreError."""
         with self.lock:
+            gathered = {name for name in self.brought if not (self.run / name).exists()}  # their index is written
             files = {name: path for name, path in self._files() if is_last or KEPT.fullmatch(name) or _is_old(path)}
             items = {name for name in files if not KEPT.fullmatch(name) and (with_items or "/" in name)}
             kept = {name for name in files if KEPT.fullmatch(name)}
             indexes = {name for name in kept if name.startswith("shards/")}
             last = {name for name in items if name.endswith(RESULT_SUFFIX)} | indexes
-            for names in (kept - indexes, items - last, last):
+            for names in filter(None, (kept - indexes, items - last, last)):
                 self._write({name: files[name] for name in sorted(names)})
             self._remove_gone()
+            self._remove(gathered & self.there.keys())
+            self.brought -= gathered
 
     def has_unsent(self) -> bool:
         """Whether any item is here only."""
@@ -120,7 +133,8 @@ class Spool:
     def _write(self, files: Mapping[str, Path]) -> None:
         stamps = {name: stamp for name, path in files.items() if (stamp := _stamp(path)) is not None}
         changed = {name: stamp for name, stamp in stamps.items() if self.sent.get(name) != stamp}
-        self.objects.write({self._object(name): files[name] for name in changed})
+        if changed:
+            self.objects.write({self._object(name): files[name] for name in changed})
         for name, stamp in changed.items():
             self.there[self._object(name)] = Facts(stamp[1], None)
             if KEPT.fullmatch(name):

@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from aas.photographs.store import Facts
 from aas.store.addresses import Spooled
 from aas.store.atomic import write_bytes
 from aas.store.description import read_description
 from aas.store.heartbeats import SILENT_SECONDS, is_gone, workers
-from aas.store.objects import NotSent, StoreError
+from aas.store.objects import AT_ONCE, NotSent, StoreError
 from aas.store.spool import LOGS, Spool, is_mine, merged
 
 try:
@@ -30,6 +31,7 @@ EVERY_SECONDS = 5.0  # what is new is sent
 SHARE = 0.1  # of the time, at most, goes into sending while a run goes on
 FILLING, BEGUN = "filling", "begun"  # beside the run: it is filled here; its run.json was sent
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 _open: dict[str, Spool] = {}
 _locks: dict[str, BinaryIO] = {}
@@ -72,6 +74,23 @@ def content_at(path: Path) -> bytes | None:
     """The bytes of a file that lies at its URL only; None where there is none."""
     spool = spool_of(path)
     return None if spool is None or not isinstance(path, Spooled) else spool.read(path.below)
+
+
+def ahead(entries: Iterable[T], path_of: Callable[[T], Any] = lambda path: path) -> Iterator[T]:
+    """Entries about items of one run, by their paths: what lies at its URL is fetched before it is read, some at
+    once."""
+    left = iter(entries)
+    while some := list(islice(left, AT_ONCE)):
+        paths = [path_of(entry) for entry in some]
+        if (spool := spool_of(paths[0])) is not None:
+            spool.read_ahead(path.below for path in paths)
+        yield from some
+
+
+def bring(folder: Path, names: Iterable[str]) -> None:
+    """Items of a run that lie at its URL only: their files are here, to go into shards."""
+    if (spool := spool_of(folder)) is not None:
+        spool.bring(names)
 
 
 def facts_at(path: Path) -> Facts | None:
@@ -124,7 +143,8 @@ def opened_for(options: Any) -> AbstractContextManager[None]:
 def _fill(spool: Spool, chunk: int, num_chunks: int) -> None:
     for worker in workers(spool.run):
         is_apart = num_chunks > 1 and worker.num_chunks == num_chunks and worker.chunk != chunk
-        if not is_apart and time.time() - worker.told < SILENT_SECONDS and not is_gone(worker):
+        is_silent = time.time() - worker.told > SILENT_SECONDS or is_gone(worker)
+        if not is_apart and not is_silent and worker.pid != os.getpid():
             raise ValueError(
                 f"{spool.run} is being filled by process {worker.pid} of {worker.host}, part {worker.chunk} of "
                 f"{worker.num_chunks}, and no lock holds in a store: wait for it, or {SILENT_SECONDS} s where it was "
