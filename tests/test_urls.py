@@ -281,6 +281,8 @@ def test_a_store_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     assert run("status", "memory://closed/run") == (2, "aas: memory://closed/run: cannot be listed (Access Denied)\n")
     code, said = run("status", "https://host/run")
     assert code == 2 and said.startswith("aas: https://host/run: results are kept in a folder of this machine, or")
+    code, said = run("export", "coco", write_run(tmp_path), "--out", "s3://bucket/coco")
+    assert (code, said) == (2, "aas: s3:/bucket/coco looks like a URL, and here a folder of this machine is needed.\n")
     assert not left(tmp_path)
 
 

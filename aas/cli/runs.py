@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
             "aas view masks other-masks --gt instances_val2017.json",
         ),
     )(view)
-    app.command("status", cls=Command, epilog=examples("aas status run"))(status)
+    app.command("status", cls=Command, epilog=examples("aas status run", "aas status s3://bucket/run"))(status)
     app.command("verify", cls=Command, epilog=examples("aas verify run"))(verify)
     app.command("retry", cls=Command, epilog=examples("aas retry run"))(retry)
     app.command("merge", cls=Command, epilog=examples("aas merge instances", "aas merge here/ there/ whole/"))(merge)

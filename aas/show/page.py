@@ -21,8 +21,11 @@ def facts_of(run: RunFolder, description: Mapping[str, Any]) -> list[tuple[str, 
         name: description["arguments"].get(name) for name in ("segmenter", "preset")
     }
     facts = [(name.capitalize(), str(value)) for name, value in named.items() if value]
+    facts.append(("Command", f"aas {description['command']}"))
+    if isinstance(run.path, Spooled):  # whose run.json came here just now
+        return facts
     begun = datetime.fromtimestamp(run.description_path.stat().st_mtime)
-    return [*facts, ("Command", f"aas {description['command']}"), ("Date", f"{begun:%d %B %Y, %H:%M}".lstrip("0"))]
+    return [*facts, ("Date", f"{begun:%d %B %Y, %H:%M}".lstrip("0"))]
 
 
 def _model(description: Mapping[str, Any]) -> str | None:

@@ -60,7 +60,12 @@ def folder_at(place: str | Path) -> Path:
     if place.startswith(LOCAL):
         return Path(place.removeprefix(LOCAL))
     url = place.rstrip("/")
-    return Spooled(cache(), quoted(url), f"{socket.gethostname()}-{os.getpid()}", quoted(url.rpartition("/")[2]) or "_")
+    return Spooled(cache(), quoted(url), this_process(), quoted(url.rpartition("/")[2]) or "_")
+
+
+def this_process() -> str:
+    """What its spools are called."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 OF_RUN: dict[str, Any] = {"parser": folder_at, "metavar": "PLACE"}  # of an option or argument that names one

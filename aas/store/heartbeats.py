@@ -81,7 +81,8 @@ def forget_killed(folder: Path) -> None:
 
 def _read(folder: Path) -> list[tuple[Path, Worker]]:
     found = []
-    for path in sorted(folder.glob("*.json")):
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    for path in (folder / name for name in names if name.endswith(".json") and not name.startswith(".")):
         with suppress(OSError, ValueError, TypeError):  # gone by now, or damaged
             found.append((path, Worker(**json.loads(path.read_text(encoding="utf-8")))))
     return found

@@ -49,8 +49,9 @@ class Objects:
         def find() -> dict[str, Facts]:
             system.invalidate_cache()  # what it said before may have changed
             found = system.find(path, detail=True)
-            below = {name.removeprefix(f"{path}/"): facts_of(one) for name, one in found.items() if name != f"{path}/"}
-            return {name: facts for name, facts in below.items() if not name.startswith(path)}
+            return {
+                name[len(path) + 1 :]: facts_of(told) for name, told in found.items() if name.startswith(f"{path}/")
+            }
 
         return self._tried(find, self.url, "listed")
 
@@ -115,10 +116,15 @@ class Objects:
         try:
             return patiently(call, name, verb, LIST_SECONDS)
         except ImageError as error:
-            raise StoreError(str(error)) from error.__cause__
+            is_missing = isinstance(error.__cause__, FileNotFoundError) and verb != "read"
+            said = f"{name}: cannot be {verb} (no such bucket: make it first)" if is_missing else str(error)
+            raise StoreError(said) from error.__cause__
 
 
 def together(call: Callable[[T], U], entries: Iterable[T]) -> Iterator[U]:
     """What `call` gives of each, in their order, some at once."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
         yield from pool.map(call, entries)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import RLock
 
 from aas.photographs.store import Facts
-from aas.store.addresses import Spooled, check_length
+from aas.store.addresses import Spooled, check_length, this_process
 from aas.store.atomic import PART, write_bytes
 from aas.store.keys import RESULT_SUFFIX
 from aas.store.objects import AT_ONCE, Objects
@@ -24,6 +24,7 @@ from aas.store.pieces import Stamp, stamp_of
 
 LOGS = ("failed.jsonl", ".made_of.jsonl")
 KEPT = re.compile(r"run\.json|(failed|\.made_of)(\.[^/]+)?\.jsonl|\.workers/[^/]+\.json|shards/\d{6,}\.index\.jsonl")
+INDEX = ".index.jsonl"  # ends the name of a shard's
 FETCHED = ".fetched"  # the folder of shards that were fetched to be read
 FOLDERS = ("", "shards", ".workers")
 MOST_READ = 2 * AT_ONCE  # objects are kept for another reading
@@ -177,7 +178,7 @@ class Spool:
 
 def is_mine(run: Spooled) -> bool:
     """Whether this process began the spool, and not its parent."""
-    return run.parent.name.endswith(f"-{os.getpid()}")
+    return run.parent.name == this_process()
 
 
 def is_log(name: str) -> bool:

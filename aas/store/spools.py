@@ -1,13 +1,11 @@
 """The spools of this process (`spool.py`): opened when a run folder at a URL is looked at, sent while it is filled, and
-gone at the end; and what killed processes of this machine left in theirs."""
+gone at the end."""
 
-import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -16,20 +14,13 @@ from typing import Any, BinaryIO, TypeVar
 
 from aas.photographs.store import Facts
 from aas.store.addresses import Spooled
-from aas.store.atomic import write_bytes
-from aas.store.description import read_description
 from aas.store.heartbeats import SILENT_SECONDS, is_gone, workers
+from aas.store.leftovers import BEGUN, FILLING, adopt, forget, locked_for_life, put_aside
 from aas.store.objects import AT_ONCE, NotSent, StoreError
-from aas.store.spool import LOGS, Spool, is_mine, merged
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from aas.store.spool import Spool, is_mine
 
 EVERY_SECONDS = 5.0  # what is new is sent
 SHARE = 0.1  # of the time, at most, goes into sending while a run goes on
-FILLING, BEGUN = "filling", "begun"  # beside the run: it is filled here; its run.json was sent
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -48,18 +39,14 @@ def spool_of(path: Path) -> Spool | None:
 
 
 def _begun(run: Spooled, key: str) -> Spool:
-    process = run.parent
     if not is_mine(run):  # a worker's, which reads
         return Spool(run)
-    while process.exists():  # it was left by one of the same number
-        process.rename(process.with_name(f"{process.name}-left{time.time_ns()}"))
-    process.parent.mkdir(parents=True, exist_ok=True)
-    _locks[key] = _lock_of(process).open("ab+")
-    _is_locked(_locks[key])
+    put_aside(run.parent)
+    _locks[key] = locked_for_life(run.parent)
     try:
         return Spool(run)
     except BaseException:
-        _forget(process)
+        forget(run.parent)
         _locks.pop(key).close()
         raise
 
@@ -116,20 +103,20 @@ def opened(folders: Iterable[object], filled: object = None, chunk: int = 0, num
     Raises StoreError where a store cannot be reached, NotSent where something could not be sent: it waits here;
     ValueError where another process fills the same part.
     """
-    before, is_well, is_hurried = set(_open), False, False
+    before, ended_by = set(_open), None
     try:
         for folder in folders:
             spool = spool_of(folder) if isinstance(folder, Path) else None
             if spool is not None and folder == filled:
                 _fill(spool, chunk, num_chunks)
         yield
-        is_well = True
     except BaseException as error:
-        is_hurried = isinstance(error, StoreError) or not isinstance(error, Exception)
+        ended_by = error
         raise
     finally:
-        for key in _open.keys() - before:
-            _close(key, is_well, is_hurried)
+        with ExitStack() as stack:
+            for key in _open.keys() - before:
+                stack.callback(_close, key, ended_by)
 
 
 def opened_for(options: Any) -> AbstractContextManager[None]:
@@ -155,19 +142,21 @@ def _fill(spool: Spool, chunk: int, num_chunks: int) -> None:
     spool.begin_logs(num_chunks > 1)
 
 
-def _close(key: str, is_well: bool, is_hurried: bool) -> None:
+def _close(key: str, ended_by: BaseException | None) -> None:
     """Send what is left, unless the command was stopped or the store is the trouble; what is there needs no spool."""
     spool = _open.pop(key)
+    waits = f"What is not there yet waits in {os.fspath(spool.run)}: the same command sends it."
     try:
-        if not is_hurried:
+        if ended_by is None or (isinstance(ended_by, Exception) and not isinstance(ended_by, StoreError)):
             _send(spool, is_last=True)
         if not spool.has_unsent():
-            _forget(spool.run.parent)
+            forget(spool.run.parent)
+        elif isinstance(ended_by, StoreError):
+            log.error("%s: %s", spool.run, waits)
     except StoreError as error:
-        line = f"{error}. What is not there yet waits in {os.fspath(spool.run)}: the same command sends it."
-        if is_well:
-            raise NotSent(line) from error
-        log.error("%s", line)
+        if ended_by is None:
+            raise NotSent(f"{error}. {waits}") from error
+        log.error("%s. %s", error, waits)
     finally:
         _locks.pop(key).close()
 
@@ -211,77 +200,3 @@ def _send_until(end: Event, spool: Spool, tell: Callable[[], None], with_items: 
                 log.warning("%s: results wait here, and it is tried again", error)
             is_in_trouble = True
         pause = max(EVERY_SECONDS, (time.monotonic() - start) / SHARE)
-
-
-# --------------------------------------------------------------------------------------- what killed processes left
-
-
-def adopt(spool: Spool) -> None:
-    """Take over what killed processes of this machine finished of the same run and could not send."""
-    mine = spool.run.parent
-    for left in sorted(path for path in mine.parent.iterdir() if path.is_dir() and path != mine):
-        with _lock_of(left).open("ab+") as lock:  # for no other to take it at the same time
-            if _is_locked(lock) and _may_go(left, spool):
-                _forget(left)
-
-
-def _may_go(left: Path, spool: Spool) -> bool:
-    """Takes over what is there, if it is of the same run; whether nothing is needed of it any more."""
-    theirs, mine = (folder / spool.run.name / "run.json" for folder in (left, spool.run.parent))
-    if not (left / FILLING).exists() or not theirs.is_file():
-        return True
-    if not mine.is_file():
-        if (left / BEGUN).exists():  # it was sent, and somebody deleted the run since
-            return True
-        write_bytes(mine, theirs.read_bytes())
-    elif not _are_of_one_run(theirs, mine):
-        log.warning("results of another run at %s were never sent: see %s", spool.run, os.fspath(left))
-        return False
-    _take(theirs.parent, spool)
-    return True
-
-
-def _are_of_one_run(first: Path, second: Path) -> bool:
-    asked = [(one["command"], json.dumps(one["arguments"])) for one in map(read_description, (first, second))]
-    return asked[0] == asked[1]
-
-
-def _take(theirs: Path, spool: Spool) -> None:
-    for name in LOGS:
-        parts = [folder / name for folder in (theirs, spool.run)]  # of two lines about an item the last holds
-        if parts[0].is_file():
-            write_bytes(spool.run / name, merged(part.read_bytes() for part in parts if part.is_file()))
-    items = [path for path in theirs.iterdir() if path.is_file() and not path.name.startswith(".")]
-    for path in (*items, *_new_shards(theirs / "shards", spool)):
-        name = path.relative_to(theirs).as_posix()
-        if name not in (*LOGS, "run.json") and name not in spool.there:
-            (spool.run / name).parent.mkdir(exist_ok=True)
-            path.replace(spool.run / name)
-
-
-def _new_shards(folder: Path, spool: Spool) -> list[Path]:
-    """The files of shards whose index, the last of them, was not sent; half of one is sent anew."""
-    new = {path.name.partition(".")[0] for path in folder.glob("*.index.jsonl")}
-    new -= {name.partition(".")[0] for name in spool.names("shards") if name.endswith(".index.jsonl")}
-    for name in spool.names("shards"):
-        if name.partition(".")[0] in new:
-            del spool.there[f"shards/{name}"]
-    return [path for path in folder.glob("[0-9]*") if path.name.partition(".")[0] in new]
-
-
-def _lock_of(process: Path) -> Path:
-    return process.with_name(f"{process.name}.lock")
-
-
-def _is_locked(file: BinaryIO) -> bool:
-    """Whether this process has the lock now. It ends with the process, whatever becomes of its children."""
-    if fcntl:
-        with suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    return False
-
-
-def _forget(process: Path) -> None:
-    shutil.rmtree(process, ignore_errors=True)
-    _lock_of(process).unlink(missing_ok=True)
