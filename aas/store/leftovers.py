@@ -22,6 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+LOCK = ".lock"
 FILLING, BEGUN = "filling", "begun"  # marks: it is filled here; its run.json was sent
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 def adopt(spool: Spool) -> None:
     """Take over what killed processes of this machine finished of the same run and could not send."""
     mine = spool.run.parent
-    for left in (path for path in _within(mine.parent) if path.is_dir() and path != mine):
+    names = {name.removesuffix(LOCK) for name in os.listdir(mine.parent)} - {mine.name}
+    for left in (mine.parent / name for name in sorted(names)):
         with _lock_of(left).open("ab+") as lock:  # for no other to take it at the same time
             if _is_locked(lock) and _may_go(left, spool):
                 forget(left)
@@ -94,13 +96,18 @@ def put_aside(process: Path) -> None:
 def locked_for_life(process: Path) -> BinaryIO:
     """The file whose lock says that a process has its spool."""
     process.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock_of(process).open("ab+")
-    _is_locked(lock)
-    return lock
+    while True:
+        lock = _lock_of(process).open("ab+")
+        with suppress(OSError):  # a file system without locks: nobody adopts there
+            if fcntl:
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        if os.fstat(lock.fileno()).st_nlink:  # not taken away before it was locked
+            return lock
+        lock.close()
 
 
 def _lock_of(process: Path) -> Path:
-    return process.with_name(f"{process.name}.lock")
+    return process.with_name(f"{process.name}{LOCK}")
 
 
 def _is_locked(file: BinaryIO) -> bool:

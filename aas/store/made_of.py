@@ -133,7 +133,7 @@ def _digest_and_stamp(file: File) -> list[Any] | None:
     return None if note is None else [note[RESULT][0], None]
 
 
-def _may_differ(file: File, stamp: list[int] | None) -> bool:
+def _may_differ(file: File, stamp: list[Any] | None) -> bool:
     """Whether a file must be looked into to know that it is the same."""
     try:
         return stamp is None or _stamp(file) != stamp
@@ -141,7 +141,7 @@ def _may_differ(file: File, stamp: list[int] | None) -> bool:
         return True
 
 
-def _stamp(file: File) -> list[int] | None:
+def _stamp(file: File) -> list[Any] | None:
     """What changes when a file does; None where that cannot be trusted yet."""
     if not isinstance(file, Path):
         return file.stamp()

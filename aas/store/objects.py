@@ -65,15 +65,15 @@ class Objects:
                 raise FileNotFoundError(error.__cause__.errno, "no such object", f"{self.url}/{name}") from error
             raise
 
-    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Many at once; those that are gone by now are left out."""
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Names and objects, some fetched at once; those that are gone by now are left out."""
 
         def read(name: str) -> tuple[str, bytes | None]:
             with suppress(FileNotFoundError):
                 return name, self.read(name)
             return name, None
 
-        return {name: content for name, content in together(read, names) if content is not None}
+        return ((name, content) for name, content in together(read, names) if content is not None)
 
     def write(self, files: Mapping[str, Path]) -> None:
         """Name -> the file whose bytes the object gets, many at once. A file that is gone by now is passed over."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aas.store.addresses import Spooled
 from aas.store.atomic import locked, sweep, write_first, write_text
 from aas.store.description import as_text, changes, described, read_description
 from aas.store.heartbeats import WORKERS, forget_killed
@@ -131,6 +132,8 @@ class RunFolder:
 
     def first(self) -> str:
         """What to do before an item can be deleted, if anything, in brackets."""
+        if isinstance(self.path, Spooled):
+            return " (of one in a shard, the shard's .index.jsonl)" if shards_of(self.path).numbers() else ""
         return f" (`aas shard --back {self.path}` first)" if shards_of(self.path).numbers() else ""
 
     def note_files(self, key: str, files: Files) -> None:

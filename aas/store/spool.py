@@ -19,7 +19,7 @@ from aas.photographs.store import Facts
 from aas.store.addresses import Spooled, check_length, this_process
 from aas.store.atomic import PART, write_bytes
 from aas.store.keys import RESULT_SUFFIX
-from aas.store.objects import AT_ONCE, Objects
+from aas.store.objects import Objects
 from aas.store.pieces import Stamp, stamp_of
 
 LOGS = ("failed.jsonl", ".made_of.jsonl")
@@ -27,7 +27,6 @@ KEPT = re.compile(r"run\.json|(failed|\.made_of)(\.[^/]+)?\.jsonl|\.workers/[^/]
 INDEX = ".index.jsonl"  # ends the name of a shard's
 FETCHED = ".fetched"  # the folder of shards that were fetched to be read
 FOLDERS = ("", "shards", ".workers")
-MOST_READ = 2 * AT_ONCE  # objects are kept for another reading
 YOUNG_SECONDS = 2.0  # what is written of an item afterwards is noted by then
 
 
@@ -41,20 +40,24 @@ class Spool:
         self.there = self.objects.listed()
         self.sent: dict[str, Stamp] = {}  # a kept file -> as it was when it was fetched or sent
         self.writer = ""  # in the names of this process's logs, where others write some too
-        self.read_last: dict[str, bytes] = {}  # for their digests, then for themselves
+        self.last: tuple[str, bytes | None] = ("", None)  # that was read: for its digest, then for itself
+        self.ahead: dict[str, bytes] = {}  # what will be read next
         self.brought: set[str] = set()  # items that were sent, and are here again to go into shards
         if is_mine(run):
             self._fetch()
 
     def _fetch(self) -> None:
         self.run.mkdir(parents=True)
-        found = self.objects.read_all(filter(KEPT.fullmatch, self.there))
-        for name in found:
-            if not is_log(name):
-                self._keep(name, found[name])
+        for name, content in self.objects.read_all(name for name in self._kept() if not is_log(name)):
+            self._keep(name, content)
+        logs = dict(self.objects.read_all(filter(is_log, self._kept())))
         for name in LOGS:
-            if parts := [found[one] for one in sorted(found, key=len) if is_log(one) and _plain(one) == name]:
+            if parts := [logs[one] for one in sorted(logs, key=len) if _plain(one) == name]:
                 self._keep(name, merged(parts))
+
+    def _kept(self) -> Iterator[str]:
+        """The objects that are fetched at the start."""
+        return (name for name in self.there if KEPT.fullmatch(name))
 
     def _keep(self, name: str, content: bytes) -> None:
         write_bytes(self.run / name, content)
@@ -72,22 +75,24 @@ class Spool:
         """An object; None where there is none."""
         if name not in self.there:
             return None
-        if name not in self.read_last:
-            self.read_ahead([name])
-        return self.read_last.get(name)
+        if name in self.ahead:
+            return self.ahead[name]
+        there, content = self.last
+        if there != name:
+            content = dict(self.objects.read_all([name])).get(name)
+            self.last = (name, content)
+        return content
 
     def read_ahead(self, names: Iterable[str]) -> None:
-        """Objects that will be read next, some at once."""
-        self.read_last |= self.objects.read_all(name for name in names if name in self.there)
-        while len(self.read_last) > MOST_READ:
-            del self.read_last[next(iter(self.read_last))]
+        """Objects that will be read next, together, before others are."""
+        self.ahead = dict(self.objects.read_all(name for name in names if name in self.there))
 
     def bring(self, names: Iterable[str]) -> None:
         """Items that were sent, to be gathered with others; their objects go when those of the shards are there."""
-        found = self.objects.read_all(name for name in names if name in self.there and not (self.run / name).exists())
-        for name, content in found.items():
+        missing = [name for name in names if name in self.there and not (self.run / name).exists()]
+        for name, content in self.objects.read_all(missing):
             write_bytes(self.run / name, content)
-        self.brought |= found.keys()
+            self.brought.add(name)
 
     def fetched(self, name: str) -> Path:
         """The path of a shard's file, which is fetched where it is not in the spool."""
@@ -157,7 +162,8 @@ class Spool:
 
     def _remove(self, objects: Iterable[str]) -> None:
         objects = list(objects)
-        self.objects.remove(objects)
+        if objects:
+            self.objects.remove(objects)
         for name in objects:
             self.there.pop(name, None)
 
