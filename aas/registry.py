@@ -124,6 +124,7 @@ PHOTOGRAPH_SHARDS = {
 
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
 EXPRESSION_DATASETS = {
+    "coco": "aas.datasets.categories:Categories",
     "refcoco": "aas.datasets.refcoco:RefCoco",
     "png": "aas.datasets.png:Png",
     "reasonseg": "aas.datasets.reasonseg:ReasonSeg",

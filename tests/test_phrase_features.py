@@ -57,6 +57,15 @@ def test_batches_are_singles():
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_what_comes_later_is_not_seen():
+    """F-LMM's and HG-LMM's library lost the causal mask in some versions; then each row would see all that follows."""
+    lmm = tiny.family("llava")
+    (one,), (other,) = features(lmm, texts=(TEXT,)), features(lmm, texts=(TEXT + ", both of them asleep",))
+    torch.testing.assert_close(one.attention, other.attention, rtol=1e-4, atol=1e-6)
+    for states, others in zip(one.states, other.states, strict=True):
+        torch.testing.assert_close(states, others, rtol=1e-4, atol=1e-5)
+
+
 def test_coarse_maps_stand_in_front_of_fine_ones():
     lmm = tiny.family("llava_next")
     one = lmm.prepare(tiny.a_photo(HW), "What is it?", TEXT)

@@ -8,24 +8,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aas.heads.features import HeadShape, PhraseFeatures
-from aas.heads.fusion import Norm, Stem, TopDown
+from aas.heads.fusion import LARGE, Norm, Stem, TopDown
 from aas.heads.head import MaskHead, TextMixing
 
-N_EYES, N_STAGES = 8, 4  # layers of the vision encoder, paired into stages of the pyramid
+DEPTHS = (3, 6, 9, 12, 15, 18, 20)  # of 24 blocks of the vision encoder those that are looked at, and the last
+N_EYES, N_STAGES = len(DEPTHS) + 1, 4  # paired into stages of the pyramid
 CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is brought to so many first
 
 
 def eye_layers(n_layers: int) -> tuple[int, ...]:
-    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those of number 3, 6, …, 21, 23."""
-    return tuple(min(n_layers * k // N_EYES, n_layers - 1) for k in range(1, N_EYES + 1))
+    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those that were published."""
+    return *(n_layers * depth // 24 for depth in DEPTHS), n_layers - 1
 
 
 class HighResHead(MaskHead):
     """HG-LMM's: projected layers of the eyes, convolutions that the words make, attention, and a stem on the pixels,
     fused from coarse to fine.
 
-    `width` of the pyramid, of which all others are multiples. `norm`: group norm, or batch norm as published, whose
-    figures depend on the phrases of a batch while it trains.
+    `width` of the pyramid, of which all others are multiples. `norm`: group norm; or batch, which is the published
+    network to the letter, whose figures depend on the phrases of a batch while it trains.
     """
 
     kind = "highres"
@@ -43,6 +44,8 @@ class HighResHead(MaskHead):
         self.shallow = nn.Conv2d(width * 3 // 2, 2 * width, 3, padding=1)
         self.deeper = nn.Conv2d(3 * width, 2 * width, 3, padding=1)  # shared by the stages that see attention
         self.narrow = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(N_STAGES))
+        is_small = shape.input_side <= LARGE
+        self.halve = nn.Conv2d(width, width, 3, stride=2, padding=1) if norm == "batch" and is_small else None
         self.stem = Stem(shape, width, norm)
         self.top_down = TopDown(width, norm)
 
@@ -77,6 +80,8 @@ class HighResHead(MaskHead):
             for narrow, one, size_hw in zip(self.narrow, mixed, sizes, strict=True)
         ]
         pyramid[0] = pyramid[0] + stem
+        if self.halve is not None:  # the published deepest stage is made by a convolution
+            pyramid[-1] = self.halve(self.narrow[-1](mixed[-1]))
         return pyramid
 
     def check(self, image: PhraseFeatures) -> None:
