@@ -155,6 +155,7 @@ EVIDENCE_KINDS = {
 EVALUATIONS = {
     "gcg": "aas.evaluations.gcg:EvalGcg",
     "instance": "aas.evaluations.instance:EvalInstance",
+    "cot": "aas.stages.cot_scores_options:EvalCot",
     "yesno": "aas.stages.yes_no_options:EvalYesNo",
     "hallucination": "aas.evaluations.hallucination:EvalHallucination",
     "compare": "aas.evaluations.compare:EvalCompare",

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 import aas
 from aas.cli import app
+from aas.cot import prompts
+from aas.cot.thinker import Chain, Thinker
 from aas.headed import HeadMasks
 from aas.heads.stored import Origin, save_head
 from aas.heads.unet import UNetHead
@@ -63,6 +65,20 @@ def test_the_command_takes_a_head(folders, tmp_path):
         found.append(read_result(tmp_path / out / "0.json"))
     assert found[0].phrases == found[1].phrases and found[0].points_xy == found[1].points_xy
     assert found[0].pred_masks != found[1].pred_masks
+
+
+def test_a_thought_is_grounded_by_the_head(folders):
+    """All of the model's own words, as they stand behind those that it was begun with."""
+    photo, grounder = tiny.a_photo((60, 90)), aas.Grounder(**folders, device="cpu")
+    chain = Chain(thought_words="all", thought_tokens=6, answer_tokens=1)
+    (one,) = found = Thinker(grounder, chain)(photo, "What is it?")
+    lmm = grounder.lmm
+    told = lmm.prepare(photo, prompts.thinking("What is it?"), answer_ids=found.answer.token_ids)
+    (features,) = phrase_features(lmm, head_shape(lmm), [told], [[one.phrase.span]], [(60, 90)])
+    features = replace(features, embedding=grounder.segmenter.encode([photo])[0])
+    with torch.no_grad():
+        logits = grounder.head.head([features])[0][-1].on_image((60, 90))
+    assert np.array_equal(one.mask, (logits[0] > 0).numpy())
 
 
 def test_a_head_of_other_models_is_refused(folders):

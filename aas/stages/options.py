@@ -16,7 +16,19 @@ from aas.photographs import located
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
-OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories", "head")
+OF_FILES = (
+    "model",
+    "base",
+    "adapter",
+    "segmenter",
+    "phrases",
+    "answers",
+    "questions",
+    "attn",
+    "tokenizer",
+    "categories",
+    "head",
+)
 # Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
 OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None, "head": None}
 MODEL = partial(Option, rich_help_panel="Model")
@@ -163,6 +175,10 @@ class AnswerOptions:
             raise ValueError("--temperature must not be negative; 0 is greedy.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"--top-p {self.top_p} must be above 0 and at most 1.")
+        self.check_question()
+
+    def check_question(self) -> None:
+        """Raises ValueError where nothing is asked."""
         if not self.question.strip():
             raise ValueError("--question is empty.")
 
