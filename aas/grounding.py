@@ -19,10 +19,12 @@ from aas.photographs import is_url
 from aas.phrases.likelihood import token_probabilities
 from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, SecondLook, View
+from aas.store.addresses import Spooled
 from aas.store.atomic import write_png
 from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.keys import quoted, unquoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
+from aas.store.spools import facts_at
 from aas.view import look_sheet, overlay, report
 from aas.view.report_entry import Maps, Panel, confidence_figures, entry, maps_of
 
@@ -247,11 +249,16 @@ def photograph_of(result: Result, path: Path) -> str:
     """Path or URL of the photograph that the result in the file `path` is about."""
     if result.image is None:
         raise ValueError(f"{path} does not say where its photograph is: give it as `image`.")
-    return result.image if is_url(result.image) else os.path.normpath(path.parent / result.image)
+    if is_url(result.image):
+        return result.image
+    beside = path.parent / result.image
+    return os.path.normpath(beside) if facts_at(beside) is None else str(beside)
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` as seen from `folder`, or in full where there is no way (another drive)."""
+    """`path` as seen from `folder`, or in full where there is no way (another drive, a folder at a URL)."""
+    if isinstance(folder, Spooled):
+        return path.resolve().as_posix()
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:

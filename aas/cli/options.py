@@ -16,6 +16,8 @@ from typer.models import OptionInfo, ParameterInfo
 
 from aas.cli.look import WITH_TRACEBACKS, Command, Group
 from aas.loading import is_ours
+from aas.store.objects import NotSent
+from aas.store.spools import opened_for
 
 DISK = {
     errno.ENOSPC: "no space left on the device: free some",
@@ -54,7 +56,7 @@ def _in_one_line(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.errno in DISK:
         # A folder on a read-only file system is a name to change, as one without permission; a full disk is a failure.
         return f"{DISK[error.errno]}, then run the same command again.", 2 if error.errno == errno.EROFS else 1
-    if isinstance(error, ChildProcessError) and error.errno is None:
+    if isinstance(error, NotSent) or (isinstance(error, ChildProcessError) and error.errno is None):
         return str(error), 1
     is_of_a_file = isinstance(error, OSError) and error.filename is not None and error.errno != errno.EPIPE
     is_mistake = isinstance(
@@ -85,7 +87,9 @@ def command_of(options_class: type, run: Callable[[Any], int], *, without: Colle
     def command(**given: Any) -> None:
         with usage_errors():
             values = {name: tuple(map(_word, given[name])) for name in repeated if given[name] is not None}
-            code = run(options_class(**(given | values)))
+            options = options_class(**(given | values))
+            with opened_for(options):
+                code = run(options)
         raise typer.Exit(code)
 
     needed_first = sorted(mine.values(), key=lambda parameter: parameter.default is not Parameter.empty)

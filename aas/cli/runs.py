@@ -9,8 +9,10 @@ import typer
 from aas.cli.look import Command
 from aas.cli.options import examples, usage_errors
 from aas.cli.stages import STAGES
+from aas.store import spools
+from aas.store.addresses import Spooled, folder_at
 
-Folder = Annotated[Path, typer.Argument(help="Run folder.")]
+Folder = Annotated[Path, typer.Argument(help="Run folder, or its URL.", metavar="RUN", parser=folder_at)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -25,7 +27,7 @@ def register(app: typer.Typer) -> None:
             "aas view masks other-masks --gt instances_val2017.json",
         ),
     )(view)
-    app.command("status", cls=Command, epilog=examples("aas status run"))(status)
+    app.command("status", cls=Command, epilog=examples("aas status run", "aas status s3://bucket/run"))(status)
     app.command("verify", cls=Command, epilog=examples("aas verify run"))(verify)
     app.command("retry", cls=Command, epilog=examples("aas retry run"))(retry)
     app.command("merge", cls=Command, epilog=examples("aas merge instances", "aas merge here/ there/ whole/"))(merge)
@@ -33,7 +35,10 @@ def register(app: typer.Typer) -> None:
 
 
 def view(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run folder, or two to be compared.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="A run folder or URL, or two to be compared.", parser=folder_at),
+    ],
     gt: Annotated[
         Path | None, typer.Option(help="COCO or GranD-f masks, to stand beside those found; the worst come first.")
     ] = None,
@@ -44,7 +49,7 @@ def view(
     """Look at a run: photographs, answers, masks and maps in one page that needs no network."""
     from aas.show.view import view as view_runs
 
-    with usage_errors():
+    with usage_errors(), spools.opened(folders):
         code = view_runs(folders, gt, images, out, opened)
     raise typer.Exit(code)
 
@@ -53,7 +58,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     """Say how far a run is, and what failed."""
     from aas.store import status as runs
 
-    with usage_errors():
+    with usage_errors(), spools.opened([folder]):
         found = runs.status(folder)
     typer.echo(json.dumps(found, indent=1) if as_json else runs.status_text(folder, found))
 
@@ -62,11 +67,12 @@ def verify(folder: Folder) -> None:
     """Read every item of a run and name those that are damaged."""
     from aas.store import status as runs
 
-    with usage_errors():
+    with usage_errors(), spools.opened([folder]):
         wrong = runs.verify(folder)
+        first = runs.open_run(folder)[0].first()
     for line in wrong:
         typer.echo(line)
-    advice = f": delete them{runs.open_run(folder)[0].first()} and run the command again." if wrong else "."
+    advice = f": delete them{first} and run the command again." if wrong else "."
     typer.echo(f"{len(wrong)} damaged{advice}", err=True)
     raise typer.Exit(1 if wrong else 0)
 
@@ -75,18 +81,22 @@ def retry(folder: Folder) -> None:
     """Try the images that failed once more, with the options that the run began with."""
     from aas.stages.retry import retry as retry_failed
 
-    with usage_errors():
+    with usage_errors(), spools.opened([folder]):
         code = retry_failed(folder, STAGES)
     raise typer.Exit(code)
 
 
-def merge(folders: Annotated[list[Path], typer.Argument(metavar="DIR... OUT", help="Run folders.")]) -> None:
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR... OUT", help="Run folders, or URLs.", parser=folder_at)
+    ],
+) -> None:
     """Put run folders that were filled apart into one, the last that is named; of `segment instance` also all results
     into one file, results.json, for which its folder alone is enough."""
     from aas.store.combine import combine
     from aas.store.merge import merge as merge_results
 
-    with usage_errors():
+    with usage_errors(), spools.opened(folders, folders[-1]):
         *parts, out = folders
         run = combine(parts, out) if parts else None
         is_one_file = run is None or run.description()["command"] == "segment instance"
@@ -102,6 +112,8 @@ def shard(
     from aas.store import sharding
 
     with usage_errors():
+        if isinstance(folder, Spooled):
+            raise ValueError(f"{folder}: shards are made in a folder of this machine: `aas merge {folder} here`.")
         n_items, wrong = (sharding.unshard if back else sharding.shard)(folder)
     for line in wrong:
         typer.echo(line)

@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
             "aas infer-attn --images photos/ --out run --answers-from http://localhost:8000/v1  (docs/answers.md)",
             "aas infer-attn --images photos/ --out run --maps mean,tam,attribution  (docs/maps.md)",
             "aas infer-attn --images 's3://bucket/shards/*.tar' --out run            (docs/scaling.md)",
+            "aas infer-attn --images photos/ --out s3://bucket/run                  (docs/scaling.md)",
             "aas infer-attn --images photos/ --out run --num-chunks 8 --chunk-idx 0  (one of eight processes)",
         ),
     )(command_of(InferAttn, _infer_attn))

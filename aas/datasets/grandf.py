@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from aas.rle import Rle
 from aas.spellings import id_text
 from aas.store.results import raw_result
 from aas.store.runs import RunFolder
+from aas.store.spools import ahead
 from aas.text import HALF
 
 
@@ -120,9 +122,10 @@ def read_answers(folder: Path, truth: GcgTruth, findings: Findings) -> dict[str,
     if not folder.is_dir():
         raise FileNotFoundError(f"--results {folder}: no such folder.")
     files = RunFolder(folder, ".json").items()
+    in_order = sorted(files.items(), key=lambda item: id_text(item[0]) not in truth.images)
     answers: dict[str, GcgAnswer] = {}
     damaged = set()
-    for name, path in sorted(files.items(), key=lambda item: id_text(item[0]) not in truth.images):
+    for name, path in ahead(in_order, itemgetter(1)):
         try:
             item = raw_result(path)
         except ValueError as error:  # also of JSON and of UTF-8

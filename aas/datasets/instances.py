@@ -22,6 +22,7 @@ from aas.rle import Rle
 from aas.spellings import id_text, number_of
 from aas.store.instances import raw_detections
 from aas.store.runs import MERGED, RunFolder
+from aas.store.spools import ahead
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _of_items(folder: Path, findings: Findings) -> list[Any]:
     items = RunFolder(folder, ".json").items()
     if not items:
         raise ValueError(f"--results {folder}: no results (*.json) in this folder.")
-    for path in items.values():
+    for path in ahead(items.values()):
         try:
             entries += raw_detections(path)
         except ValueError as error:

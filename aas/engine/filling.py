@@ -16,6 +16,7 @@ from aas.store.atomic import check_writable
 from aas.store.heartbeats import Heartbeat
 from aas.store.runs import RunFolder
 from aas.store.sharding import Gathering
+from aas.store.spools import sending
 
 log = logging.getLogger(__name__)
 # Who does the items: what to do, which, what hears that it begins, and whether to stop.
@@ -97,7 +98,11 @@ def _note(
 ) -> None:
     """Say what becomes of each item: to people, to the folder, to `done`. However it ends, the engine's processes end
     with it."""
-    with closing(outcomes), Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat:
+    with (
+        closing(outcomes),
+        Heartbeat(run.path, work.chunk.index, work.chunk.count) as heartbeat,
+        sending(run.path, heartbeat.tell, with_items=not work.groups),
+    ):
         for item, failed in outcomes:
             progress.update()
             heartbeat.count(failed is not None)

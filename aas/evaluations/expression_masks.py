@@ -18,6 +18,7 @@ from aas.evaluations import report
 from aas.metrics import bootstrap
 from aas.metrics.overlap import MaskPair
 from aas.rle import Rle
+from aas.store.addresses import OF_RUN
 from aas.store.atomic import write_text
 from aas.store.results import raw_result
 from aas.store.runs import RunFolder
@@ -31,7 +32,7 @@ Measure = Callable[[Sequence[MaskPair], Sequence[int]], bootstrap.Evidence]
 class MaskOptions(report.ReportOptions):
     """Options of every `aas eval NAME` of a dataset of given expressions, beside the dataset's own."""
 
-    results: Annotated[Path, typer.Option(help="Run folder of `aas segment expressions`.")]
+    results: Annotated[Path, typer.Option(help="Run folder or URL of `aas segment expressions`.", **OF_RUN)]
     metric: Annotated[
         tuple[str, ...], typer.Option(help="A measure by name; may be repeated. Default: the dataset's own.")
     ] = ()

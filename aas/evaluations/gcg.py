@@ -18,6 +18,7 @@ from aas.metrics import bootstrap, check_installed
 from aas.metrics.captions import CaptionScorer
 from aas.metrics.gcg import PROTOCOLS
 from aas.metrics.text_similarity import TextEncoder
+from aas.store.addresses import OF_RUN
 
 WHY = (
     "glamm is the published evaluator: all scores 1.0, IoU over matched pairs only, a recall that stops at the first "
@@ -38,7 +39,9 @@ class EvalGcg(report.ReportOptions):
         "aas eval gcg --results masks --gt-caption CAPTIONS --gt-mask MASKS --protocol glamm --json run.json",
     )
 
-    results: Annotated[Path, typer.Option(help="Folder of IMAGE_ID.json, as `aas segment gcg` writes them.")]
+    results: Annotated[
+        Path, typer.Option(help="Folder or URL of IMAGE_ID.json, as `aas segment gcg` writes them.", **OF_RUN)
+    ]
     gt_caption: Annotated[
         Path,
         typer.Option(

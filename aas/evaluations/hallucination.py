@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -17,8 +18,10 @@ from aas.metrics.mean import mean_evidence
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import load_pipeline, noun_chunks
 from aas.spellings import id_text
+from aas.store.addresses import OF_RUN
 from aas.store.results import Result, read_result
 from aas.store.runs import RunFolder
+from aas.store.spools import ahead
 
 COLUMNS = {  # of a result -> what it is called in the table
     "confidences": "confidence",
@@ -37,7 +40,7 @@ class EvalHallucination(report.ReportOptions):
         "aas eval hallucination --results masks --gt instances_val2017.json --json run.json",
     )
 
-    results: Annotated[Path, typer.Option(help="Run folder of `aas ground` or `aas segment gcg`.")]
+    results: Annotated[Path, typer.Option(help="Run folder or URL of `aas ground` or `aas segment gcg`.", **OF_RUN)]
     gt: Annotated[Path, typer.Option(help="COCO instances: what is in each photograph.")]
     captions: Annotated[
         Path | None,
@@ -124,7 +127,8 @@ def evaluate(arguments: EvalHallucination) -> tuple[dict[str, Any], Findings]:
 def _results(folder: Path, findings: Findings) -> dict[str, Result]:
     """Key -> result; one that cannot be read, or has no confidence, is noted."""
     found = {}
-    for key, path in RunFolder(folder, ".json").items().items():
+    items = RunFolder(folder, ".json").items()
+    for key, path in ahead(items.items(), itemgetter(1)):
         try:
             found[key] = read_result(path, needs=("spans", "confidences"))
         except ValueError as error:

@@ -14,6 +14,7 @@ from aas.evaluations import report
 from aas.metrics import bootstrap
 from aas.metrics.detections import Detection, Detections, TrueMask
 from aas.rle import Rle, covers
+from aas.store.addresses import OF_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class EvalInstance(report.ReportOptions):
         "aas eval instance --results instances --gt instances_val2017.json --json run.json --csv run.csv",
     )
 
-    results: Annotated[Path, typer.Option(help="COCO results file, or run folder of `aas segment instance`.")]
+    results: Annotated[
+        Path, typer.Option(help="COCO results file, or run folder or URL of `aas segment instance`.", **OF_RUN)
+    ]
     gt: Annotated[
         Path, typer.Option(help="COCO instances. Ids may be numbers or strings, masks polygons or run lengths.")
     ]

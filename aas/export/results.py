@@ -1,6 +1,7 @@
 """The results of a run folder as photographs."""
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from aas.store.instances import InstanceResult, read_instances
 from aas.store.keys import is_cut
 from aas.store.photographs import Folder, folder_of, image_file
 from aas.store.results import OURS, Result, read_result
+from aas.store.spools import ahead
 from aas.store.status import open_run
 
 SEGMENTED, INSTANCES = ("segment gcg", "segment expressions"), "segment instance"
@@ -55,7 +57,7 @@ class Results:
     def __iter__(self) -> Iterator[Photograph]:
         items = self.run.items()
         ids = _numbers(list(items))
-        for key, path in tqdm(items.items(), unit="photograph", **bar_for(len(items))):
+        for key, path in ahead(tqdm(items.items(), unit="photograph", **bar_for(len(items))), itemgetter(1)):
             try:
                 yield self._photograph(ids[key], key, path)
             except (ValueError, OSError) as error:

@@ -13,6 +13,7 @@ from aas.export.names import ClassNames
 from aas.export.objects import each_once
 from aas.export.photograph import Photograph
 from aas.export.results import Results
+from aas.store.addresses import folder_at
 from aas.store.atomic import check_writable
 from aas.text import harmless
 
@@ -30,7 +31,10 @@ class RunOptions:
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Run folder of `aas ground`, `serve`, `segment` or `import`.", show_default=False
+            metavar="RUN",
+            help="Run folder or URL of `aas ground`, `serve`, `segment` or `import`.",
+            show_default=False,
+            parser=folder_at,
         ),
     ]
     images: Annotated[Path | None, typer.Option(help="Folder of the photographs. Default: as the run says.")] = None

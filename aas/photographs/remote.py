@@ -16,10 +16,10 @@ class Remote(Store):
     """Through fsspec; who may read is said as the store's own package wants it (environment, files of its own)."""
 
     def facts(self, url: str) -> Facts:
-        return patiently(lambda: _facts(_system(url, "info")), url)
+        return patiently(lambda: facts_of(_system(url, "info")), url)
 
     def opened(self, url: str) -> BinaryIO:
-        system, path = _system_and_path(url)
+        system, path = system_and_path(url)
         return cast("BinaryIO", system.open(path, "rb"))
 
     def whole(self, url: str) -> bytes:
@@ -31,7 +31,7 @@ class Remote(Store):
 
     def part(self, url: str, start: int, n_bytes: int) -> bytes:
         def read() -> bytes:  # without asking for the file's size first
-            system, path = _system_and_path(url)
+            system, path = system_and_path(url)
             return cast("bytes", system.cat_file(path, start=start, end=start + n_bytes))
 
         return patiently(read, url)[:n_bytes] if n_bytes else b""
@@ -42,14 +42,14 @@ class Remote(Store):
 
     def below(self, url: str) -> Iterator[tuple[str, Facts]]:
         found = patiently(lambda: _system(url, "find", detail=True), url, "listed", LIST_SECONDS)
-        _, path = _system_and_path(url)
+        _, path = system_and_path(url)
         if not found:
             raise ImageError(f"{url}: no such file or folder")
         for name, info in found.items():
-            yield name.removeprefix(path).strip("/"), _facts(info)
+            yield name.removeprefix(path).strip("/"), facts_of(info)
 
 
-def _system_and_path(url: str) -> tuple[Any, str]:
+def system_and_path(url: str) -> tuple[Any, str]:
     """Asked for each time: a process that was forked must not use its parent's. ImageError, with what to install, where
     a package is missing."""
     from fsspec.core import url_to_fs
@@ -63,11 +63,12 @@ def _system_and_path(url: str) -> tuple[Any, str]:
 
 
 def _system(url: str, does: str, **how: Any) -> Any:
-    system, path = _system_and_path(url)
+    system, path = system_and_path(url)
     system.invalidate_cache()  # what it said before may have changed
     return getattr(system, does)(path, **how)
 
 
-def _facts(info: Mapping[str, Any]) -> Facts:
+def facts_of(info: Mapping[str, Any]) -> Facts:
+    """Of what fsspec says of a file."""
     told = next((str(info[name]) for name in IDS if info.get(name)), "")
     return Facts(info.get("size"), told)

@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from aas.photographs import is_url, is_web
+from aas.store.addresses import Spooled, folder_at
 from aas.store.runs import RunFolder
+from aas.store.shards import is_there
 
 REPORT = "report.html"
 
@@ -19,15 +21,18 @@ def facts_of(run: RunFolder, description: Mapping[str, Any]) -> list[tuple[str, 
         name: description["arguments"].get(name) for name in ("segmenter", "preset")
     }
     facts = [(name.capitalize(), str(value)) for name, value in named.items() if value]
+    facts.append(("Command", f"aas {description['command']}"))
+    if isinstance(run.path, Spooled):  # whose run.json came here just now
+        return facts
     begun = datetime.fromtimestamp(run.description_path.stat().st_mtime)
-    return [*facts, ("Command", f"aas {description['command']}"), ("Date", f"{begun:%d %B %Y, %H:%M}".lstrip("0"))]
+    return [*facts, ("Date", f"{begun:%d %B %Y, %H:%M}".lstrip("0"))]
 
 
 def _model(description: Mapping[str, Any]) -> str | None:
     """Of `aas segment` that of the attention, where it is still there."""
     attn = description.get("inputs", {}).get("attn")
-    if attn and (Path(attn) / "run.json").is_file():
-        return RunFolder(Path(attn), "").description()["arguments"].get("model")
+    if attn and is_there(folder_at(attn) / "run.json"):
+        return RunFolder(folder_at(attn), "").description()["arguments"].get("model")
     return description["arguments"].get("model")
 
 
@@ -35,8 +40,10 @@ def links_of(item: Path, photograph: str | None, page: Path) -> dict[str, str]:
     """Where a photograph's files are, seen from `page`: its result, its picture, itself (a path or a web
     address; no browser follows others)."""
     files = {"JSON" if item.suffix == ".json" else "Maps": item, "PNG": item.with_suffix(".png")}
-    found = {words: _href(file, page) for words, file in files.items() if file.is_file()}
+    found = {words: _href(file, page) for words, file in files.items() if is_there(file)}
     if photograph is None or (is_url(photograph) and not is_web(photograph)):
+        return found
+    if isinstance(page, Spooled) and not is_web(photograph):  # out of a store no way leads to a file
         return found
     if is_web(photograph):
         return found | {"Photograph": quote(photograph, safe=":/?#[]@!$&'()*+,;=%")}

@@ -11,6 +11,7 @@ from aas.photographs import File, located
 from aas.phrases.reasoning import tokens_of_answer
 from aas.presets import preset_named
 from aas.show.stored import answer_of, found_in, photograph_file
+from aas.store.addresses import folder_at
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
 from aas.store.photographs import Folder, folder_of, image_file
@@ -87,7 +88,7 @@ class StoredRun:
         """The attention that a result was made of, where it is still there."""
         if not self.inputs.get("attn"):
             return None
-        attn = RunFolder(Path(self.inputs["attn"]), SUFFIX)
+        attn = RunFolder(folder_at(self.inputs["attn"]), SUFFIX)
         names = [key]
         if not isinstance(photograph, Path) or not isinstance(self.photographs, Path):
             names.append(photograph.name)

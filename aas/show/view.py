@@ -16,7 +16,9 @@ from aas.records import Answer, GroundedPhrase
 from aas.show.page import REPORT, facts_of, links_of
 from aas.show.runs import Found, StoredRun
 from aas.show.stored import Truths, coloured_as, ious_of
+from aas.store.addresses import Spooled
 from aas.store.atomic import check_target
+from aas.store.spools import ahead
 from aas.text import harmless
 from aas.view.report import About, Report
 from aas.view.report_entry import Entry, Panel, entry
@@ -46,7 +48,7 @@ def view(
     failures = _filled(report, runs, truths)
     report.write(failures)
     print(page)
-    if is_opened and _has_screen():
+    if is_opened and _has_screen() and not isinstance(page, Spooled):
         webbrowser.open(page.absolute().as_uri())
     return 3 if failures else 0
 
@@ -80,7 +82,7 @@ def _filled(report: Report, runs: Sequence[StoredRun], truths: Truths) -> list[t
     if not keys:
         raise ValueError(f"{' and '.join(str(run.run.path) for run in runs)}: no image to show.")
     failures, names = list(runs[0].run.failures().items()), _names(runs)
-    for key in tqdm(sorted(keys), unit="image", **bar_for(len(keys))):
+    for key in ahead(tqdm(sorted(keys), unit="image", **bar_for(len(keys))), runs[0].run.item_path):
         try:
             report.add(key, _entry(key, [run.find(key) for run in runs], names, truths, report.path))
         except (ValueError, OSError) as error:

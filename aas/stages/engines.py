@@ -4,11 +4,17 @@ from typing import Any
 
 from aas.engine.filling import Engine
 from aas.stages.options import RunOptions
+from aas.store.addresses import Spooled
 
 
 def engine_of(options: RunOptions) -> "Engine[Any] | None":
     """What the options say; None is this process alone. Raises ValueError for GPUs that are not there."""
     if options.engine == "ray":
+        if options.address is not None and isinstance(getattr(options, "out", None), Spooled):
+            raise ValueError(
+                "--out at a URL is written through a folder of this machine, which actors of others do not see: leave "
+                "--address out, or give --out a folder that all see and copy it with `aas merge`."
+            )
         from aas.engine.cluster import Ray
 
         return Ray(options.address, *options.least_and_most_actors, uses_gpu=options.device != "cpu")

@@ -19,7 +19,7 @@ from aas.stages.ground_options import Ground
 from aas.store.keys import result_keys
 from aas.store.results import read_result
 from aas.store.runs import RunFolder
-from aas.store.shards import is_in_a_shard
+from aas.store.shards import is_there
 
 STDIN = "-"
 
@@ -51,7 +51,7 @@ def collect(given: Iterable[str], out: Path) -> Inputs:
         if text == STDIN:
             inputs.images.append(Found(sys.stdin.buffer.read(), text, PurePosixPath("stdin")))
         elif is_elsewhere(located(text)):
-            _add_elsewhere(inputs, text)
+            _add_elsewhere(inputs, text, out)
         elif has_magic(text) and not Path(text).exists():
             _add_pattern(inputs, text, out)
         else:
@@ -59,14 +59,16 @@ def collect(given: Iterable[str], out: Path) -> Inputs:
     return inputs
 
 
-def _add_elsewhere(inputs: Inputs, text: str) -> None:
-    """What is at a URL, or in shards."""
+def _add_elsewhere(inputs: Inputs, text: str, out: Path) -> None:
+    """What is at a URL, or in shards; no pictures of results below it."""
     try:
         found = Photographs(located(text), known_suffixes()).members
     except ImageError as error:
         inputs.missing.append((text, str(error)))
         return
     for name, member in found.items():
+        if str(member).startswith(f"{out}/"):
+            continue
         path = PurePosixPath(name_of(member)) if member.name == text else PurePosixPath(name)
         inputs.images.append(Found(member, str(member), path))
     if not found:
@@ -146,7 +148,7 @@ def _free_key(request: Request, run: RunFolder, taken: set[str]) -> str:
 
 def _is_anothers(item: Path, request: Request) -> bool:
     """Whether a file is there that is no result about this photograph: another's, or none of ours."""
-    if not (item.exists() or is_in_a_shard(item)):
+    if not (item.exists() or is_there(item)):
         return False
     if not isinstance(request.source, (str, Path, Member)):
         return True

@@ -21,6 +21,7 @@ from aas.stages.options import (
     PhraseOptions,
     indices,
 )
+from aas.store.addresses import OF_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,9 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
         ),
     ]
     answer: Annotated[str | None, ANSWER(help="Ground these words instead of the model's own.")] = None
-    out: Annotated[Path, Option(help="Folder for NAME.json, NAME.png and report.html. Started again, it goes on.")] = (
-        Path("grounded")
-    )
+    out: Annotated[
+        Path, Option(help="Folder or URL for NAME.json, NAME.png and report.html. Started again, it goes on.", **OF_RUN)
+    ] = Path("grounded")
     as_json: Annotated[bool, Option("--json", help="Print one JSON line per image.")] = False
     png: Annotated[bool, Option("--png/--no-png", help="NAME.png: the picture with its masks beside the answer.")] = (
         True

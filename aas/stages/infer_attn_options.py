@@ -11,6 +11,7 @@ from aas.maps import names_of
 from aas.photographs import Address
 from aas.stages.answering_options import ServedOptions
 from aas.stages.options import ATTENTION, IMAGES, AttentionOptions, ModelOptions, indices
+from aas.store.addresses import OF_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class InferAttn(ServedOptions, AttentionOptions, ModelOptions):
         Path | Address,
         IMAGES(help="Folder, list (a text file), URL (s3://…), or tar or parquet shards ('data/*.tar')."),
     ]
-    out: Annotated[Path, Option(help="Run folder: one file per image. Started again, it goes on.")]
+    out: Annotated[Path, Option(help="Run folder or URL: one file per image. Started again, it goes on.", **OF_RUN)]
     ref_anno: Annotated[Path | None, Option(help="COCO or GranD-f annotation: take its images only.")] = None
     heads: Annotated[str, ATTENTION(help="all, or numbers: -2.")] = "all"
     keep: Annotated[Keep, ATTENTION(help="One map, the mean of layers and heads; or one a layer; or all.")] = "mean"

@@ -6,6 +6,8 @@ from typing import Any, get_type_hints
 
 from aas.photographs import located
 from aas.stages.options import RunOptions
+from aas.store.addresses import folder_at
+from aas.store.spools import opened_for
 from aas.store.status import open_run
 
 
@@ -21,7 +23,9 @@ def retry(folder: Path, stages: Mapping[str, tuple[type[RunOptions], Callable[[A
         raise ValueError(f"{run.description_path} does not say the run's options: repeat its command instead.")
     failed = frozenset(run.failed_keys())
     kind, run_stage = stages[name]
-    return run_stage(_options(kind, given, folder, failed))
+    options = _options(kind, given, folder, failed)
+    with opened_for(options):
+        return run_stage(options)
 
 
 def _options(kind: type[RunOptions], given: dict[str, Any], out: Path, only: frozenset[str]) -> RunOptions:
@@ -36,5 +40,5 @@ def _options(kind: type[RunOptions], given: dict[str, Any], out: Path, only: fro
 def _as_field(value: Any, hint: Any) -> Any:
     """What JSON made a string or a list, as the field has it."""
     if isinstance(value, str) and "Path" in str(hint):
-        return located(value)
+        return located(value) if "Address" in str(hint) else folder_at(value)
     return tuple(value) if isinstance(value, list) else value

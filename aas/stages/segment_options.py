@@ -9,6 +9,7 @@ from typer import Argument, Option
 from aas.choices import Dtype, Fit, Merge, Task
 from aas.photographs import Address
 from aas.stages.options import IMAGES, MASK, MaskOptions, PhraseOptions, RunOptions
+from aas.store.addresses import OF_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +17,11 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
     """Turn stored attention into masks."""
 
     task: Annotated[Task, Argument(help="A mask for each phrase, of COCO's categories, or of --answers.")]
-    attn: Annotated[Path, Option(help="Run folder of `aas infer-attn`, or a folder of the authors' .pth.")]
+    attn: Annotated[
+        Path, Option(help="Run folder or URL of `aas infer-attn`, or a folder of the authors' .pth.", **OF_RUN)
+    ]
     images: Annotated[Path | Address, IMAGES(help="Where the photographs are, as infer-attn was told.")]
-    out: Annotated[Path, Option(help="Run folder: one file per image. Started again, it goes on.")]
+    out: Annotated[Path, Option(help="Run folder or URL: one file per image. Started again, it goes on.", **OF_RUN)]
     ref_anno: Annotated[Path | None, Option(help="COCO or GranD-f annotation: its images, with its ids.")] = None
     answers: Annotated[Path | None, Option(help="Of expressions: the file that infer-attn was given.")] = None
     maps: Annotated[

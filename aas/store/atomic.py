@@ -27,6 +27,8 @@ def check_writable(folder: Path) -> None:
 
     Nothing is left there, and the folder is not made.
     """
+    if folder.parts and folder.parts[0].endswith(":"):  # `s3:`, as a path has it
+        raise ValueError(f"{folder} looks like a URL, and here a folder of this machine is needed.")
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):

@@ -19,7 +19,7 @@ from aas.rle import MAX_SIDE
 from aas.spellings import number_of
 from aas.store.atomic import write_bytes
 from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
-from aas.store.shards import sharded
+from aas.store.shards import elsewhere
 
 SCHEMA = "1"
 BESIDE = "maps."  # before the name of a map source, behind the first
@@ -111,12 +111,12 @@ def read_item(path: Path) -> AttentionItem:
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], Mapping[str, np.ndarray]]:
-    """Metadata and tensors of a file, which may lie in a shard."""
+    """Metadata and tensors of a file, which may lie in a shard, or at a URL."""
     try:
         with safe_open(path, framework="np") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        content = sharded(path)
+        content = elsewhere(path)
         if content is None:
             raise
     return _header(content).get("__metadata__", {}), load(content)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from aas.store.description import as_text, changes
 from aas.store.lines import add_lines, whole_lines
 from aas.store.runs import OWN_FILES, RunFolder
 from aas.store.shards import content_of, is_there, shards_of
+from aas.store.spool import is_log
+from aas.store.spools import names_at
 from aas.store.status import open_run
 
 OF_A_FOLDER = OWN_FILES | {"failed.jsonl", "report.html"}  # what is made anew, not carried over
@@ -64,8 +65,9 @@ def _check_agree(folders: Sequence[Path]) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_file())
-    yield from (folder / name for name in names if not name.startswith(".") and name not in OF_A_FOLDER)
+        names = {entry.name for entry in entries if entry.is_file()} | names_at(folder)
+    ours = (name for name in sorted(names) if not name.startswith(".") and name not in OF_A_FOLDER)
+    yield from (folder / name for name in ours if not is_log(name))
 
 
 def _in_shards(folder: Path) -> Iterator[Path]:
@@ -86,7 +88,7 @@ def _add_shards(run: RunFolder, whole: RunFolder) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     with written(target) as temporary:
-        shutil.copyfile(source, temporary)
+        temporary.write_bytes(content_of(source))
 
 
 def _add_notes(run: RunFolder, whole: RunFolder) -> None:

@@ -51,6 +51,10 @@ class Heartbeat:
         """One item more."""
         self.worker.failed += failed
         self.worker.done += not failed
+        self.tell()
+
+    def tell(self) -> None:
+        """Say that it goes on, where that was not said just now."""
         if time.time() - self.worker.told > EVERY_SECONDS:
             self.worker.told = time.time()
             write_text(self.path, json.dumps(asdict(self.worker)) + "\n")
@@ -70,20 +74,21 @@ def forget_killed(folder: Path) -> None:
     """Take away the words of processes that were killed."""
     with suppress(OSError):  # a folder that is done may be read-only by now
         for path, worker in _read(folder / WORKERS):
-            if _is_gone(worker):
+            if is_gone(worker):
                 path.unlink(missing_ok=True)
         (folder / WORKERS).rmdir()  # where it is empty
 
 
 def _read(folder: Path) -> list[tuple[Path, Worker]]:
     found = []
-    for path in sorted(folder.glob("*.json")):
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    for path in (folder / name for name in names if name.endswith(".json") and not name.startswith(".")):
         with suppress(OSError, ValueError, TypeError):  # gone by now, or damaged
             found.append((path, Worker(**json.loads(path.read_text(encoding="utf-8")))))
     return found
 
 
-def _is_gone(worker: Worker) -> bool:
+def is_gone(worker: Worker) -> bool:
     """Whether it was killed; of other machines' processes that is known by an hour's silence only."""
     if worker.host != socket.gethostname():
         return time.time() - worker.told > 3600

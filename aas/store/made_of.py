@@ -18,6 +18,7 @@ from aas.photographs import File
 from aas.store.atomic import locked, write_text
 from aas.store.lines import add_lines, lines_text, whole_lines
 from aas.store.shards import ASKED, FRESH_SECONDS, RESULT, content_of, is_note, shards_of
+from aas.store.spools import facts_at
 
 Files = Mapping[str, File]  # what it is to the item (photograph, attention) -> file
 
@@ -124,7 +125,7 @@ def _told(files: Files) -> dict[str, Any]:
 
 def _digest_and_stamp(file: File) -> list[Any] | None:
     """None where there is no file. An item in a shard is told by its shard, which is not read for it."""
-    if file.is_file():
+    if file.is_file() or (isinstance(file, Path) and facts_at(file) is not None):
         return [digest_of(file), _stamp(file)]
     if not isinstance(file, Path):
         return None
@@ -132,7 +133,7 @@ def _digest_and_stamp(file: File) -> list[Any] | None:
     return None if note is None else [note[RESULT][0], None]
 
 
-def _may_differ(file: File, stamp: list[int] | None) -> bool:
+def _may_differ(file: File, stamp: list[Any] | None) -> bool:
     """Whether a file must be looked into to know that it is the same."""
     try:
         return stamp is None or _stamp(file) != stamp
@@ -140,10 +141,12 @@ def _may_differ(file: File, stamp: list[int] | None) -> bool:
         return True
 
 
-def _stamp(file: File) -> list[int] | None:
+def _stamp(file: File) -> list[Any] | None:
     """What changes when a file does; None where that cannot be trusted yet."""
     if not isinstance(file, Path):
         return file.stamp()
+    if (facts := facts_at(file)) is not None and not file.is_file():
+        return None if facts.id is None else [facts.size, facts.id]
     found = os.stat(file)
     if time.time() - max(found.st_mtime, found.st_ctime) < FRESH_SECONDS:
         return None
@@ -168,5 +171,7 @@ def _digest_once(file: File, *_: int) -> str:
 
 
 def _digest(file: File) -> str:
+    if isinstance(file, Path) and not file.is_file():
+        return sha256(content_of(file)).hexdigest()
     with file.open("rb") as content:
         return file_digest(content, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 from aas.store.atomic import write_text
 from aas.store.instances import detection_json, read_instances
 from aas.store.runs import MERGED, RunFolder
+from aas.store.spools import ahead
 from aas.store.status import open_run
 
 
@@ -23,7 +24,7 @@ def merge_instances(run: RunFolder) -> Path:
 
     Raises ResultError, which names the file, where one is damaged.
     """
-    images = [read_instances(path) for path in run.items().values()]
+    images = [read_instances(path) for path in ahead(run.items().values())]
     images.sort(key=lambda image: (isinstance(image.image_id, str), image.image_id))
     detections = [detection_json(detection) for image in images for detection in image.detections]
     numbered = [{"id": i, **detection} for i, detection in enumerate(detections, start=1)]

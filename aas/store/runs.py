@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aas.store.addresses import Spooled
 from aas.store.atomic import locked, sweep, write_first, write_text
 from aas.store.description import as_text, changes, described, read_description
 from aas.store.heartbeats import WORKERS, forget_killed
@@ -14,6 +15,7 @@ from aas.store.lines import add_lines, lines_text, whole_lines
 from aas.store.made_of import Files, MadeOf
 from aas.store.shards import FOLDER as SHARDS
 from aas.store.shards import RESULT, is_there, shards_of
+from aas.store.spools import names_at
 from aas.text import harmless
 
 log = logging.getLogger(__name__)
@@ -53,10 +55,11 @@ class RunFolder:
         return len(self._names())
 
     def loose(self) -> set[str]:
-        """The names of items that have a file of their own."""
+        """The names of items that have a file of their own, here or at the run's URL."""
         with os.scandir(self.path) as entries:
             # Only files: to read from a named pipe would wait for ever.
             names = [entry.name for entry in entries if entry.name.endswith(self.suffix) and entry.is_file()]
+        names += [name for name in names_at(self.path) if name.endswith(self.suffix)]
         return {name for name in names if name not in OWN_FILES and not name.startswith(".")}
 
     def _names(self) -> set[str]:
@@ -129,6 +132,8 @@ class RunFolder:
 
     def first(self) -> str:
         """What to do before an item can be deleted, if anything, in brackets."""
+        if isinstance(self.path, Spooled):
+            return " (of one in a shard, the shard's .index.jsonl)" if shards_of(self.path).numbers() else ""
         return f" (`aas shard --back {self.path}` first)" if shards_of(self.path).numbers() else ""
 
     def note_files(self, key: str, files: Files) -> None:

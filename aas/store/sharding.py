@@ -22,6 +22,7 @@ from aas.store.made_of import Notes
 from aas.store.pieces import KINDS, Piece, loose
 from aas.store.runs import RunFolder
 from aas.store.shards import RESULT, Shards, shards_of
+from aas.store.spools import bring
 from aas.store.status import open_run
 
 MOST_LOOSE = 10_000  # items of a run whose items stay files
@@ -107,10 +108,12 @@ def _gathered(run: RunFolder, shards: Mapping[int, Iterable[str]]) -> list[str]:
 
 def files_of(run: RunFolder, names: Iterable[str]) -> Iterator[str]:
     """Of items the names of their files, as far as they have some: a result may have its maps beside it."""
-    for name in names:
+    names = list(names)
+    besides = [f"{name.removesuffix(RESULT_SUFFIX)}{ATTENTION_SUFFIX}" for name in names]
+    bring(run.path, [*names, *besides])
+    for name, beside in zip(names, besides, strict=True):
         if (run.path / name).is_file():
             yield name
-            beside = f"{name.removesuffix(RESULT_SUFFIX)}{ATTENTION_SUFFIX}"
             if beside != name and run.suffix == RESULT_SUFFIX and (run.path / beside).is_file():
                 yield beside
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from aas.store.lines import whole_lines
 from aas.store.pieces import KINDS, Piece, Replaced, Stamp, stamp_of
+from aas.store.spools import content_at, facts_at, here, names_at
 
 FOLDER = "shards"
 INDEX = ".index.jsonl"
@@ -78,7 +79,7 @@ class Shards:
 
     def pieces(self, number: int, suffix: str) -> Mapping[str, Piece]:
         """Item -> where its bytes are, of all items of that suffix in a shard."""
-        path = self.file(number, suffix)
+        path = here(self.file(number, suffix))
         try:
             return _pieces(path, suffix, _stamp(path))
         except FileNotFoundError:
@@ -139,7 +140,7 @@ class Shards:
                 files = {entry.name: entry for entry in entries if _NAME.fullmatch(entry.name)}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        has_items = {name.split(".", 1)[0] for name in files if not name.endswith(INDEX)}
+        has_items = {name.split(".", 1)[0] for name in files.keys() | names_at(self.path) if not name.endswith(INDEX)}
         stems = sorted(name.removesuffix(INDEX) for name in files if name.endswith(INDEX))
         return {int(stem): stamp_of(files[f"{stem}{INDEX}"].stat()) for stem in stems if stem in has_items}
 
@@ -189,8 +190,8 @@ def shards_of(folder: Path) -> Shards:
 
 
 def is_there(path: Path) -> bool:
-    """Whether an item has a file, of its own or in a shard."""
-    return path.is_file() or is_in_a_shard(path)
+    """Whether an item has a file, of its own, in a shard, or at the URL of its run."""
+    return path.is_file() or facts_at(path) is not None or is_in_a_shard(path)
 
 
 def is_in_a_shard(path: Path) -> bool:
@@ -199,26 +200,31 @@ def is_in_a_shard(path: Path) -> bool:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files that lie in a folder, and the items that lie in its shards by theirs, by name."""
+    """The files that lie in a folder, or at its URL, and the items that lie in its shards by theirs, by name."""
     with os.scandir(folder) as entries:
-        names = {entry.name for entry in entries if entry.is_file()}
+        names = {entry.name for entry in entries if entry.is_file()} | names_at(folder)
     return [folder / name for name in sorted(names.union(shards_of(folder).names()))]
 
 
 def content_of(path: Path) -> bytes:
-    """The bytes of an item's file, of its own or in a shard. Raises FileNotFoundError where it has none, ValueError
-    where its shard is damaged."""
+    """The bytes of an item's file, wherever it is. Raises FileNotFoundError where it has none, ValueError where its
+    shard is damaged."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        found = sharded(path)
+        found = elsewhere(path)
         if found is None:
             raise
         return found
 
 
-def sharded(path: Path) -> bytes | None:
-    """The bytes of an item that lies in a shard; None where it lies in none."""
+def elsewhere(path: Path) -> bytes | None:
+    """The bytes of an item that has no file here: at the URL of its run, or in a shard; None where it is nowhere."""
+    found = content_at(path)
+    return _sharded(path) if found is None else found
+
+
+def _sharded(path: Path) -> bytes | None:
     shards = shards_of(path.parent)
     while (piece := shards.piece(path.name)) is not None:
         with suppress(Replaced):  # a shard that got another item meanwhile

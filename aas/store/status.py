@@ -14,6 +14,7 @@ from aas.store.keys import ATTENTION_SUFFIX, RESULT_SUFFIX
 from aas.store.made_of import digest_of
 from aas.store.runs import RunFolder
 from aas.store.shards import RESULT
+from aas.store.spools import ahead
 
 FEW_CAUSES = 20
 
@@ -99,7 +100,7 @@ def verify(folder: Path) -> list[str]:
     wrong = []
     items, notes = run.items(), run.made_of.notes()
     is_noted = any(True for _ in notes)
-    for path in tqdm(items.values(), unit="item", **bar_for(len(items))):
+    for path in ahead(tqdm(items.values(), unit="item", **bar_for(len(items)))):
         try:
             read(path)
         except (ValueError, OSError) as error:
