@@ -315,13 +315,8 @@ class AttentionCapture(Watch):
 
     def _add(self, index: int, first_row: int, weights: Tensor) -> None:
         """Put `weights` [B, H, R, N] of rows `first_row` and following where they belong, reduced as wanted."""
-        heads, keep = self.selection.heads, self.selection.keep
-        if heads is not None:
-            weights = weights[:, [h % weights.shape[1] for h in heads]]
-        kept = weights if keep == "heads" else weights.mean(1)
-        finite = kept.isfinite().all()
-        self._finite[index] = self._finite[index] & finite if index in self._finite else finite
-        slot = -1 if keep == "mean" else index
+        kept = self.reduced(index, weights)
+        slot = -1 if self.selection.keep == "mean" else index
         done = 0
         while done < kept.shape[-2]:
             chunk, offset = divmod(first_row + done, self._chunk_rows)
@@ -334,6 +329,16 @@ class AttentionCapture(Watch):
             n = min(kept.shape[-2] - done, self._chunk_rows - offset)
             total[..., offset : offset + n, :] += kept[..., done : done + n, :].to(total.device)
             done += n
+
+    def reduced(self, index: int, weights: Tensor) -> Tensor:
+        """`weights` [B, H, R, N] of a layer as they are kept: of the heads that are wanted, or their mean [B, R, N]."""
+        heads = self.selection.heads
+        if heads is not None:
+            weights = weights[:, [h % weights.shape[1] for h in heads]]
+        kept = weights if self.selection.keep == "heads" else weights.mean(1)
+        finite = kept.isfinite().all()
+        self._finite[index] = self._finite[index] & finite if index in self._finite else finite
+        return kept
 
     @property
     def n_rows(self) -> int:
@@ -353,7 +358,7 @@ class AttentionCapture(Watch):
         """
         for index, layer in self._layers.items():
             self._flush(index, layer)
-        self._check()
+        self.check()
         joined = [
             torch.cat([chunk[slot].to("cpu") for chunk in self._chunks], dim=-2)[..., : self.n_rows, :]
             for slot in sorted(self._chunks[0])
@@ -370,7 +375,8 @@ class AttentionCapture(Watch):
         other._finite, other._joined_masks = dict(self._finite), {}
         return other.maps()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """CaptureError where a layer gave NaN or infinity, and where a wanted layer was never called."""
         broken = sorted(index for index, finite in self._finite.items() if not finite)
         if broken:
             raise CaptureError(

@@ -1,0 +1,68 @@
+"""What one model needs to write answers in slots: buffers that can be used again, and the graphs recorded on them."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from aas.capture import Selection
+from aas.decoding.slots import Slots
+from aas.decoding.stash import SlotCapture
+from aas.decoding.steps import Recorder, Steps, cuda_recorder
+
+KEYS_AT_ONCE = 64  # attention looks at a multiple of so many keys: each number of them is a graph of its own
+
+
+class Engine:
+    """Slots of a model, the steps that they take and what is captured of them."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        n_slots: int,
+        capacity: int,
+        selection: Selection,
+        records: Callable[[nn.Module], bool],
+        record: Recorder | None = None,
+    ):
+        n_layers = model.config.get_text_config(decoder=True).num_hidden_layers
+        self.slots = Slots(n_layers, n_slots, capacity, model.device)
+        self.steps = Steps(model, self.slots, model.dtype, record)
+        self.capture = SlotCapture(self.slots, self.steps.step, selection, records)
+        self.weights = _places(model)
+
+    @property
+    def lag(self) -> int:
+        """Steps whose tokens are not waited for: a GPU always has the next one to do."""
+        return int(self.slots.length.device.type == "cuda")
+
+    def size_for(self, n: int) -> int:
+        """Slots that take part where `n` are wanted: of the sizes that graphs are recorded of, all if there are none."""
+        return n if self.steps.record is None else min(1 << max(0, n - 1).bit_length(), self.slots.n_slots)
+
+    def move(self, source: int, target: int) -> None:
+        """What is in one slot goes into another."""
+        self.steps.move(source, target)
+        self.capture.move(source, target)
+
+    def fits(self, model: PreTrainedModel, n_slots: int, capacity: int, selection: Selection) -> bool:
+        """Whether it can be used again, for so much: its graphs know where weights and buffers are."""
+        return (
+            self.slots.n_slots >= n_slots
+            and self.slots.capacity >= capacity
+            and self.capture.selection.layers == selection.layers
+            and self.weights == _places(model)
+        )
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, *arguments: object, graphs: bool) -> Self:
+        """As the constructor; with `graphs`, on a GPU, steps are recorded."""
+        record = cuda_recorder() if graphs and model.device.type == "cuda" else None
+        return cls(model, *arguments, record)  # type: ignore[arg-type]
+
+
+def _places(model: nn.Module) -> int:
+    """Of a model's weights in memory: another number where some were moved."""
+    return hash(tuple(weight.data_ptr() for weight in model.parameters()))

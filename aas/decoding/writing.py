@@ -1,0 +1,214 @@
+"""The loop: prompts enter free slots, all slots take a step, answers that have ended leave. Nothing in it waits for the
+GPU but the reading of tokens, one step late."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from aas.capture import STASHED_STEPS
+from aas.decoding.engine import KEYS_AT_ONCE, Engine
+
+PROMPT_TOKENS_AT_ONCE = 8192  # read in one pass: a GPU is busy with far fewer, and their hidden states need memory
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is known of a prompt before it is read: its tokens, and the columns int64 [N] of its image."""
+
+    n_tokens: int
+    columns: Tensor
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the model makes of some prompts: logits [B, V] of what follows, and the position int64 [..., B] that the
+    first token of the answer has."""
+
+    logits: Tensor
+    position: Tensor
+
+
+@dataclass(eq=False)
+class Written:
+    """An answer: its tokens so far, log p of each, and float32 [..., T, N] on the CPU in the end."""
+
+    index: int
+    prompt: Prompt
+    token_ids: list[int] = field(default_factory=list)
+    log_p: list[float] = field(default_factory=list)
+    maps: Tensor | None = None
+    is_broken: bool = False  # a score was no number
+    has_ended: bool = False
+    n_chosen: int = 0  # tokens, of which the last may not have been looked at yet
+    n_computed: int = 0  # rows
+    parts: list[Tensor] = field(default_factory=list)
+
+    @property
+    def n_keys(self) -> int:
+        """That the next step sees."""
+        return self.prompt.n_tokens + self.n_chosen
+
+
+# Of logits [B, V] of the answers to these prompts (None: of nobody), float32 [3, B]: a token, its log p, and whether
+# a score was no number.
+Choose = Callable[[Tensor, Sequence[int | None]], Tensor]
+
+
+class Writing:
+    """Answers to `prompts`, of at most `limit` tokens, ended by one of `ends`.
+
+    `read`: has the model read the prompts of these indices into these slots.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        read: Callable[[Sequence[int], Sequence[int]], Read],
+        choose: Choose,
+        ends: Iterable[int],
+        limit: int,
+    ):
+        self.engine, self.read, self.choose = engine, read, choose
+        self.ends, self.limit = frozenset(ends), limit
+        self.answers = [Written(index, prompt) for index, prompt in enumerate(prompts)]
+        # The longest first: like lengths are read together, and what needs most memory is tried at once.
+        self.waiting = deque(sorted(self.answers, key=lambda one: -one.prompt.n_tokens))
+        self.slots: list[Written | None] = [None] * engine.slots.n_slots
+        self.unread: deque[tuple[list[Written | None], Tensor, torch.cuda.Event | None]] = deque()
+        self.engine.slots.size = 0
+
+    def run(self) -> list[Written]:
+        """All answers, in the order of their prompts."""
+        while self.waiting or any(self._going_on()):
+            self._admit()
+            self._step()
+            self._look(self.engine.lag)
+        self._leave(range(len(self.slots)))
+        return self.answers
+
+    def _going_on(self) -> list[Written]:
+        return [one for one in self.slots if one is not None and not one.has_ended]
+
+    # --------------------------------------------------------------------------------------- entering and leaving
+
+    def _admit(self) -> None:
+        free = [slot for slot, one in enumerate(self.slots) if one is None or one.has_ended]
+        if not self.waiting:
+            self._shrink()
+        elif len(free) >= max(1, len(self.slots) // 8):  # several together: a pass for each would cost more
+            free = free[: len(self.waiting)]
+            self._leave(free)
+            while free:
+                n = self._n_read_together(len(free))
+                self._enter([self.waiting.popleft() for _ in range(n)], free[:n])
+                free = free[n:]
+
+    def _n_read_together(self, most: int) -> int:
+        return max(1, min(most, PROMPT_TOKENS_AT_ONCE // self.waiting[0].prompt.n_tokens))
+
+    def _enter(self, answers: Sequence[Written], slots: Sequence[int]) -> None:
+        lengths = [one.prompt.n_tokens for one in answers]
+        with self.engine.capture.entering(slots):
+            read = self.read([one.index for one in answers], slots)
+        chosen = self.choose(read.logits, [one.index for one in answers])
+        self.engine.steps.enter(slots, lengths, chosen[0].long(), read.position)
+        for slot, one in zip(slots, answers, strict=True):
+            self.slots[slot], one.n_chosen = one, 1
+        self._note(answers, chosen)
+        self.engine.slots.size = max(self.engine.slots.size, self.engine.size_for(max(slots) + 1))
+
+    def _leave(self, slots: Iterable[int]) -> None:
+        """The answers in these slots have ended, or there are none."""
+        leaving = [slot for slot in slots if self.slots[slot] is not None]
+        self._compute(leaving)
+        for slot in leaving:
+            one = self.slots[slot]
+            assert one is not None
+            if one.parts:
+                one.maps = torch.cat([part.cpu() for part in one.parts], dim=-2)[..., : len(one.token_ids), :]
+            one.parts, self.slots[slot] = [], None
+
+    def _shrink(self) -> None:
+        """Fewer slots take part where answers have ended and none follow."""
+        slots = self.engine.slots
+        going_on = [slot for slot, one in enumerate(self.slots) if one is not None and not one.has_ended]
+        size = self.engine.size_for(len(going_on))
+        if not going_on or size >= slots.size:
+            return
+        self._leave(slot for slot in range(slots.size) if slot not in going_on)
+        free = iter([slot for slot in range(size) if self.slots[slot] is None])
+        for source in (slot for slot in going_on if slot >= size):
+            target = next(free)
+            self.engine.move(source, target)
+            self.slots[target], self.slots[source] = self.slots[source], None
+        slots.size = size
+
+    # ------------------------------------------------------------------------------------------------------ steps
+
+    def _step(self) -> None:
+        if any(one.n_chosen >= self.limit for one in self._going_on()):
+            self._look(0)
+        going_on = self._going_on()
+        if not going_on:
+            return
+        self._compute([slot for slot, one in enumerate(self.slots) if one is not None and one.n_chosen - one.n_computed == STASHED_STEPS])
+        slots = self.engine.slots
+        rounded = -(-max(one.n_keys for one in going_on) // KEYS_AT_ONCE) * KEYS_AT_ONCE
+        slots.used = min(rounded, slots.capacity)
+        here = self.slots[: slots.size]
+        chosen = self.choose(self.engine.steps(), [None if one is None else one.index for one in here])
+        self.engine.steps.token[: slots.size, 0] = chosen[0].long()
+        for one in here:
+            if one is not None:
+                one.n_chosen += 1
+        self._note(here, chosen)
+
+    def _compute(self, slots: Sequence[int]) -> None:
+        """The rows that the answers in these slots have stashed."""
+        pending = [(slot, one) for slot in slots if (one := self.slots[slot]) is not None and _n_pending(one) > 0]
+        if not pending:
+            return
+        n = max(_n_pending(one) for _, one in pending)
+        rows = self.engine.capture.rows_of(
+            [slot for slot, _ in pending],
+            [one.prompt.n_tokens for _, one in pending],
+            [one.n_computed for _, one in pending],
+            n,
+            [one.prompt.columns for _, one in pending],
+        )
+        for (_, one), maps in zip(pending, rows, strict=True):
+            one.parts.append(maps[..., : _n_pending(one), : len(one.prompt.columns)])
+            one.n_computed += _n_pending(one)
+
+    # ----------------------------------------------------------------------------------------- looking at tokens
+
+    def _note(self, answers: Sequence[Written | None], chosen: Tensor) -> None:
+        if chosen.device.type != "cuda":
+            self.unread.append((list(answers), chosen.cpu(), None))
+            return
+        there = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True).copy_(chosen, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self.unread.append((list(answers), there, event))
+
+    def _look(self, n_left: int) -> None:
+        """Read the tokens of all steps but the last `n_left`."""
+        while len(self.unread) > n_left:
+            answers, chosen, event = self.unread.popleft()
+            if event is not None:
+                event.synchronize()
+            for one, token, log_p, broken in zip(answers, *chosen.tolist(), strict=True):
+                if one is not None and not one.has_ended:
+                    one.token_ids.append(int(token))
+                    one.log_p.append(log_p)
+                    one.is_broken |= bool(broken)
+                    one.has_ended = int(token) in self.ends or len(one.token_ids) == self.limit
+
+
+def _n_pending(one: Written) -> int:
+    n = len(one.token_ids) if one.has_ended else one.n_chosen
+    return n - one.n_computed
