@@ -29,6 +29,7 @@ from aas.choices import Keep
 
 STASHED_STEPS = 64
 TRANSIENT_BYTES = 128 * 2**20  # of scores that exist at once
+TRANSIENT_BYTES_ON_GPU = 2**30  # where every part costs its launches
 
 _active: ContextVar["Watch | None"] = ContextVar("aas_watch", default=None)
 
@@ -72,6 +73,7 @@ class Call:
 
 
 MEAN_OF_ALL = Selection()
+NOTHING = Selection(layers=())
 
 
 def attention_rows(
@@ -94,7 +96,8 @@ def attention_rows(
     n_keys = key.shape[2]
     # Float32 copies of scores (twice: masked, exponentials) and keys exist at once: many rows or samples go in parts.
     per_key, per_row = 4 * key[0].numel(), 8 * n_heads * n_keys
-    row_part = max(1, (TRANSIENT_BYTES - per_key) // per_row)
+    transient = TRANSIENT_BYTES_ON_GPU if key.is_cuda else TRANSIENT_BYTES
+    row_part = max(1, (transient - per_key) // per_row)
     if row_part < n_rows:
         parts = [slice(start, start + row_part) for start in range(0, n_rows, row_part)]
         masks = [mask if mask is None else mask[:, :, part] for part in parts]
@@ -102,7 +105,7 @@ def attention_rows(
         return torch.cat(
             [attention_rows(q, key, m, scaling, columns, softcap, sinks) for q, m in zip(some, masks, strict=True)], 2
         )
-    part = max(1, TRANSIENT_BYTES // (per_key + per_row * n_rows))
+    part = max(1, transient // (per_key + per_row * n_rows))
     rows = []
     for start in range(0, batch, part):
         here = slice(start, start + part)

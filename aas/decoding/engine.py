@@ -1,16 +1,14 @@
 """What one model needs to write answers in slots: buffers that can be used again, and the graphs recorded on them."""
 
 from collections.abc import Callable
-from typing import Self
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from aas.capture import Selection
 from aas.decoding.slots import Slots
 from aas.decoding.stash import SlotCapture
-from aas.decoding.steps import Recorder, Steps, cuda_recorder
+from aas.decoding.steps import Recorder, Steps
 
 KEYS_AT_ONCE = 64  # attention looks at a multiple of so many keys: each number of them is a graph of its own
 
@@ -30,8 +28,11 @@ class Engine:
         n_layers = model.config.get_text_config(decoder=True).num_hidden_layers
         self.slots = Slots(n_layers, n_slots, capacity, model.device)
         self.steps = Steps(model, self.slots, model.dtype, record)
-        self.capture = SlotCapture(self.slots, self.steps.step, selection, records)
+        self.capture = SlotCapture(self.slots, self.steps.row, selection, records)
         self.weights = _places(model)
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()  # a copy of a model has other weights, or is in another process: it makes its own
 
     @property
     def lag(self) -> int:
@@ -39,7 +40,7 @@ class Engine:
         return int(self.slots.length.device.type == "cuda")
 
     def size_for(self, n: int) -> int:
-        """Slots that take part where `n` are wanted: of the sizes that graphs are recorded of, all if there are none."""
+        """Slots that take part where `n` are wanted: of graphs there are few sizes."""
         return n if self.steps.record is None else min(1 << max(0, n - 1).bit_length(), self.slots.n_slots)
 
     def move(self, source: int, target: int) -> None:
@@ -55,12 +56,6 @@ class Engine:
             and self.capture.selection.layers == selection.layers
             and self.weights == _places(model)
         )
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, *arguments: object, graphs: bool) -> Self:
-        """As the constructor; with `graphs`, on a GPU, steps are recorded."""
-        record = cuda_recorder() if graphs and model.device.type == "cuda" else None
-        return cls(model, *arguments, record)  # type: ignore[arg-type]
 
 
 def _places(model: nn.Module) -> int:

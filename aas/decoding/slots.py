@@ -32,6 +32,11 @@ class Slots:
         self.layers = [_Layer(self) for _ in range(n_layers)]
         self.cache = Cache(layers=self.layers)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of all keys and values."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
+
     def entering(self, slots: Sequence[int], lengths: Sequence[int]) -> Cache:
         """What the model takes as `past_key_values` in the one pass over some prompts, padded on the left, of so many
         tokens: they go into these slots."""

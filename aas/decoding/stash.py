@@ -12,7 +12,7 @@ from aas.decoding.slots import Slots, Unsuited
 
 
 class SlotCapture(AttentionCapture):
-    """Looks on while answers are written in `slots`; `step` int64 [n_slots]: the row of its answer that each slot is at.
+    """Looks on while answers are written in `slots`; `row` int64 [n_slots]: where each writes its query.
 
     Of each layer there is one buffer of queries [n_slots, STASHED_STEPS, H, D], row t of an answer in place
     t % STASHED_STEPS. A recorded step writes into it as one that Python runs.
@@ -21,12 +21,12 @@ class SlotCapture(AttentionCapture):
     def __init__(
         self,
         slots: Slots,
-        step: Tensor,
+        row: Tensor,
         selection: Selection,
         records: Callable[[nn.Module], bool] | None = None,
     ):
         super().__init__(torch.zeros(0, 0, dtype=torch.int64), selection, None, records)
-        self.slots, self.step = slots, step
+        self.slots, self.row = slots, row
         self._entering: Sequence[int] = ()
         self._queries: dict[int, Tensor] = {}
         self._calls: dict[int, tuple[float, float | None, Tensor | None]] = {}  # scaling, softcap, sinks
@@ -59,7 +59,7 @@ class SlotCapture(AttentionCapture):
             for slot, one in zip(self._entering, query, strict=True):
                 self._queries[index][slot, 0] = one
             return
-        place = (self.step[: len(query)] % STASHED_STEPS)[:, None, None, None]
+        place = self.row[: len(query), None, None, None]
         self._queries[index][: len(query)].scatter_(1, place.expand(-1, 1, *query.shape[1:]), query[:, None])
 
     def move(self, source: int, target: int) -> None:
@@ -70,8 +70,10 @@ class SlotCapture(AttentionCapture):
     def rows_of(
         self, slots: Sequence[int], n_prompts: Sequence[int], first: Sequence[int], n: int, columns: Sequence[Tensor]
     ) -> Tensor:
-        """`n` rows of the answers in some slots, from row `first` of each, a multiple of STASHED_STEPS, as kept:
-        float32 [slots, n, N], or [slots, layers, n, N], or [slots, layers, heads, n, N]. `columns` int64 [N] of each."""
+        """`n` rows of the answers in some slots, from row `first` of each, a multiple of STASHED_STEPS: float32
+        [slots, n, N], or [slots, layers, n, N], or [slots, layers, heads, n, N]. `columns` int64 [N]: of each."""
+        if not self._queries:
+            self.check()  # says what there is
         here = slots if list(slots) != list(range(slots[0], slots[-1] + 1)) else slice(slots[0], slots[-1] + 1)
         device = self.slots.length.device
         start = torch.tensor([prompt + row for prompt, row in zip(n_prompts, first, strict=True)], device=device)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aas.capture import STASHED_STEPS
 from aas.decoding.slots import Slots
 
 Run = Callable[[], Tensor]
@@ -36,7 +37,7 @@ def cuda_recorder() -> Recorder:
 
 class Steps:
     """What goes into a step of one token for each slot: `token` int64 [n, 1]; `position` int64 [..., n, 1] (families
-    with several axes have more dimensions in front); `step` int64 [n]: tokens of the answer so far, the new one too.
+    with several axes have more dimensions in front); `row` int64 [n]: of the stash, where the step's query goes.
 
     Called, it runs the first `slots.size` of them and gives logits [size, V]. A step of a size and length that came
     before is recorded, if there is a `record`, and replayed from then on: no Python runs in it.
@@ -46,7 +47,7 @@ class Steps:
         device = slots.length.device
         self.model, self.slots, self.dtype, self.record = model, slots, dtype, record
         self.token = torch.zeros(slots.n_slots, 1, dtype=torch.int64, device=device)
-        self.step = torch.zeros(slots.n_slots, dtype=torch.int64, device=device)
+        self.row = torch.zeros(slots.n_slots, dtype=torch.int64, device=device)
         self.position: Tensor | None = None
         self._ran: set[tuple[int, int]] = set()
         self._recorded: dict[tuple[int, int], Run] = {}
@@ -56,13 +57,14 @@ class Steps:
         if self.position is None:
             self.position = position.new_zeros(*position.shape[:-1], self.slots.n_slots, 1)
         where = torch.tensor(slots, device=token.device)
-        self.token[where, 0], self.position[..., where, 0], self.step[where] = token, position, 1
+        self.token[where, 0], self.position[..., where, 0] = token, position
+        self.row[where] = 1 % STASHED_STEPS
         self.slots.length[where] = torch.tensor(lengths, device=token.device)
 
     def move(self, source: int, target: int) -> None:
         """What is in one slot goes into another."""
         assert self.position is not None
-        for tensor in (self.token, self.step):
+        for tensor in (self.token, self.row):
             tensor[target] = tensor[source]
         self.position[..., target, :] = self.position[..., source, :]
         self.slots.move(source, target)
@@ -95,6 +97,6 @@ class Steps:
             return_dict=True,
         ).logits[:, -1]
         slots.advance()
-        self.step.add_(1)
+        self.row.add_(1).remainder_(STASHED_STEPS)
         self.position.add_(1)
         return logits

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aas.capture import STASHED_STEPS
+from aas.capture import NOTHING, STASHED_STEPS
 from aas.decoding.engine import KEYS_AT_ONCE, Engine
 
-PROMPT_TOKENS_AT_ONCE = 8192  # read in one pass: a GPU is busy with far fewer, and their hidden states need memory
+PROMPT_TOKENS_AT_ONCE = 16384  # read in one pass: a GPU is busy with far fewer, and their hidden states need memory
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,16 @@ class Written:
     parts: list[Tensor] = field(default_factory=list)
 
     @property
+    def n_stashed(self) -> int:
+        """Rows whose queries are stashed."""
+        return self.n_chosen - self.n_computed
+
+    @property
+    def n_pending(self) -> int:
+        """Of these rows, those that belong to a token, for all that is known."""
+        return self.n_stashed - (self.n_chosen - len(self.token_ids)) * self.has_ended
+
+    @property
     def n_keys(self) -> int:
         """That the next step sees."""
         return self.prompt.n_tokens + self.n_chosen
@@ -58,7 +68,7 @@ Choose = Callable[[Tensor, Sequence[int | None]], Tensor]
 
 
 class Writing:
-    """Answers to `prompts`, of at most `limit` tokens, ended by one of `ends`.
+    """Answers to `prompts`, of at most `limit` tokens, ended by one of `ends`; `at_once` at a time.
 
     `read`: has the model read the prompts of these indices into these slots.
     """
@@ -71,27 +81,29 @@ class Writing:
         choose: Choose,
         ends: Iterable[int],
         limit: int,
+        at_once: int,
     ):
         self.engine, self.read, self.choose = engine, read, choose
         self.ends, self.limit = frozenset(ends), limit
         self.answers = [Written(index, prompt) for index, prompt in enumerate(prompts)]
         # The longest first: like lengths are read together, and what needs most memory is tried at once.
         self.waiting = deque(sorted(self.answers, key=lambda one: -one.prompt.n_tokens))
-        self.slots: list[Written | None] = [None] * engine.slots.n_slots
+        self.slots: list[Written | None] = [None] * at_once
         self.unread: deque[tuple[list[Written | None], Tensor, torch.cuda.Event | None]] = deque()
         self.engine.slots.size = 0
 
     def run(self) -> list[Written]:
         """All answers, in the order of their prompts."""
-        while self.waiting or any(self._going_on()):
+        while self.waiting or self._going_on():
             self._admit()
             self._step()
             self._look(self.engine.lag)
         self._leave(range(len(self.slots)))
         return self.answers
 
-    def _going_on(self) -> list[Written]:
-        return [one for one in self.slots if one is not None and not one.has_ended]
+    def _going_on(self) -> list[int]:
+        """The slots whose answers are not at their end."""
+        return [slot for slot, one in enumerate(self.slots) if one is not None and not one.has_ended]
 
     # --------------------------------------------------------------------------------------- entering and leaving
 
@@ -134,13 +146,12 @@ class Writing:
 
     def _shrink(self) -> None:
         """Fewer slots take part where answers have ended and none follow."""
-        slots = self.engine.slots
-        going_on = [slot for slot, one in enumerate(self.slots) if one is not None and not one.has_ended]
+        slots, going_on = self.engine.slots, self._going_on()
         size = self.engine.size_for(len(going_on))
         if not going_on or size >= slots.size:
             return
-        self._leave(slot for slot in range(slots.size) if slot not in going_on)
-        free = iter([slot for slot in range(size) if self.slots[slot] is None])
+        self._leave(slot for slot in range(len(self.slots)) if slot not in going_on)
+        free = iter([slot for slot in range(min(size, len(self.slots))) if self.slots[slot] is None])
         for source in (slot for slot in going_on if slot >= size):
             target = next(free)
             self.engine.move(source, target)
@@ -150,16 +161,18 @@ class Writing:
     # ------------------------------------------------------------------------------------------------------ steps
 
     def _step(self) -> None:
-        if any(one.n_chosen >= self.limit for one in self._going_on()):
+        if any(one.n_chosen >= self.limit for one in self._answers(self._going_on())):
             self._look(0)
-        going_on = self._going_on()
+        going_on = self._answers(self._going_on())
         if not going_on:
             return
-        self._compute([slot for slot, one in enumerate(self.slots) if one is not None and one.n_chosen - one.n_computed == STASHED_STEPS])
+        self._compute(
+            [slot for slot, one in enumerate(self.slots) if one is not None and one.n_stashed == STASHED_STEPS]
+        )
         slots = self.engine.slots
         rounded = -(-max(one.n_keys for one in going_on) // KEYS_AT_ONCE) * KEYS_AT_ONCE
         slots.used = min(rounded, slots.capacity)
-        here = self.slots[: slots.size]
+        here = [*self.slots, *[None] * slots.size][: slots.size]
         chosen = self.choose(self.engine.steps(), [None if one is None else one.index for one in here])
         self.engine.steps.token[: slots.size, 0] = chosen[0].long()
         for one in here:
@@ -167,12 +180,15 @@ class Writing:
                 one.n_chosen += 1
         self._note(here, chosen)
 
+    def _answers(self, slots: Iterable[int]) -> list[Written]:
+        return [one for slot in slots if (one := self.slots[slot]) is not None]
+
     def _compute(self, slots: Sequence[int]) -> None:
         """The rows that the answers in these slots have stashed."""
-        pending = [(slot, one) for slot in slots if (one := self.slots[slot]) is not None and _n_pending(one) > 0]
-        if not pending:
+        pending = [(slot, one) for slot in slots if (one := self.slots[slot]) is not None and one.n_pending > 0]
+        if not pending or self.engine.capture.selection is NOTHING:
             return
-        n = max(_n_pending(one) for _, one in pending)
+        n = max(one.n_pending for _, one in pending)
         rows = self.engine.capture.rows_of(
             [slot for slot, _ in pending],
             [one.prompt.n_tokens for _, one in pending],
@@ -181,8 +197,8 @@ class Writing:
             [one.prompt.columns for _, one in pending],
         )
         for (_, one), maps in zip(pending, rows, strict=True):
-            one.parts.append(maps[..., : _n_pending(one), : len(one.prompt.columns)])
-            one.n_computed += _n_pending(one)
+            one.parts.append(maps[..., : one.n_pending, : len(one.prompt.columns)])
+            one.n_computed += one.n_pending
 
     # ----------------------------------------------------------------------------------------- looking at tokens
 
@@ -207,8 +223,3 @@ class Writing:
                     one.log_p.append(log_p)
                     one.is_broken |= bool(broken)
                     one.has_ended = int(token) in self.ends or len(one.token_ids) == self.limit
-
-
-def _n_pending(one: Written) -> int:
-    n = len(one.token_ids) if one.has_ended else one.n_chosen
-    return n - one.n_computed

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from aas import capture, int8
-from aas.capture import AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.capture import NOTHING, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
 from aas.captured import Captured
 from aas.choices import Alignment
 from aas.decoding.engine import Engine
@@ -285,21 +285,20 @@ class LMM(ABC):
         at_once: int | None = None,
     ) -> list[tuple[Answer, AttentionMaps]]:
         """Answer all of `batch`: either every answer is given, or none. `hear` is told of the answer after each of its
-        tokens, where it is one that the model writes to a batch of one. `at_once`: so many of them at a time, all if
-        None; where an answer ends, the next prompt takes its place, if the model allows it."""
+        tokens, where it is one that the model writes to a batch of one. `at_once`: so many of them at a time, or
+        as many as memory holds; where an answer ends, the next prompt takes its place, if the model allows it."""
         options, needs = replace(options, selection=self.resolved(options.selection)), needs_of(self, options)
-        at_once = at_once or len(batch)
         given = [prepared.answer_ids for prepared in batch]
         if all(ids is None for ids in given):
             if options.alignment == "predict" and not needs.replay:
                 return self._results(batch, *self._generate(batch, options, at_once, hear), options)
             # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
             words = None if hear is None else (lambda answer, _: hear(answer, None))
-            answers, *_ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps), at_once, words)
-            given = list(answers)
+            given = list(self.written(batch, options, words, at_once))
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
-        parts = [slice(start, start + at_once) for start in range(0, len(batch), at_once)]
+        n = at_once or len(batch)
+        parts = [slice(start, start + n) for start in range(0, len(batch), n)]
         return [
             result
             for part in parts
@@ -308,8 +307,17 @@ class LMM(ABC):
             )
         ]
 
+    def written(
+        self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None, at_once: int | None = None
+    ) -> list[Tensor]:
+        """As `run`, the answers alone: token ids int64 [T] of each."""
+        options = replace(options, maps=DEFAULT_OPTIONS.maps)
+        if hear is None and suits(self, options):
+            options = replace(options, selection=NOTHING)
+        return self._generate(batch, options, at_once, hear)[0]
+
     def _generate(
-        self, batch: Sequence[Prepared], options: AskOptions, at_once: int, hear: Hear | None = None
+        self, batch: Sequence[Prepared], options: AskOptions, at_once: int | None, hear: Hear | None = None
     ) -> tuple[list[Tensor], Kept, Tensor]:
         """Token ids int64 [T] of each, cut behind its end token, what was kept of it, and float32 [B, longest] log p of
         the tokens."""
@@ -318,7 +326,10 @@ class LMM(ABC):
                 return decoded(self, batch, options, at_once)
             except Unsuited as reason:
                 log.debug("%s writes answers by generate: %s", self.name, reason)
-        parts = [self._by_generate(batch[i : i + at_once], options, hear) for i in range(0, len(batch), at_once)]
+        if options.selection is NOTHING:
+            options = replace(options, selection=DEFAULT_OPTIONS.selection)  # attention comes along by itself there
+        n = at_once or len(batch)
+        parts = [self._by_generate(batch[i : i + n], options, hear) for i in range(0, len(batch), n)]
         likely = [one for *_, rows in parts for one in rows]
         return (
             [ids for answers, *_ in parts for ids in answers],

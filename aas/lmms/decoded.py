@@ -8,8 +8,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from aas.capture import NOTHING
 from aas.decoding.engine import KEYS_AT_ONCE, Engine
+from aas.decoding.memory import answers_that_fit, bytes_of_answer, free_bytes
 from aas.decoding.slots import Unsuited, keeps_all_keys
+from aas.decoding.steps import cuda_recorder
 from aas.decoding.writing import Prompt, Read, Writing
 from aas.lmms.grids import positions_of
 from aas.lmms.prepared import AskOptions, Prepared
@@ -38,20 +41,23 @@ def suits(lmm: "LMM", options: AskOptions) -> bool:
 
 
 def decoded(
-    lmm: "LMM", batch: Sequence[Prepared], options: AskOptions, at_once: int
+    lmm: "LMM", batch: Sequence[Prepared], options: AskOptions, at_once: int | None
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Token ids int64 [T] of each answer of a batch, its maps float32 [..., T, N], and [B, longest] log p of tokens.
-    `at_once` are written at a time: where one ends, the next begins.
+    `at_once` are written at a time, or as many as memory holds: where one ends, the next begins.
 
     Unsuited, before anything is done, where the checkpoint's settings look at more than one answer's own tokens.
     """
     prompts = [Prompt(one.inputs["input_ids"].shape[1], positions_of(one.grids, options.view)) for one in batch]
     limit = options.max_new_tokens or lmm.max_new_tokens
-    engine = _engine(lmm, options, min(at_once, len(batch)), max(one.n_tokens for one in prompts) + limit)
+    capacity = -(-(max(one.n_tokens for one in prompts) + limit) // KEYS_AT_ONCE) * KEYS_AT_ONCE
+    at_once = min(at_once or _n_that_fit(lmm, prompts, options, capacity), len(batch))
+    engine = _engine(lmm, options, at_once, capacity)
     reading = _Reading(lmm, batch, options, engine, limit)
     with lmm.watched(engine.capture):
-        answers = Writing(engine, prompts, reading.read, reading.choose, lmm.end_ids, limit).run()
-    engine.capture.check()
+        answers = Writing(engine, prompts, reading.read, reading.chosen, lmm.end_ids, limit, at_once).run()
+    if options.selection is not NOTHING:
+        engine.capture.check()
     FiniteLogits(any(one.is_broken for one in answers)).check()
     return (
         [torch.tensor(one.token_ids) for one in answers],
@@ -60,17 +66,25 @@ def decoded(
     )
 
 
-def _engine(lmm: "LMM", options: AskOptions, n_slots: int, n_keys: int) -> Engine:
+def _n_that_fit(lmm: "LMM", prompts: Sequence[Prompt], options: AskOptions, capacity: int) -> int:
+    n_columns = max(len(one.columns) for one in prompts)
+    each = bytes_of_answer(lmm.text_config, lmm.model.dtype, capacity, n_columns, options.selection)
+    free = free_bytes(lmm.device)
+    if free is not None and lmm.engine is not None:
+        free += lmm.engine.slots.n_bytes  # used again, or given up
+    return answers_that_fit(each, free, len(prompts))
+
+
+def _engine(lmm: "LMM", options: AskOptions, n_slots: int, capacity: int) -> Engine:
     """The one of before, where it is large enough: its graphs need not be recorded again."""
-    capacity = -(-n_keys // KEYS_AT_ONCE) * KEYS_AT_ONCE
+    graphs = options.decoding == "auto" and lmm.device.type == "cuda"
     engine = lmm.engine
-    if engine is None or not engine.fits(lmm.model, n_slots, capacity, options.selection):
+    if engine is None or not (graphs and engine.fits(lmm.model, n_slots, capacity, options.selection)):
         lmm.engine = engine = None  # its memory first
-        engine = Engine.of(
-            lmm.model, n_slots, capacity, options.selection, lmm.records, graphs=options.decoding == "auto"
-        )
+        record = cuda_recorder() if graphs else None
+        engine = Engine(lmm.model, n_slots, capacity, options.selection, lmm.records, record)
     engine.capture.begin(options.selection)
-    lmm.engine = engine if engine.steps.record is not None else None  # without graphs it is made in no time
+    lmm.engine = engine if graphs else None  # without graphs it is made in no time
     return engine
 
 
@@ -94,11 +108,11 @@ class _Reading:
             **named: Any,
         ) -> Tensor:  # fmt: skip
             self.chosen.check(logits_processor)
-            if named.get("position_ids") is None:
-                raise Unsuited("it counts positions by itself")
             named["past_key_values"] = self.engine.slots.entering(slots, lengths)
             ready = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **named)
-            found.append(Read(model(**ready, return_dict=True).logits[:, -1], named["position_ids"][..., -1] + 1))
+            if ready.get("position_ids") is None:
+                raise Unsuited("it counts positions by itself")
+            found.append(Read(model(**ready, return_dict=True).logits[:, -1], ready["position_ids"][..., -1] + 1))
             return input_ids
 
         self.lmm.generate(
@@ -109,9 +123,6 @@ class _Reading:
             custom_generate=first_pass,
         )
         return found[0]
-
-    def choose(self, logits: Tensor, indices: Sequence[int | None]) -> Tensor:
-        return self.chosen(logits, indices)
 
 
 class _Choosing:
