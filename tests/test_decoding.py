@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from aas import capture
 from aas.capture import NOTHING, Selection
-from aas.decoding import memory, stash, steps, writing
+from aas.decoding import memory, writing
 from aas.decoding.engine import Engine
 from aas.lmms import decoded
 from aas.lmms.base import LMM
@@ -25,8 +26,7 @@ SOME = ["llava", "paligemma", "qwen2_vl"]  # plain, with a prefix that sees all,
 
 @pytest.fixture(autouse=True)
 def few_stashed_steps(monkeypatch):
-    for module in (memory, stash, steps, writing):
-        monkeypatch.setattr(module, "STASHED_STEPS", FEW)
+    monkeypatch.setattr(capture, "STASHED_STEPS", FEW)
 
 
 def ending_lmm(name: str, options: AskOptions) -> tuple[LMM, list[Prepared], list[tuple[Answer, AttentionMaps]]]:

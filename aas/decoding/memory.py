@@ -6,7 +6,8 @@ from typing import get_args
 import torch
 from transformers import PreTrainedConfig
 
-from aas.capture import STASHED_STEPS, Selection
+from aas import capture
+from aas.capture import Selection
 from aas.choices import Keep
 
 SHARE = 0.6  # of the free memory: the rest is for reading prompts, and for what else runs there
@@ -22,7 +23,7 @@ def bytes_of_answer(
     dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
     keys_and_values = 2 * n_layers * n_kv_heads * dim * capacity * dtype.itemsize
-    queries = n_layers * n_heads * dim * STASHED_STEPS * dtype.itemsize
+    queries = n_layers * n_heads * dim * capture.STASHED_STEPS * dtype.itemsize
     n_maps = dict(zip(get_args(Keep), (1, n_layers, n_layers * n_heads), strict=True))[selection.keep]
     return keys_and_values + queries + 16 * config.vocab_size + 4 * n_maps * capacity * n_columns
 

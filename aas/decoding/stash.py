@@ -7,15 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from aas.capture import STASHED_STEPS, AttentionCapture, Call, Selection, attention_rows
+from aas import capture
+from aas.capture import AttentionCapture, Call, Selection, attention_rows
 from aas.decoding.slots import Slots, Unsuited
 
 
 class SlotCapture(AttentionCapture):
     """Looks on while answers are written in `slots`; `row` int64 [n_slots]: where each writes its query.
 
-    Of each layer there is one buffer of queries [n_slots, STASHED_STEPS, H, D], row t of an answer in place
-    t % STASHED_STEPS. A recorded step writes into it as one that Python runs.
+    Of each layer there is one buffer of queries [n_slots, capture.STASHED_STEPS, H, D], row t of an answer in place
+    t % capture.STASHED_STEPS. A recorded step writes into it as one that Python runs.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SlotCapture(AttentionCapture):
         query = call.query[:, :, -1]
         if index not in self._queries:
             self._calls[index] = call.scaling, call.softcap, call.sinks
-            self._queries[index] = query.new_zeros(self.slots.n_slots, STASHED_STEPS, *query.shape[1:])
+            self._queries[index] = query.new_zeros(self.slots.n_slots, capture.STASHED_STEPS, *query.shape[1:])
         if self._entering:
             for slot, one in zip(self._entering, query, strict=True):
                 self._queries[index][slot, 0] = one
@@ -70,7 +71,7 @@ class SlotCapture(AttentionCapture):
     def rows_of(
         self, slots: Sequence[int], n_prompts: Sequence[int], first: Sequence[int], n: int, columns: Sequence[Tensor]
     ) -> Tensor:
-        """`n` rows of the answers in some slots, from row `first` of each, a multiple of STASHED_STEPS: float32
+        """`n` rows of the answers in some slots, from row `first` of each, a multiple of capture.STASHED_STEPS: float32
         [slots, n, N], or [slots, layers, n, N], or [slots, layers, heads, n, N]. `columns` int64 [N]: of each."""
         if not self._queries:
             self.check()  # says what there is

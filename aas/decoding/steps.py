@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aas.capture import STASHED_STEPS
+from aas import capture
 from aas.decoding.slots import Slots
 
 Run = Callable[[], Tensor]
@@ -58,7 +58,7 @@ class Steps:
             self.position = position.new_zeros(*position.shape[:-1], self.slots.n_slots, 1)
         where = torch.tensor(slots, device=token.device)
         self.token[where, 0], self.position[..., where, 0] = token, position
-        self.row[where] = 1 % STASHED_STEPS
+        self.row[where] = 1 % capture.STASHED_STEPS
         self.slots.length[where] = torch.tensor(lengths, device=token.device)
 
     def move(self, source: int, target: int) -> None:
@@ -97,6 +97,6 @@ class Steps:
             return_dict=True,
         ).logits[:, -1]
         slots.advance()
-        self.row.add_(1).remainder_(STASHED_STEPS)
+        self.row.add_(1).remainder_(capture.STASHED_STEPS)
         self.position.add_(1)
         return logits

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aas.capture import NOTHING, STASHED_STEPS
+from aas import capture
+from aas.capture import NOTHING
 from aas.decoding.engine import KEYS_AT_ONCE, Engine
 
 PROMPT_TOKENS_AT_ONCE = 16384  # read in one pass: a GPU is busy with far fewer, and their hidden states need memory
@@ -90,6 +91,7 @@ class Writing:
         self.waiting = deque(sorted(self.answers, key=lambda one: -one.prompt.n_tokens))
         self.slots: list[Written | None] = [None] * at_once
         self.unread: deque[tuple[list[Written | None], Tensor, torch.cuda.Event | None]] = deque()
+        self.hear_first: Callable[[int], None] | None = None  # told of the first answer's tokens
         self.engine.slots.size = 0
 
     def run(self) -> list[Written]:
@@ -100,6 +102,14 @@ class Writing:
             self._look(self.engine.lag)
         self._leave(range(len(self.slots)))
         return self.answers
+
+    def so_far(self, index: int) -> Tensor:
+        """Float32 [..., T, N] on the CPU of an answer that is being written. What is stashed stays so: in the end rows
+        are computed together as if nobody had looked, since a product of fewer rows may round in another way."""
+        one = self.answers[index]
+        n_new = len(one.token_ids) - one.n_computed
+        parts = [*one.parts, *([self._rows([(self.slots.index(one), one)], n_new)[0]] if n_new > 0 else [])]
+        return torch.cat([part.cpu() for part in parts], dim=-2)[..., : len(one.token_ids), :]
 
     def _going_on(self) -> list[int]:
         """The slots whose answers are not at their end."""
@@ -167,7 +177,7 @@ class Writing:
         if not going_on:
             return
         self._compute(
-            [slot for slot, one in enumerate(self.slots) if one is not None and one.n_stashed == STASHED_STEPS]
+            [slot for slot, one in enumerate(self.slots) if one is not None and one.n_stashed == capture.STASHED_STEPS]
         )
         slots = self.engine.slots
         rounded = -(-max(one.n_keys for one in going_on) // KEYS_AT_ONCE) * KEYS_AT_ONCE
@@ -188,17 +198,19 @@ class Writing:
         pending = [(slot, one) for slot in slots if (one := self.slots[slot]) is not None and one.n_pending > 0]
         if not pending or self.engine.capture.selection is NOTHING:
             return
-        n = max(one.n_pending for _, one in pending)
-        rows = self.engine.capture.rows_of(
-            [slot for slot, _ in pending],
-            [one.prompt.n_tokens for _, one in pending],
-            [one.n_computed for _, one in pending],
-            n,
-            [one.prompt.columns for _, one in pending],
-        )
+        rows = self._rows(pending, max(one.n_pending for _, one in pending))
         for (_, one), maps in zip(pending, rows, strict=True):
             one.parts.append(maps[..., : one.n_pending, : len(one.prompt.columns)])
             one.n_computed += one.n_pending
+
+    def _rows(self, answers: Sequence[tuple[int, Written]], n: int) -> Tensor:
+        return self.engine.capture.rows_of(
+            [slot for slot, _ in answers],
+            [one.prompt.n_tokens for _, one in answers],
+            [one.n_computed for _, one in answers],
+            n,
+            [one.prompt.columns for _, one in answers],
+        )
 
     # ----------------------------------------------------------------------------------------- looking at tokens
 
@@ -223,3 +235,5 @@ class Writing:
                     one.log_p.append(log_p)
                     one.is_broken |= bool(broken)
                     one.has_ended = int(token) in self.ends or len(one.token_ids) == self.limit
+                    if one.index == 0 and self.hear_first is not None:
+                        self.hear_first(int(token))

@@ -312,7 +312,7 @@ class LMM(ABC):
     ) -> list[Tensor]:
         """As `run`, the answers alone: token ids int64 [T] of each."""
         options = replace(options, maps=DEFAULT_OPTIONS.maps)
-        if hear is None and suits(self, options):
+        if suits(self, options):
             options = replace(options, selection=NOTHING)
         return self._generate(batch, options, at_once, hear)[0]
 
@@ -321,9 +321,9 @@ class LMM(ABC):
     ) -> tuple[list[Tensor], Kept, Tensor]:
         """Token ids int64 [T] of each, cut behind its end token, what was kept of it, and float32 [B, longest] log p of
         the tokens."""
-        if hear is None and suits(self, options):
+        if suits(self, options):
             try:
-                return decoded(self, batch, options, at_once)
+                return decoded(self, batch, options, at_once, hear)
             except Unsuited as reason:
                 log.debug("%s writes answers by generate: %s", self.name, reason)
         if options.selection is NOTHING:
@@ -346,6 +346,8 @@ class LMM(ABC):
         draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers, likely = FiniteLogits(), TokenLogProbs()
         watch = watch_of(self, batch, columns, options)
+        # A subclass captures what its sources make maps of in the end.
+        so_far = (lambda: watch.so_far()[0]) if type(watch) is AttentionCapture else None
         with self.watched(watch), likely.watching(self.model):
             sequences = self.generate(
                 inputs,
@@ -354,7 +356,7 @@ class LMM(ABC):
                 logits_processor=[numbers, likely, *draws],
                 pad_token_id=self.pad_id,
                 tokenizer=self.tokenizer,  # for a checkpoint's stop strings
-                **({} if hear is None else {"streamer": Listener(self, watch, batch[0], options, hear)}),
+                **({} if hear is None else {"streamer": Listener(self, so_far, batch[0], options, hear)}),
             )
         n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         token_ids = sequences[:, n_prompt:].cpu()

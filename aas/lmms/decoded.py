@@ -15,6 +15,7 @@ from aas.decoding.slots import Unsuited, keeps_all_keys
 from aas.decoding.steps import cuda_recorder
 from aas.decoding.writing import Prompt, Read, Writing
 from aas.lmms.grids import positions_of
+from aas.lmms.listening import Hear, Listener
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, broken_rows, log_probs
 from aas.maps import DEFAULT
@@ -41,10 +42,11 @@ def suits(lmm: "LMM", options: AskOptions) -> bool:
 
 
 def decoded(
-    lmm: "LMM", batch: Sequence[Prepared], options: AskOptions, at_once: int | None
+    lmm: "LMM", batch: Sequence[Prepared], options: AskOptions, at_once: int | None, hear: Hear | None = None
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Token ids int64 [T] of each answer of a batch, its maps float32 [..., T, N], and [B, longest] log p of tokens.
-    `at_once` are written at a time, or as many as memory holds: where one ends, the next begins.
+    `at_once` are written at a time, or as many as memory holds: where one ends, the next begins. `hear` is told of the
+    first one after each token.
 
     Unsuited, before anything is done, where the checkpoint's settings look at more than one answer's own tokens.
     """
@@ -54,8 +56,15 @@ def decoded(
     at_once = min(at_once or _n_that_fit(lmm, prompts, options, capacity), len(batch))
     engine = _engine(lmm, options, at_once, capacity)
     reading = _Reading(lmm, batch, options, engine, limit)
-    with lmm.watched(engine.capture):
-        answers = Writing(engine, prompts, reading.read, reading.chosen, lmm.end_ids, limit, at_once).run()
+    writing = Writing(engine, prompts, reading.read, reading.chosen, lmm.end_ids, limit, at_once)
+    if hear is not None:
+        writing.hear_first = Listener(lmm, lambda: writing.so_far(0), batch[0], options, hear).add
+    try:
+        with lmm.watched(engine.capture):
+            answers = writing.run()
+    except BaseException:
+        lmm.engine = None  # who tries again, with fewer, needs its memory
+        raise
     if options.selection is not NOTHING:
         engine.capture.check()
     FiniteLogits(any(one.is_broken for one in answers)).check()
