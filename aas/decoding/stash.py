@@ -15,8 +15,8 @@ from aas.decoding.slots import Slots, Unsuited
 class SlotCapture(AttentionCapture):
     """Looks on while answers are written in `slots`; `row` int64 [n_slots]: where each writes its query.
 
-    Of each layer there is one buffer of queries [n_slots, capture.STASHED_STEPS, H, D], row t of an answer in place
-    t % capture.STASHED_STEPS. A recorded step writes into it as one that Python runs.
+    Of each layer there is one buffer of queries [n_slots, STASHED_STEPS, H, D], row t of an answer in place
+    t % STASHED_STEPS. A recorded step writes into it as one that Python runs.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SlotCapture(AttentionCapture):
     def rows_of(
         self, slots: Sequence[int], n_prompts: Sequence[int], first: Sequence[int], n: int, columns: Sequence[Tensor]
     ) -> Tensor:
-        """`n` rows of the answers in some slots, from row `first` of each, a multiple of capture.STASHED_STEPS: float32
+        """`n` rows of the answers in some slots, from row `first` of each, a multiple of STASHED_STEPS: float32
         [slots, n, N], or [slots, layers, n, N], or [slots, layers, heads, n, N]. `columns` int64 [N]: of each."""
         if not self._queries:
             self.check()  # says what there is
