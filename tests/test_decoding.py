@@ -139,7 +139,7 @@ def test_answers_alone():
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
 def test_bytes_of_an_answer_are_those_of_its_buffers(name):
     lmm, config = tiny.family(name), tiny.family(name).text_config
-    engine = Engine(lmm.model, 3, 128, Selection(), lmm.records)
+    engine = Engine(lmm.model, 3, 128, Selection(), lmm.records, lambda run: run)
     one = lmm.prepare(tiny.a_photo(), QUESTIONS[0])
     options = AskOptions(2)
     with lmm.watched(engine.capture):

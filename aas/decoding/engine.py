@@ -10,7 +10,7 @@ from aas.decoding.slots import Slots
 from aas.decoding.stash import SlotCapture
 from aas.decoding.steps import Recorder, Steps
 
-KEYS_AT_ONCE = 64  # attention looks at a multiple of so many keys: each number of them is a graph of its own
+KEYS_AT_ONCE = 64  # recorded steps look at a multiple of so many keys: each number of them is a graph of its own
 
 
 class Engine:
@@ -26,7 +26,7 @@ class Engine:
         record: Recorder | None = None,
     ):
         n_layers = model.config.get_text_config(decoder=True).num_hidden_layers
-        self.slots = Slots(n_layers, n_slots, capacity, model.device)
+        self.slots = Slots(n_layers, n_slots, capacity, model.device, grows=record is None)
         self.steps = Steps(model, self.slots, model.dtype, record)
         self.capture = SlotCapture(self.slots, self.steps.row, selection, records)
         self.weights = _places(model)
@@ -42,6 +42,10 @@ class Engine:
     def size_for(self, n: int) -> int:
         """Slots that take part where `n` are wanted: of graphs there are few sizes."""
         return n if self.steps.record is None else min(1 << max(0, n - 1).bit_length(), self.slots.n_slots)
+
+    def keys_for(self, n: int) -> int:
+        """Keys that attention looks at where `n` are wanted: of graphs there are few lengths."""
+        return n if self.steps.record is None else min(-(-n // KEYS_AT_ONCE) * KEYS_AT_ONCE, self.slots.capacity)
 
     def move(self, source: int, target: int) -> None:
         """What is in one slot goes into another."""

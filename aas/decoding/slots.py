@@ -1,8 +1,8 @@
 """The keys and values of many answers at once: a slot for each, of one buffer that stays where it is.
 
 transformers' own StaticCache writes the keys of all sequences at one position, so that they must start together. Here
-each slot has its own length: an answer that ends leaves, and another begins in its slot. The buffers never move and no
-shape depends on an answer: a decode step can be recorded once and replayed.
+each slot has its own length: an answer that ends leaves, and another begins in its slot. On a GPU the buffers never
+move and no shape depends on an answer: a decode step can be recorded once and replayed.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,28 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
+ROOM = 64  # keys by which buffers grow
+
 
 class Unsuited(Exception):
     """The model cannot be run this way; nothing has been done yet."""
 
 
 class Slots:
-    """`n_slots` answers, each with room for `capacity` keys. Of a pass, the first `size` slots run, and attention looks
-    at the first `used` keys of each; `length` int64 [n_slots]: keys that each slot has.
+    """`n_slots` answers, each with at most `capacity` keys. Of a pass, the first `size` slots run, and attention looks
+    at the first `used` keys of each; `length` int64 [n_slots]: keys that each slot has. `grows`: buffers are as large
+    as is needed, and move, as no recorded step allows.
 
     `cache`: what the model takes as `past_key_values` in a step of one token for each slot.
     """
 
-    def __init__(self, n_layers: int, n_slots: int, capacity: int, device: torch.device):
+    def __init__(self, n_layers: int, n_slots: int, capacity: int, device: torch.device, grows: bool = False):
         self.n_slots, self.capacity = n_slots, capacity
         self.size, self.used = 0, 0
+        self.grows = grows
+        self.room = 0 if grows else capacity  # keys that the buffers hold, more than anybody needs
         self.length = torch.zeros(n_slots, dtype=torch.int64, device=device)
+        self.place = self.length  # where a step's keys go
         self.layers = [_Layer(self) for _ in range(n_layers)]
         self.cache = Cache(layers=self.layers)
 
@@ -40,6 +46,7 @@ class Slots:
     def entering(self, slots: Sequence[int], lengths: Sequence[int]) -> Cache:
         """What the model takes as `past_key_values` in the one pass over some prompts, padded on the left, of so many
         tokens: they go into these slots."""
+        self.room = max(self.room, *lengths)
         return Cache(layers=[_Entering(layer, slots, lengths) for layer in self.layers])
 
     def move(self, source: int, target: int) -> None:
@@ -51,17 +58,25 @@ class Slots:
                 layer.values[target, :, :n_keys] = layer.values[source, :, :n_keys]
         self.length[target] = self.length[source]
 
+    def look_at(self, n_keys: int) -> None:
+        """Attention looks at so many keys of each slot. The buffers hold more, or all of `capacity`."""
+        self.used = n_keys
+        if self.grows and n_keys >= self.room:
+            self.room = n_keys + ROOM
+
     def visible(self) -> Tensor:
         """Bool [size, used]: the keys that the queries of this step see, their own among them."""
+        # A slot that nobody needs any more goes on behind the last key of all others.
+        self.place = self.length[: self.size].clamp(max=self.room - 1)
         return torch.arange(self.used, device=self.length.device) <= self.length[: self.size, None]
 
     def advance(self) -> None:
-        """Each slot has one more key. Those that nobody needs any more stay inside the buffer."""
-        self.length.add_(1).clamp_(max=self.capacity - 1)
+        """Each slot has one more key."""
+        self.length.add_(1)
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's keys and values, [n_slots, H_kv, capacity, D], unwritten ones zero."""
+    """One layer's keys and values, [n_slots, H_kv, room, D], unwritten ones zero."""
 
     is_compileable = True
     is_sliding = False
@@ -71,18 +86,23 @@ class _Layer(CacheLayerMixin):
         self.slots = slots
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        slots = self.slots
-        self.keys, self.values = (
-            some.new_zeros(slots.n_slots, some.shape[1], slots.capacity, some.shape[3])
-            for some in (key_states, value_states)
-        )
+        n_old = self.keys.shape[2] if self.is_initialized else 0
+        if n_old >= self.slots.room:
+            return
+        buffers = []
+        for old, some in ((self.keys, key_states), (self.values, value_states)):
+            new = some.new_zeros(self.slots.n_slots, some.shape[1], self.slots.room, some.shape[3])
+            if old is not None:
+                new[:, :, :n_old] = old
+            buffers.append(new)
+        self.keys, self.values = buffers
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The keys of one token for each of the first slots, behind those that it has."""
+        self.lazy_initialization(key_states, value_states)
         size, used = self.slots.size, self.slots.used
-        place = self.slots.length[:size, None, None, None]
+        place = self.slots.place[:, None, None, None]
         for buffer, states in ((self.keys, key_states), (self.values, value_states)):
             buffer[:size].scatter_(2, place.expand(states.shape), states)
         return self.keys[:size, :, :used], self.values[:size, :, :used]
@@ -109,8 +129,7 @@ class _Entering(CacheLayerMixin):
         self.n_seen = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        if not self.layer.is_initialized:
-            self.layer.lazy_initialization(key_states, value_states)
+        self.layer.lazy_initialization(key_states, value_states)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

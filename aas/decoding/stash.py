@@ -79,10 +79,10 @@ class SlotCapture(AttentionCapture):
         device = self.slots.length.device
         start = torch.tensor([prompt + row for prompt, row in zip(n_prompts, first, strict=True)], device=device)
         n_keys = int(max(prompt + row + n for prompt, row in zip(n_prompts, first, strict=True)))
-        n_keys = min(n_keys, self.slots.capacity)
+        n_keys = min(n_keys, self.slots.room)
         seen = torch.arange(n_keys, device=device) < (start[:, None] + torch.arange(n, device=device))[..., None]
         padded = pad_sequence(list(columns), batch_first=True).to(device)
-        found = []
+        found: list[Tensor] = []
         for index in sorted(self._queries):
             scaling, softcap, sinks = self._calls[index]
             query = self._queries[index][here, :n].transpose(1, 2)

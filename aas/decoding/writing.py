@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aas import capture
 from aas.capture import NOTHING
-from aas.decoding.engine import KEYS_AT_ONCE, Engine
+from aas.decoding.engine import Engine
 
 PROMPT_TOKENS_AT_ONCE = 16384  # read in one pass: a GPU is busy with far fewer, and their hidden states need memory
 
@@ -180,8 +180,7 @@ class Writing:
             [slot for slot, one in enumerate(self.slots) if one is not None and one.n_stashed == capture.STASHED_STEPS]
         )
         slots = self.engine.slots
-        rounded = -(-max(one.n_keys for one in going_on) // KEYS_AT_ONCE) * KEYS_AT_ONCE
-        slots.used = min(rounded, slots.capacity)
+        slots.look_at(self.engine.keys_for(max(one.n_keys for one in going_on)))
         here = [*self.slots, *[None] * slots.size][: slots.size]
         chosen = self.choose(self.engine.steps(), [None if one is None else one.index for one in here])
         self.engine.steps.token[: slots.size, 0] = chosen[0].long()

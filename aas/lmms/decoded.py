@@ -52,7 +52,7 @@ def decoded(
     """
     prompts = [Prompt(one.inputs["input_ids"].shape[1], positions_of(one.grids, options.view)) for one in batch]
     limit = options.max_new_tokens or lmm.max_new_tokens
-    capacity = -(-(max(one.n_tokens for one in prompts) + limit) // KEYS_AT_ONCE) * KEYS_AT_ONCE
+    capacity = -(-(max(one.n_tokens for one in prompts) + limit + 1) // KEYS_AT_ONCE) * KEYS_AT_ONCE
     at_once = min(at_once or _n_that_fit(lmm, prompts, options, capacity), len(batch))
     engine = _engine(lmm, options, at_once, capacity)
     reading = _Reading(lmm, batch, options, engine, limit)
