@@ -78,6 +78,9 @@ class Slots:
 class _Layer(CacheLayerMixin):
     """One layer's keys and values, [n_slots, H_kv, room, D], unwritten ones zero."""
 
+    keys: Tensor
+    values: Tensor
+    is_initialized: bool
     is_compileable = True
     is_sliding = False
 
@@ -92,7 +95,7 @@ class _Layer(CacheLayerMixin):
         buffers = []
         for old, some in ((self.keys, key_states), (self.values, value_states)):
             new = some.new_zeros(self.slots.n_slots, some.shape[1], self.slots.room, some.shape[3])
-            if old is not None:
+            if n_old:
                 new[:, :, :n_old] = old
             buffers.append(new)
         self.keys, self.values = buffers
