@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from aas import registry
+from aas.choices import TRAINING_FREE
 from aas.presets import PRESETS
 
 Row = dict[str, Any]
@@ -102,8 +103,9 @@ def maps() -> list[Row]:
 
 
 def heads() -> list[Row]:
-    """Mask heads that are trained on a frozen LMM (docs/heads.md)."""
-    return _described(registry.MASK_HEADS)
+    """Kinds of mask heads that are trained on a frozen LMM (docs/heads.md), and the way without one."""
+    free = {"id": TRAINING_FREE, "what": "Masks by prompts at the peaks of a phrase's map, as without --head."}
+    return [free, *_described(registry.MASK_HEADS)]
 
 
 def formats() -> list[Row]:

@@ -11,13 +11,17 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Fit = Literal["pad", "stretch"]
 Keep = Literal["mean", "layers", "heads"]
 Kind = Literal["pronouns", "unseen"]
+Look = Literal["thought", "given", "whole"]
 MaskChoice = Literal["last", "best-score", "best-attention"]
 Merge = Literal["mean", "max", "first"]
 PresetName = Literal["paper", "reference-2024", "reference-2025"]
 PromptKind = Literal["point", "mask"]
 Quantize = Literal["4bit", "8bit"]
 ReadOut = Literal["argmax", "centroid", "region"]
+Show = Literal["both", "crop"]
 Task = Literal["gcg", "instance", "expressions"]
+ThoughtWords = Literal["object", "all"]
+TRAINING_FREE = "training-free"  # masks by prompts, where trained heads are to choose from
 Words = Literal["root", "chunk"]
 
 

@@ -30,7 +30,7 @@ from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage
 from aas.geometry import stretched_view
 from aas.grounding import Grounding
-from aas.headed import HeadMasks
+from aas.headed import WITH_ADAPTER, HeadMasks
 from aas.images import ImageLike, as_pixels, name_of
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
@@ -41,9 +41,9 @@ from aas.maps.blackbox import Blackbox
 from aas.photographs import File, Member, file_of
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import PhraseMasks, phrase_masks
-from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, point_phrases
+from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, prompted
 from aas.presets import DEFAULT_QUESTION, LEFT_OUT, n_points_for, preset_named
-from aas.records import Answer, AttentionMaps, GroundedPhrase
+from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.once import EncodedOnce
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from aas.answering.answers import Said, Served
 
 AUTO_BATCH_SIZE = {"cuda": 16}
+PhrasesOf = Callable[[Answer], Sequence[Phrase]]
 
 
 class GroundingError(ValueError):
@@ -161,6 +162,8 @@ class Grounder:
         **how: Unpack[How],
     ):
         check("mask_choice", mask_choice, MaskChoice)
+        if head is not None and how.get("adapter"):
+            raise ValueError(WITH_ADAPTER)
         self.mask_choice, self.batch_size = mask_choice, batch_size
         named, (asking, loading) = preset_named(preset), told_apart(how)
         if asking.get("heads") is None:
@@ -171,7 +174,8 @@ class Grounder:
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)
-        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
+        # Rules of confidence were measured on the segmenter's own scores, and without an adapter.
+        called = ("" if loading.get("adapter") else _name(model), _name(segmenter) if head is None else "")
         self.judge = Judge(*called, pointing, mask_choice, min_confidence)
         all_here(model, segmenter, phrases)
         self.pipeline = load_pipeline(phrases)
@@ -306,14 +310,27 @@ class Grounder:
         asked = (request.question, request.answer, request.token_ids)
         return Asked(request, image, self.lmm.prepare(image, *asked, self.ask_options, request.history))
 
-    def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
-        """Answers all of `batch` at once and grounds the answers; either every answer is given, or none."""
-        return self._grounded(batch, self.lmm.run([one.prepared for one in batch], self.ask_options))
+    def compute(self, batch: Sequence[Asked], phrases_of: PhrasesOf | None = None) -> list[Grounding]:
+        """Answers all of `batch` at once and grounds the answers; either every answer is given, or none. `phrases_of`:
+        which words of an answer, instead of its noun phrases."""
+        return self._grounded(batch, self.lmm.run([one.prepared for one in batch], self.ask_options), phrases_of)
 
-    def _grounded(self, batch: Sequence[Asked], said: list[tuple[Answer, AttentionMaps]]) -> list[Grounding]:
+    def _grounded(
+        self,
+        batch: Sequence[Asked],
+        said: list[tuple[Answer, AttentionMaps]],
+        phrases_of: PhrasesOf | None = None,
+    ) -> list[Grounding]:
+        found = [self._phrases(answer, phrases_of) for answer, _ in said]
         if self.blackbox:
-            said = [(answer, self._asked_maps(one.image, answer)) for one, (answer, _) in zip(batch, said, strict=True)]
-        pointed = [self._pointed(one.image, *both) for one, both in zip(batch, said, strict=True)]
+            said = [
+                (answer, self._asked_maps(one.image, answer, phrases))
+                for one, (answer, _), (phrases, _) in zip(batch, said, found, strict=True)
+            ]
+        pointed = [
+            (self._prompted(one.image, *both, phrases), left_out)
+            for one, both, (phrases, left_out) in zip(batch, said, found, strict=True)
+        ]
         shown = {one.photograph: one.image for one, (phrases, _) in zip(batch, pointed, strict=True) if phrases}
         embeddings = self.encoded.of(shown)
         return [
@@ -334,20 +351,28 @@ class Grounder:
         if attention.maps.ndim != 3:
             raise ValueError("Grounding needs one map per token: capture the mean of layers and heads (keep='mean').")
         pixels = as_pixels(image)
-        pointed, left_out = self._pointed(pixels, answer, attention)
+        phrases, left_out = self._phrases(answer)
+        pointed = self._prompted(pixels, answer, attention, phrases)
         embedding = self.segmenter.encode([pixels])[0] if pointed else None
         request = Request("0", image, answer.question, answer.text)
         return self._grounding(request, pixels, answer, attention, pointed, left_out, embedding)
 
-    def _pointed(
-        self, pixels: np.ndarray, answer: Answer, attention: AttentionMaps
-    ) -> tuple[list[Pointed], tuple[str, ...]]:
-        return point_phrases(self.pipeline, answer, attention, self.pointing, pixels.shape[:2])
+    def _phrases(
+        self, answer: Answer, phrases_of: PhrasesOf | None = None
+    ) -> tuple[tuple[Phrase, ...], tuple[str, ...]]:
+        """Those to be pointed at, and the words of those left out."""
+        if phrases_of is not None:
+            return tuple(phrases_of(answer)), ()
+        return phrases_for(self.pipeline, answer, self.pointing)
 
-    def _asked_maps(self, pixels: np.ndarray, answer: Answer) -> AttentionMaps:
+    def _prompted(
+        self, pixels: np.ndarray, answer: Answer, attention: AttentionMaps, phrases: Sequence[Phrase]
+    ) -> list[Pointed]:
+        return prompted(phrases, answer, attention, self.pointing, pixels.shape[:2])
+
+    def _asked_maps(self, pixels: np.ndarray, answer: Answer, phrases: Sequence[Phrase]) -> AttentionMaps:
         """Of each phrase, asked band by band."""
         assert self.blackbox is not None
-        phrases, _ = phrases_for(self.pipeline, answer, self.pointing)
         views, n = self.blackbox.views(pixels), self.images_at_once()
         yes = []
         for phrase in phrases:

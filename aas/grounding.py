@@ -18,12 +18,12 @@ from aas.images import ImageLike, as_pixels
 from aas.photographs import is_url
 from aas.phrases.likelihood import token_probabilities
 from aas.phrases.reasoning import tokens_of_answer
-from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, View
+from aas.records import Answer, AttentionMaps, GroundedPhrase, Phrase, SecondLook, View
 from aas.store.atomic import write_png
 from aas.store.attention import AttentionItem, read_item, write_item
 from aas.store.keys import quoted, unquoted
 from aas.store.results import OURS, Result, read_result, result_json, result_of, write_result
-from aas.view import overlay, report
+from aas.view import look_sheet, overlay, report
 from aas.view.report_entry import Maps, Panel, confidence_figures, entry, maps_of
 
 
@@ -35,7 +35,8 @@ class Grounding(Exportable):
     image's without extension, reserved characters percent-encoded, or `image`. `attention`: a map of each token of the
     answer. `left_out`: phrases that name nothing to look for (pronouns, "the image"), or of less confidence than was
     asked for. `source`: the image's path or URL, if it has one. `confidence_kind`: what the phrases' `confidence` is
-    (docs/maps.md); None where they have none.
+    (docs/maps.md); None where they have none. `second_look`: where the answer is the thought of a visual chain of
+    thought, how that ends (docs/cot.md).
 
     `grounding["a cup"]` is the phrase of these words (or of that root word), `grounding[0]` the first; `len` and
     iteration are over phrases.
@@ -50,6 +51,7 @@ class Grounding(Exportable):
     source: str | None = None
     model: str = ""
     confidence_kind: ConfidenceKind | None = None
+    second_look: SecondLook | None = None
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
@@ -130,6 +132,7 @@ class Grounding(Exportable):
             token_probabilities=token_probabilities(self.answer, [one.phrase for one in self.phrases]),
             confidences=None if self.confidence_kind is None else tuple(self.confidences.tolist()),
             confidence_kind=self.confidence_kind,
+            second_look=self.second_look,
         )
 
     def photograph(self) -> Photograph:
@@ -144,6 +147,8 @@ class Grounding(Exportable):
 
     def draw(self) -> Image.Image:
         """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
+        if self.second_look is not None:
+            return look_sheet.draw(self.image, self.answer, self.phrases, self.second_look)
         return overlay.draw(self.image, self.answer, self.phrases, self.left_out)
 
     def _repr_html_(self) -> str:
@@ -160,6 +165,7 @@ class Grounding(Exportable):
         maps = maps_of(self.attention, tokens, tokens_of_answer(self.answer), pointing=of_phrases)
         maps = maps or (Maps("attention", self.view, of_phrases),)
         figures = confidence_figures(self.confidence_kind, self.confidences.tolist())
+        title = title or ("" if self.second_look is None else f"Answer: {self.second_look.answer}")
         return Panel(self.answer, self.phrases, title, self.left_out, maps, figures=figures)
 
     def save(self, folder: str | Path, name: str | None = None) -> tuple[Path, Path]:
@@ -217,6 +223,7 @@ class Grounding(Exportable):
             source,
             item.model,
             result.confidence_kind,
+            result.second_look,
         )
 
 

@@ -18,6 +18,8 @@ from aas.records import Answer, Phrase
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.sam_records import SamEmbedding
 
+WITH_ADAPTER = "--head was trained on the model as it is, and --adapter makes another one of it: leave one of them out."
+
 
 class HeadMasks:
     """A head of a file, beside the LMM and the segmenter that it was trained on; ValueError or OSError where they are

@@ -5,6 +5,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+BoxXyxy = tuple[float, float, float, float]  # in pixels of the upright image
+PixelBox = tuple[int, int, int, int]  # the same, of whole pixels, half-open
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What a visual chain of thought ends with: the `answer` to the question.
+
+    `box_xyxy`: the box of the thing that matters, None where none was looked for, or found; `crop_xyxy`: the part of
+    the image that was looked at once more, None where that was no part.
+    """
+
+    answer: str
+    box_xyxy: PixelBox | None = None
+    crop_xyxy: PixelBox | None = None
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -124,6 +124,7 @@ PHOTOGRAPH_SHARDS = {
 
 # `aas expressions NAME`, `aas eval NAME` -> a dataset of given expressions (docs/adding-a-dataset.md)
 EXPRESSION_DATASETS = {
+    "coco": "aas.datasets.categories:Categories",
     "refcoco": "aas.datasets.refcoco:RefCoco",
     "png": "aas.datasets.png:Png",
     "reasonseg": "aas.datasets.reasonseg:ReasonSeg",
@@ -154,6 +155,7 @@ EVIDENCE_KINDS = {
 EVALUATIONS = {
     "gcg": "aas.evaluations.gcg:EvalGcg",
     "instance": "aas.evaluations.instance:EvalInstance",
+    "cot": "aas.stages.cot_scores_options:EvalCot",
     "yesno": "aas.stages.yes_no_options:EvalYesNo",
     "hallucination": "aas.evaluations.hallucination:EvalHallucination",
     "compare": "aas.evaluations.compare:EvalCompare",

@@ -130,9 +130,10 @@ def test_answers_alone():
     lmm = tiny.family("llava")
     one = lmm.prepare(tiny.a_photo(), QUESTIONS[0])
     ((answer, _),) = lmm.run([one], AskOptions(5))
-    (ids,) = lmm.written([one], AskOptions(5))
+    (ids,) = lmm.answered([one], AskOptions(5))
     assert tuple(ids.tolist()) == answer.token_ids
-    (ids,) = tiny.family("gemma3").written([tiny.family("gemma3").prepare(tiny.a_photo(), QUESTIONS[0])], AskOptions(2))
+    other = tiny.family("gemma3")
+    (ids,) = other.answered([other.prepare(tiny.a_photo(), QUESTIONS[0])], AskOptions(2))
     assert len(ids) == 2
 
 
@@ -166,4 +167,4 @@ def test_as_many_as_memory_holds(monkeypatch):
     batch = [lmm.prepare(tiny.a_photo(seed=i), QUESTIONS[0]) for i in range(2)]
     lmm.run(batch, AskOptions(2))
     assert sizes == [1]
-    assert len(lmm.written(batch, AskOptions(2))) == 2 and NOTHING.layers == ()
+    assert len(lmm.answered(batch, AskOptions(2))) == 2 and NOTHING.layers == ()

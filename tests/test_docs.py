@@ -76,7 +76,7 @@ def epilog_lines() -> dict[str, list[str]]:
 def recipe_lines() -> dict[str, list[str]]:
     """Of each recipe: the commands in its comments."""
     commands = re.compile(r"^#   (\S.*)$", re.MULTILINE)
-    return {str(path.relative_to(ROOT)): commands.findall(path.read_text()) for path in ROOT.glob("recipes/*.yaml")}
+    return {str(path.relative_to(ROOT)): commands.findall(path.read_text()) for path in ROOT.glob("recipes/**/*.yaml")}
 
 
 LINES = {name: shell_lines(text) for name, text in DOCUMENTS.items()} | epilog_lines() | recipe_lines()

@@ -134,7 +134,7 @@ def test_what_cannot_be_used_is_told(data, tmp_path):
     [
         (lambda data: read_refcoco(data / "refcoco", "val"), "refs(google).p, refs(unc).p"),
         (lambda data: read_refcoco(data / "refcoco", "testC", split_by="unc"), "testB, val"),
-        (lambda data: read_refcoco(data / "refcoco", "val", split_by="unc", sentences="last"), "first or all"),
+        (lambda data: read_refcoco(data / "refcoco", "val", split_by="unc", sentences="last"), "first, all"),
         (lambda data: read_refcoco(data / "refcoco", "val", split_by="unc", instances=data / "png.json"), "COCO"),
         (lambda data: read_png(data / "panoptic.json", data / "panoptic.json"), "narratives"),
         (lambda data: read_png(data / "png.json", data / "png.json"), "panoptic annotation"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlavaConfig, SamConfig, SamModel
+from transformers import DeepseekVLConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, SamConfig, SamModel
 
 from aas.heads.features import HeadShape
 from aas.heads.from_flmm import FIRST, FOURIER, head_of_flmm
@@ -186,9 +186,14 @@ def published(sam) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_a_released_checkpoint_becomes_a_head(published, sam, tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, DeepseekVLConfig(text_config=CONFIG.text_config), LlavaNextConfig(text_config=CONFIG.text_config)],
+    ids=lambda config: config.model_type,
+)
+def test_a_released_checkpoint_becomes_a_head(published, sam, tmp_path, config):
     torch.save(published, tmp_path / "flmm.pth")
-    head = head_of_flmm(tmp_path / "flmm.pth", CONFIG, sam)
+    head = head_of_flmm(tmp_path / "flmm.pth", config, sam)
     ours = head.state_dict()
     for theirs, name in {
         "mask_head.encoder.0.0.convs.1.conv.weight": "unet.down.0.1.0.weight",

@@ -1,8 +1,10 @@
 """A head is trained from a corrected run: captured once, resumed to the same bits, measured, saved."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,22 +16,26 @@ from safetensors.torch import load_file
 from aas import rle
 from aas.heads.stored import Origin, load_head
 from aas.heads.unet import UNetHead
-from aas.store.results import Result, write_result
+from aas.store.results import Result, read_result, write_result
 from aas.training import cache, fit, run
+from aas.training.examples import Cached
 from aas.training.recipe import Recipe
+from tests import expression_scenes as scenes
 from tests import planted, tiny
+from tests.test_head_data import entries
 from tests.tiny import segmenters
 
+SHIPPED = Path(__file__).parent.parent / "recipes/heads"
 FIT = Recipe(out=Path("x"), runs=[Path("x")], images=Path("x"), steps=6, save_steps=3, learning_rate=1e-2)
 
 
 @pytest.fixture
-def examples(tmp_path) -> list[Path]:
+def examples(tmp_path) -> Cached:
     paths = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for i, path in enumerate(paths):
         features = replace(planted.features(i, n_phrases=2), eyes=None, pixels=None)
         cache.write_example(path, cache.Example(features, planted.truth(i).expand(2, -1, -1)))
-    return paths
+    return Cached(paths)
 
 
 def a_head() -> UNetHead:
@@ -38,7 +44,7 @@ def a_head() -> UNetHead:
 
 
 def test_an_example_is_read_as_it_was_written(examples):
-    ours, read = planted.features(1, n_phrases=2), cache.read_example(examples[1])
+    ours, read = planted.features(1, n_phrases=2), examples[1]
     assert torch.equal(read.features.attention, ours.attention) and read.features.view == ours.view
     assert all(torch.equal(one, other) for one, other in zip(read.features.states, ours.states, strict=True))
     assert torch.equal(read.truth, planted.truth(1).expand(2, -1, -1)) and read.features.image_hw == (24, 32)
@@ -155,7 +161,7 @@ def test_a_head_is_trained_from_a_corrected_run(tmp_path, corrected, models, cap
         ({"steps": "many"}, "whole number"),
         ({"head": "none"}, "Unknown mask head"),
         ({"runs": []}, "name at least one"),
-        ({"precision": "half"}, "give no, bf16 or fp16"),
+        ({"precision": "half"}, "precision: .half.: give no, bf16, fp16"),
     ],
 )
 def test_wrong_recipes_are_told(tmp_path, change, reason):
@@ -163,9 +169,18 @@ def test_wrong_recipes_are_told(tmp_path, change, reason):
         Recipe.read(recipe_of(tmp_path, tmp_path, {}, **change))
 
 
-def test_the_shipped_recipe_is_whole():
-    recipe = Recipe.read(Path(__file__).parent.parent / "recipes/heads/unet-corrected.yaml")
-    assert recipe.head == "unet" and recipe.learning_rate == 3e-4
+def test_the_shipped_recipes_are_whole():
+    recipes = {path.stem: Recipe.read(path) for path in SHIPPED.glob("*.yaml")}
+    assert recipes["unet-corrected"].learning_rate == 3e-4
+    published = [recipes[f"{head}-refcoco-png"] for head in ("unet", "highres")]
+    assert [recipe.epochs for recipe in published] == [8, 4]
+    for recipe in published:
+        rates = (recipe.learning_rate, recipe.weight_decay, recipe.warmup, recipe.clip, recipe.precision)
+        assert rates == (1e-4, 0.01, 0.03, 1.0, "bf16") and not recipe.cache
+        assert [entry["dataset"] for entry in recipe.data] == ["png", *["refcoco"] * 3]
+        assert {entry.get("sentences", "random") for entry in recipe.data} == {"random"}
+    # The checkpoint that F-LMM's authors call iter_95080 is of four epochs, if there are 190,160 photographs.
+    assert replace(published[0], epochs=4.0).for_photographs(190_160, n_processes=8).steps == 95_080
 
 
 def test_a_head_that_looks_through_the_eyes_is_trained(tmp_path, corrected, models):
@@ -174,3 +189,58 @@ def test_a_head_that_looks_through_the_eyes_is_trained(tmp_path, corrected, mode
     head = load_head(tmp_path / "out/head.safetensors", Origin.of(models["model"], "lmm"))
     example = cache.read_example(tmp_path / "out/cache/0/0.safetensors")
     assert head([example.features])[0][0].values.shape == (1, 56, 56)
+
+
+# ------------------------------------------------------------------------------ datasets, without a cache, looked at
+
+
+def test_datasets_are_mixed_and_the_training_is_watched(tmp_path, models, capsys):
+    """Three formats in one recipe, captured in the same pass; curves and pictures of what is only measured."""
+    data = scenes.write_all(tmp_path / "data")
+    mixed = list(entries(data).values())
+    mixed[1] |= {"images": str(tmp_path)}  # where no photograph is
+    measured = entries(data)["png"] | {"n_photographs": 2}
+    more = {"runs": [], "data": mixed, "images": str(data / "images"), "validation": [measured], "epochs": 0.3,
+            "cache": False, "tensorboard": True, "segmenter": None}  # fmt: skip
+    path = recipe_of(tmp_path, tmp_path, models, **more)
+    path.write_text(path.read_text().replace("steps: 3", "save_steps: 5"))
+    assert run.train(Recipe.read(path), "cpu") == 3
+    said = capsys.readouterr().out
+    assert "2 steps on 8 photographs" in said and "left out: annotation 1001: its category has no name" in said
+    assert re.search(r"left out: \d+_0: \S+\.png: no such file", said)
+    assert not (tmp_path / "out/cache").exists()
+    lines = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["n_phrases"]) for line in lines] == [(2, 5)]
+    pictures = sorted((tmp_path / "out/pictures").iterdir())
+    assert [one.name for one in pictures] == ["42_0-000002.png", "7_0-000002.png"]
+    assert Image.open(pictures[1]).width > 1280
+    assert curves(tmp_path / "out/tensorboard") == {"loss": [2], "validation_iou": [2]}
+
+
+def curves(folder: Path) -> dict[str, list[int]]:
+    """The steps of each scalar, by TensorBoard's own reader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert len(events.Tags()["images"]) == 2
+    return {name: [one.step for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_what_is_captured_anew_is_what_was_kept(tmp_path, corrected, models, monkeypatch):
+    """To the same bits; and a text that is longer than the context costs only its photograph."""
+    with monkeypatch.context() as full, pytest.raises(ValueError, match=r"0 MiB left. Say `cache: false`"):
+        full.setattr(run, "disk_usage", lambda _: SimpleNamespace(free=0))
+        run.train(Recipe.read(recipe_of(tmp_path, corrected, models, segmenter=None)), "cpu")
+    config = Path(models["model"]) / "config.json"
+    content = json.loads(config.read_text())
+    content["text_config"]["max_position_embeddings"] = 64
+    config.write_text(json.dumps(content))
+    result = read_result(corrected / "0.json")
+    write_result(corrected / "2.json", replace(result, image_id="2", caption=f"A dog {'on a bench ' * 30}"))
+    trained = []
+    for kept in (True, False):
+        more = {"out": str(tmp_path / f"{kept}"), "cache": kept, "segmenter": None, "validation": []}
+        assert run.train(Recipe.read(recipe_of(tmp_path, corrected, models, **more)), "cpu") == 3
+        trained.append((tmp_path / f"{kept}/head.safetensors").read_bytes())
+    assert trained[0] == trained[1]

@@ -33,6 +33,7 @@ LAYERS = [
     },
     {"streaming", "training"},
     {"ground", "show"},
+    {"cot"},
     {"stages"},
     {"serve"},
     {"cli"},

@@ -1,15 +1,21 @@
 """What a head is given of an LMM, against transformers' own eager attention and hidden states."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from aas.heads.features import HeadShape, PhraseFeatures
 from aas.heads.highres import HighResHead, eye_layers
 from aas.heads.unet import UNetHead
 from aas.lmms.base import LMM
+from aas.lmms.embedded import MobileTower, MobileTowerConfig
+from aas.lmms.eyes import Eyes
 from aas.lmms.phrase_features import head_shape, phrase_features
 from aas.lmms.prepared import AskOptions
-from tests import tiny
+from tests import planted, tiny
 
 TEXT, SPANS = "A dog and a cat near a dog", [(2, 5), (10, 15), (21, 26)]
 HW = (60, 90)
@@ -55,6 +61,15 @@ def test_batches_are_singles():
         torch.testing.assert_close(alone.attention, together[i].attention, rtol=1e-4, atol=1e-6)
         for one, other in zip(alone.states, together[i].states, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_comes_later_is_not_seen():
+    """F-LMM's and HG-LMM's library lost the causal mask in some versions; then each row would see all that follows."""
+    lmm = tiny.family("llava")
+    (one,), (other,) = features(lmm, texts=(TEXT,)), features(lmm, texts=(TEXT + ", both of them asleep",))
+    torch.testing.assert_close(one.attention, other.attention, rtol=1e-4, atol=1e-6)
+    for states, others in zip(one.states, other.states, strict=True):
+        torch.testing.assert_close(states, others, rtol=1e-4, atol=1e-5)
 
 
 def test_coarse_maps_stand_in_front_of_fine_ones():
@@ -125,6 +140,34 @@ def test_eyes_are_the_layers_as_the_model_projects_them(family):
     torch.testing.assert_close(ours.eyes, torch.stack(expected), rtol=1e-4, atol=1e-5)
     head = HighResHead(head_shape(lmm), width=16).eval()
     assert head([ours])[0][0].values.isfinite().all()
+
+
+def test_eyes_of_a_convolutional_encoder_are_means_of_its_blocks():
+    """No projector fits them: the head has one for each, and channels that a block lacks count nothing."""
+    config = MobileTowerConfig(image_size=64)
+    torch.manual_seed(0)
+    model = SimpleNamespace(vision_tower=MobileTower(config).eval(), multi_modal_projector=nn.Identity())
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), Eyes(model, eye_layers) as eyes:
+        model.multi_modal_projector(model.vision_tower(pixels).last_hidden_state)
+    ours = eyes.of_image(1, (2, 2))
+    with torch.no_grad():
+        x = model.vision_tower.backbone.stem(pixels[1:])
+        blocks = [x := block(x) for block in model.vision_tower.backbone.blocks]
+    assert ours.shape == (8, 320, 2, 2) and config.block_widths[:3] == (16, 24, 24)
+    for layer, i in zip(ours, eye_layers(17), strict=True):
+        wide, side = blocks[i].shape[1], blocks[i].shape[2] // 2
+        expected = blocks[i][0].unfold(1, side, side).unfold(2, side, side).mean((3, 4))
+        torch.testing.assert_close(layer[:wide], expected, rtol=1e-4, atol=1e-5)
+        assert not layer[wide:].any()
+    shape = replace(planted.SHAPE, input_side=64, eye_width=320)
+    head, seen = HighResHead(shape, width=16).eval(), replace(planted.features(0, shape), eyes=ours.repeat(1, 1, 4, 4))
+    with torch.no_grad():
+        before = head([seen])[0][0].values
+        head.eyes.projections[0].weight[:, 24:] += 1.0  # block 2 has 24 channels
+        assert torch.equal(head([seen])[0][0].values, before)
+        head.eyes.projections[0].weight[:, :24] += 1.0
+        assert not torch.equal(head([seen])[0][0].values, before)
 
 
 def test_eyes_that_cannot_be_looked_through_are_refused():

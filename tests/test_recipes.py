@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from skimage import data
 
+from aas.metrics import captions
 from tests.command import run
 
 PAGE = (Path(__file__).parent.parent / "docs/recipes.md").read_text(encoding="utf-8")
@@ -81,6 +82,13 @@ def test_heads_are_looked_at(follow, here):
     assert calibrate == 0 or (calibrate == 1 and "no heads that look" in said)
     gains = names["gains"]
     assert gains.ndim == 2 and np.isfinite(gains).all() and gains[names["best"][0]] == gains.max() > 1
+
+
+def test_a_model_looks_twice(follow, monkeypatch):
+    monkeypatch.setattr(captions, "java_works", lambda: False)  # a second for each start; the words are the same
+    assert [code for code, _ in follow("Let a model look twice")["codes"]] == [0, 0]
+    figures = json.loads(Path("thought.json").read_text())["figures"]["all"]
+    assert all(0 <= figures[name] <= 1 for name in ("exact_match", "ROUGE_L", "box_IoU"))
 
 
 def test_tags_are_grounded(follow):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import aas
+from aas.view.report import viewer_assets
 from scripts.site_pages import for_the_site
 
 ROOT = Path(__file__).parent.parent
@@ -58,3 +59,10 @@ def test_pages_of_the_repository_are_in_it(site):
 )  # fmt: skip
 def test_links_lead_to_the_same_files(page, written, shown):
     assert for_the_site(written, page) == shown
+
+
+def test_the_gallery_has_todays_viewer():
+    """Its page is written by `python scripts/make_gallery.py`, which takes the models, and lies in the repository."""
+    page = (ROOT / "docs/gallery/report.html").read_text(encoding="utf-8")
+    assets = viewer_assets()
+    assert assets.script in page and assets.style in page, "docs/gallery/report.html: run scripts/make_gallery.py"

@@ -16,10 +16,10 @@ AHEAD = 2  # times as many items are taken as questions are in flight: none wait
 
 
 def ask_all(
-    server: Server, wanted: Wanted, items: Iterable[T], asked_of: Callable[[T], tuple[ImageLike, str]]
+    server: Server, wanted: Wanted, items: Iterable[T], asked_of: "Callable[[T], tuple[ImageLike | None, str]]"
 ) -> Iterator[tuple[T, Said | Exception]]:
-    """Each item with the server's answer, or with why there is none, as they come; `asked_of`: an item's image and
-    question. Items are taken one by one, here, as places become free. Raises ServerError where the server answers
+    """Each item with the server's answer, or with why there is none, as they come; `asked_of`: an item's image, if any,
+    and question. Items are taken one by one, here, as places become free. Raises ServerError where the server answers
     nobody. Closed early, it asks no more."""
     with start_blocking_portal() as portal:
         asking = portal.call(_Asking, server, wanted)
@@ -50,7 +50,7 @@ class _Asking:
         self.server, self.wanted = server, wanted
         self.client, self.places = server.client(), asyncio.Semaphore(server.in_flight)
 
-    async def ask(self, image: ImageLike, question: str) -> Said:
+    async def ask(self, image: "ImageLike | None", question: str) -> Said:
         async with self.places:
             return await self.server.ask(self.client, image, question, self.wanted)
 

@@ -28,9 +28,11 @@ class Said:
     token_ids: tuple[int, ...] | None = None
 
 
-def question_json(model: str, image_url: str, question: str, wanted: Wanted) -> dict[str, Any]:
-    """The request about one image."""
-    content = [{"type": "image_url", "image_url": {"url": image_url}}, {"type": "text", "text": question}]
+def question_json(model: str, image_url: str | None, question: str, wanted: Wanted) -> dict[str, Any]:
+    """The request about one image, or in words alone."""
+    content: Any = question  # servers of language models alone take no lists
+    if image_url is not None:
+        content = [{"type": "image_url", "image_url": {"url": image_url}}, {"type": "text", "text": question}]
     return {"model": model, "messages": [{"role": "user", "content": content}], "stream": False} | vars(wanted)
 
 
@@ -54,15 +56,16 @@ def _token_ids(given: Any) -> tuple[int, ...] | None:
     return whole if whole and len(whole) == len(found) else None
 
 
-def only_model(content: Any) -> str:
-    """The model that the server has, by its list; ValueError where it has none or several."""
+def only_model(content: Any, option: str = "--answers-model") -> str:
+    """The model that the server has, by its list; ValueError, which names the `option`, where it has none or
+    several."""
     entries = content.get("data") if isinstance(content, dict) else None
     entries = entries if isinstance(entries, list) else []
     names = [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     if len(names) == 1:
         return names[0]
     several = f"it has {', '.join(names[:8])}" if names else "it does not say which it has"
-    raise ValueError(f"--answers-model: which of the server's models? {several[0].upper()}{several[1:]}.")
+    raise ValueError(f"{option}: which of the server's models? {several[0].upper()}{several[1:]}.")
 
 
 def complaint(content: Any) -> str:

@@ -14,6 +14,8 @@ from aas.images import ImageLike
 from aas.images.sent import data_url
 from aas.loading import in_short
 
+Named = tuple[str, str]  # the options that say its address and its model
+NAMED = ("--answers-from", "--answers-model")
 TRIES = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 CONNECT_S, ANSWER_S = 10.0, 600.0  # a slow server may have many questions before this one
@@ -40,10 +42,10 @@ class Server:
         limits = httpx.Limits(max_connections=self.in_flight)
         return httpx.AsyncClient(**_settings(), limits=limits)
 
-    async def ask(self, client: httpx.AsyncClient, image: ImageLike, question: str, wanted: Wanted) -> Said:
-        """The answer about one image. Raises ValueError where there is none for this image, ServerError where there
-        is none for any."""
-        url = await asyncio.to_thread(data_url, image)
+    async def ask(self, client: httpx.AsyncClient, image: "ImageLike | None", question: str, wanted: Wanted) -> Said:
+        """The answer about one image, or to words alone. Raises ValueError where there is none for this image,
+        ServerError where there is none for any."""
+        url = None if image is None else await asyncio.to_thread(data_url, image)
         asked = question_json(self.model, url, question, wanted)
         if self.knows[TOKEN_IDS]:
             response = await self._posted(client, asked | {TOKEN_IDS: True})
@@ -81,10 +83,11 @@ class Server:
             raise ValueError(f"{self.address}: {error}") from error
 
 
-def server_at(address: str, model: str | None = None, in_flight: int = 16) -> Server:
-    """The server that is there, asked for its model where `model` is None. Raises ValueError for no address and for a
+def server_at(address: str, model: str | None = None, in_flight: int = 16, named: Named = NAMED) -> Server:
+    """The server that is there, asked for its model where `model` is None. `named`: the options that errors speak of.
+    Raises ValueError for no address and for a
     server of several models, ServerError for one that is not there."""
-    address = checked_address(address)
+    address = checked_address(address, named[0])
     if in_flight < 1:
         raise ValueError(f"--in-flight {in_flight}: at least one question must be asked at once.")
     if model is not None:
@@ -93,7 +96,7 @@ def server_at(address: str, model: str | None = None, in_flight: int = 16) -> Se
         response = httpx.get(f"{address}/models", **_settings())
     except httpx.TransportError as error:
         raise ServerError(f"{address} cannot be reached ({in_short(error)}): is the server running?") from error
-    return Server(address, only_model(content_of(response, address)), in_flight)
+    return Server(address, only_model(content_of(response, address), named[1]), in_flight)
 
 
 def _settings() -> dict[str, Any]:

@@ -20,9 +20,14 @@ def _train(options: HeadTrain) -> int:
     return train_head(options)
 
 
-head.command("train", cls=Command, epilog=examples("aas head train --config recipes/heads/unet-corrected.yaml"))(
-    command_of(HeadTrain, _train)
-)
+head.command(
+    "train",
+    cls=Command,
+    epilog=examples(
+        "aas head train --config recipes/heads/unet-corrected.yaml",
+        "aas head train --config recipes/heads/unet-refcoco-png.yaml",
+    ),
+)(command_of(HeadTrain, _train))
 head.command(
     "import",
     cls=Command,
@@ -31,5 +36,6 @@ head.command(
         "--out deepseek-head.safetensors",
         "aas head import frozen_llava_1_5_7b.pth --model llava-hf/llava-1.5-7b-hf --segmenter sam_vit_l_0b3195.pth "
         "--out llava-head.safetensors",
+        "aas head import hg_frozen_llava.pth --model llava-hf/llava-1.5-7b-hf --out llava-highres.safetensors",
     ),
 )(command_of(HeadImport, _import))

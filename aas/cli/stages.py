@@ -1,4 +1,4 @@
-"""`aas ground`, `infer-attn` and `segment`: their options are their dataclasses' fields."""
+"""`aas ground`, `cot`, `infer-attn` and `segment`: their options are their dataclasses' fields."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import typer
 
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples
+from aas.stages.cot_options import NOT_HERE, Cot
 from aas.stages.ground_options import Ground
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.options import RunOptions
@@ -28,6 +29,16 @@ def register(app: typer.Typer) -> None:
             "aas ground photo.jpg --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge --out large",
         ),
     )(command_of(Ground, _ground))
+    app.command(
+        "cot",
+        cls=Command,
+        epilog=examples(
+            'aas cot photo.jpg --question "What colour is the cup?" --model Qwen/Qwen3-VL-8B-Instruct',
+            "aas cot viscot/ --questions docvqa.json --out thought --model Qwen/Qwen3-VL-8B-Instruct",
+            "aas cot viscot/ --questions docvqa.json --out alone --look whole         (the question alone, to compare)",
+            "aas eval cot --results thought --questions docvqa.json --json run.json   (docs/cot.md)",
+        ),
+    )(command_of(Cot, _cot, without=NOT_HERE))
     app.command(
         "infer-attn",
         cls=Command,
@@ -60,6 +71,12 @@ def _ground(options: Ground) -> int:
     return ground(options)
 
 
+def _cot(options: Cot) -> int:
+    from aas.stages.cot import cot
+
+    return cot(options)
+
+
 def _infer_attn(options: InferAttn) -> int:
     from aas.stages.infer_attn import infer_attn
 
@@ -74,6 +91,7 @@ def _segment(options: Segment) -> int:
 
 STAGES: dict[str, tuple[type[RunOptions], Callable[[Any], int]]] = {  # command -> its options, and what carries it out
     "ground": (Ground, _ground),
+    "cot": (Cot, _cot),
     "infer-attn": (InferAttn, _infer_attn),
     "segment": (Segment, _segment),
 }

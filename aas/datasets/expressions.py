@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Annotated, Any, ClassVar, Literal
 
 import typer
@@ -13,7 +14,7 @@ from aas.rle import Rle, compressed, empty, union
 PLACE = "{expression}"  # in templates
 # Options that several datasets have.
 Say = Annotated[str, typer.Option(help="The answer that is given.")]
-Sentences = Literal["first", "all"]
+Sentences = Literal["first", "all", "random"]
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,22 @@ def mask_of(segmentation: Any, height: int, width: int) -> Rle:
     return compressed(segmentation, (height, width))
 
 
-def how_many(sentences: Sentences) -> int | None:
-    """Sentences to take of each thing: `first` is 1, `all` None."""
-    if sentences not in ("first", "all"):
-        raise ValueError(f"--sentences {sentences!r}: give first or all.")
-    return 1 if sentences == "first" else None
+def chosen(sentences: Sequence[Any], which: Sentences, key: str | None) -> list[tuple[int, Any]]:
+    """What is taken of the sentences of one thing, each with its number. `random` is one of them, always the same one
+    for a `key`."""
+    numbered = list(enumerate(sentences))
+    if which == "random" and numbered:
+        return [Random(key).choice(numbered)]
+    return numbered[:1] if which == "first" else numbered
+
+
+def listed(words: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
+    """One text that names several things, "red box. green floor.", and the characters of each."""
+    spans, start = [], 0
+    for one in words:
+        spans.append((start, start + len(one)))
+        start += len(one) + 2
+    return " ".join(f"{one}." for one in words), tuple(spans)
 
 
 def what_is_wrong(error: Exception) -> str:

@@ -15,13 +15,14 @@ import numpy as np
 import typer
 
 from aas import rle
+from aas.choices import check
 from aas.datasets.expressions import (
     Expression,
     ExpressionDataset,
     Expressions,
     Sentences,
     Target,
-    how_many,
+    chosen,
     what_is_wrong,
 )
 from aas.images import known_suffixes, read_image
@@ -46,11 +47,11 @@ class ReasonSeg(ExpressionDataset):
 
     def read(self) -> Expressions:
         """Sorted by name."""
+        check("--sentences", self.sentences, Sentences)
         if not self.data.is_dir():
             raise FileNotFoundError(f"{self.data}: no such folder.")
         known = known_suffixes()
         photographs = {path.stem: path for path in sorted(self.data.iterdir()) if path.suffix.lower() in known}
-        n_sentences = how_many(self.sentences)
         items: list[Expression] = []
         problems = [f"{path.name}: no JSON file" for path in photographs.values() if not _json(path).is_file()]
         for path in sorted(self.data.glob("*.json")):
@@ -59,7 +60,7 @@ class ReasonSeg(ExpressionDataset):
                 problems.append(f"{path.name}: no photograph of that name")
                 continue
             try:
-                items += _questions(path, photograph, n_sentences)
+                items += _questions(path, photograph, self.sentences)
             except (KeyError, TypeError, ValueError) as error:
                 problems.append(f"{path.name}: {what_is_wrong(error)}")
         if not items:
@@ -67,13 +68,13 @@ class ReasonSeg(ExpressionDataset):
         return Expressions(items, problems)
 
 
-def _questions(path: Path, photograph: Path, n_sentences: int | None) -> list[Expression]:
+def _questions(path: Path, photograph: Path, sentences: Sentences) -> list[Expression]:
     annotation = _annotation(path)
     read = partial(_targets, photograph, annotation["shapes"])
     is_question = annotation["is_sentence"]
     return [
         Expression(f"{path.stem}_{number}", photograph.name, text.strip(), read, is_question=is_question)
-        for number, text in enumerate(annotation["text"][:n_sentences])
+        for number, text in chosen(annotation["text"], sentences, path.stem)
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from aas.choices import check
 from aas.datasets.coco import read_lists
 from aas.datasets.expressions import (
     Expression,
@@ -21,7 +22,7 @@ from aas.datasets.expressions import (
     Say,
     Sentences,
     Target,
-    how_many,
+    chosen,
     mask_of,
     what_is_wrong,
     without_duplicates,
@@ -54,14 +55,15 @@ class RefCoco(ExpressionDataset):
 
     def read(self) -> Expressions:
         """Expressions in the order of the file. The split `test` takes every part of it."""
-        path, n_sentences = refs_file(self.refs, self.split_by), how_many(self.sentences)
+        check("--sentences", self.sentences, Sentences)
+        path = refs_file(self.refs, self.split_by)
         refs = _of_split(read_refs(path), self.split, path)
         images, annotations = _instances(self.instances or path.parent / "instances.json")
         items: list[Expression] = []
         problems: list[str] = []
         for ref in refs:
             try:
-                items += _of_reference(ref, images, annotations, n_sentences, problems)
+                items += _of_reference(ref, images, annotations, self.sentences, problems)
             except (KeyError, TypeError, ValueError) as error:
                 problems.append(f"reference {id_text(ref['ref_id'])}: {what_is_wrong(error)}")
         return without_duplicates(items, problems)
@@ -114,7 +116,7 @@ def _of_split(refs: list[dict[str, Any]], split: str, path: Path) -> list[dict[s
 
 
 def _of_reference(
-    ref: dict[str, Any], images: Entries, annotations: Entries, n_sentences: int | None, problems: list[str]
+    ref: dict[str, Any], images: Entries, annotations: Entries, sentences: Sentences, problems: list[str]
 ) -> list[Expression]:
     """Its expressions; a sentence without words is left out and becomes a problem."""
     named = _things(ref, annotations)
@@ -123,7 +125,7 @@ def _of_reference(
         raise ValueError("its image is not in instances.json")
     ref_id = id_text(ref["ref_id"])
     items = []
-    for number, sentence in enumerate(ref["sentences"][:n_sentences]):
+    for number, sentence in chosen(ref["sentences"], sentences, ref_id):
         text = sentence["sent"]
         if isinstance(text, str) and text.strip():
             name = f"{ref_id}_{id_text(sentence.get('sent_id', number))}"

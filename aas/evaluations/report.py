@@ -19,6 +19,7 @@ from aas.text import harmless
 
 SHOWN = 3
 FAILED = {"unreadable_files", "unreadable_masks", "unreadable_values", "unusable_detections", "missing_images"}
+FAILED |= {"not_answered", "not_judged"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,30 @@ def numbers(evidence: bootstrap.Evidence, n_images: int) -> dict[str, float]:
     """The figures themselves; 0 where there was nothing to average, as in the published evaluators."""
     found = bootstrap.figures(evidence, np.ones((1, n_images)))
     return {name: float(np.nan_to_num(values[0])) for name, values in found.items()}
+
+
+def of_groups(groups: Mapping[str, bootstrap.Evidence], n_images: int, options: ReportOptions) -> dict[str, Any]:
+    """The `figures` of each group of questions, None where there is nothing to average, and their `intervals`."""
+    once, resampling = np.ones((1, n_images)), (options.n_resamples, options.seed)
+    found = {name: bootstrap.figures(evidence, once) for name, evidence in groups.items()}
+    return {
+        "figures": {
+            group: {name: None if np.isnan(values[0]) else float(values[0]) for name, values in of.items()}
+            for group, of in found.items()
+        },
+        "intervals": {name: bootstrap.intervals(of, n_images, *resampling) for name, of in groups.items()}
+        if options.n_resamples
+        else {},
+    }
+
+
+def table_of_groups(content: Mapping[str, Any]) -> str:
+    """Of such content a row per figure, a column per group, with 95 % intervals where there are some."""
+    figures, intervals = content["figures"], content["intervals"]
+    rows = [["questions", *(str(n) for n in content["counts"]["questions"].values())]]
+    for name in next(iter(figures.values())):
+        rows.append([name, *(cell(of[name], intervals.get(key, {}).get(name)) for key, of in figures.items())])
+    return markdown(["", *figures], rows)
 
 
 def say_findings(findings: Findings) -> None:

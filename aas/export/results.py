@@ -19,11 +19,16 @@ from aas.store.results import OURS, Result, read_result
 from aas.store.status import open_run
 
 SEGMENTED, INSTANCES = ("segment gcg", "segment expressions"), "segment instance"
-BESIDE = ("ground", "serve", "import")  # commands whose results say where the photograph is, seen from their folder
+BESIDE = (
+    "ground",
+    "cot",
+    "serve",
+    "import",
+)  # commands whose results say where the photograph is, seen from their folder
 
 
 class Results:
-    """The photographs of a run of `aas ground`, `aas serve`, `aas segment` or `aas import`, in the order of their keys.
+    """The photographs of a run of `aas ground`, `cot`, `serve`, `segment` or `import`, in the order of their keys.
 
     `images`: the folder of the photographs, where it is another one than run.json says. What cannot be read is in
     `failures`, a line each; `n_empty`: phrases that were left out, because their mask has no pixel. Raises ValueError

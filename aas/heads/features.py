@@ -17,7 +17,8 @@ class HeadShape:
     """What a head must know of the LMM that it is trained on.
 
     `n_layers`, `n_heads` and `hidden_size` are those of its language model, `n_views` the grids whose maps are stacked
-    (2: a coarse one, brought to the fine one's grid, in front of that). `input_side`: pixels of its eyes' square input.
+    (2: a coarse one, brought to the fine one's grid, in front of that). `input_side`: pixels of its eyes' square input;
+    `eye_width`: channels of their widest block where they are convolutional (0: all blocks are as wide as the last).
     """
 
     n_layers: int
@@ -25,6 +26,7 @@ class HeadShape:
     hidden_size: int
     n_views: int = 1
     input_side: int = 336
+    eye_width: int = 0
 
     @classmethod
     def of(cls, config: PreTrainedConfig, n_views: int = 1) -> Self:
@@ -33,7 +35,13 @@ class HeadShape:
         vision = getattr(config, "high_res_vision_config", None) or getattr(config, "vision_config", None)
         side = getattr(vision, "image_size", None) or 0
         side = side if isinstance(side, int) else max(side)
-        return cls(text.num_hidden_layers, text.num_attention_heads, text.hidden_size, n_views, side)
+        width = max(getattr(vision, "block_widths", None) or (0,))
+        return cls(text.num_hidden_layers, text.num_attention_heads, text.hidden_size, n_views, side, width)
+
+    @property
+    def projected_width(self) -> int:
+        """Channels of what a head is given of each block of the eyes."""
+        return self.eye_width or self.hidden_size
 
     @property
     def n_channels(self) -> int:
@@ -50,8 +58,10 @@ class PhraseFeatures:
     layer's behind the final norm. `view`: where the grid lies on the photograph of `image_hw` pixels.
 
     Some heads need more: `eyes` [K, D, h, w], layers of the vision encoder, shallow ones first, which the LMM's own
-    projector brought to its width; `pixels` [3, H, W], the encoder's input, which covers the same view; `embedding`, of
-    the segmenter that redraws the masks. Raises ValueError for parts that do not fit each other.
+    projector brought to its width (of a convolutional encoder, whose blocks no projector fits, their means over the
+    grid's cells, zeros behind the channels that a block has less than the widest); `pixels` [3, H, W], the encoder's
+    input, which covers the same view; `embedding`, of the segmenter that redraws the masks. Raises ValueError for parts
+    that do not fit each other.
     """
 
     attention: Tensor

@@ -19,17 +19,20 @@ def norm_of(norm: Norm, channels: int) -> nn.Module:
 
 
 class Stem(nn.Module):
-    """Pixels [B, 3, H, W] to [B, width, H/4, W/4], or an eighth of a large input's sides."""
+    """Pixels [B, 3, H, W] to [B, width, H/4, W/4], or an eighth of a large input's sides.
+
+    The published one has a batch norm behind each convolution of 3 x 3, and none behind the others' end.
+    """
 
     def __init__(self, shape: HeadShape, width: int, norm: Norm):
         super().__init__()
-        layers: list[nn.Module] = [*_conv_relu(3, width, 2), *_conv_relu(width, width), *_conv_relu(width, width)]
-        halves = shape.input_side > LARGE
-        if halves or shape.hidden_size >= WIDE:
-            layers += [*_conv_relu(width, width, 1 + halves), *_conv_relu(width, width)]
-        self.layers = nn.Sequential(
-            *layers, nn.MaxPool2d(3, 2, padding=1), nn.Conv2d(width, 2 * width, 1), norm_of(norm, 2 * width)
-        )
+        is_published = norm == "batch"
+        layers: list[nn.Module] = []
+        for i, stride in enumerate(_strides(shape, is_published)):
+            convolution, relu = _conv_relu(width if i else 3, width, stride)
+            layers += [convolution, norm_of(norm, width), relu] if is_published else [convolution, relu]
+        layers += [nn.MaxPool2d(3, 2, padding=1), nn.Conv2d(width, 2 * width, 1)]
+        self.layers = nn.Sequential(*layers, *([] if is_published else [norm_of(norm, 2 * width)]))
         self.narrow = nn.Sequential(nn.Conv2d(2 * width, width, 1), norm_of(norm, width), nn.ReLU())
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -42,8 +45,8 @@ class TopDown(nn.Module):
 
     def __init__(self, width: int, norm: Norm):
         super().__init__()
-        self.refine = nn.ModuleList(Refine(width) for _ in range(4))  # deepest first
-        self.skip = Residual(width)  # shared by all
+        self.refine = nn.ModuleList(Refine(width, norm) for _ in range(4))  # deepest first
+        self.skip = Residual(width, norm)  # shared by all
         self.before = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), norm_of(norm, width), nn.Dropout(0.1)
         )
@@ -65,9 +68,9 @@ class TopDown(nn.Module):
 class Refine(nn.Module):
     """A residual unit, another size, a convolution."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, norm: Norm):
         super().__init__()
-        self.residual = Residual(width)
+        self.residual = Residual(width, norm)
         self.out = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, size_hw: tuple[int, ...]) -> Tensor:
@@ -75,13 +78,13 @@ class Refine(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + two convolutions of it."""
+    """x + two convolutions of it, in front of the first of which is a ReLU, but for the published one."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, norm: Norm):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
-        )
+        first = [] if norm == "batch" else [nn.ReLU()]
+        convolutions = [nn.Conv2d(width, width, 3, padding=1) for _ in range(2)]
+        self.layers = nn.Sequential(*first, convolutions[0], nn.ReLU(), convolutions[1])
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -89,3 +92,10 @@ class Residual(nn.Module):
 
 def _conv_relu(before: int, after: int, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.ReLU()]
+
+
+def _strides(shape: HeadShape, is_published: bool) -> tuple[int, ...]:
+    halves = shape.input_side > LARGE
+    if is_published:
+        return (2, 1, 2, 1, 1) if halves else (2, 1, 1)
+    return (2, 1, 1, 1 + halves, 1) if halves or shape.hidden_size >= WIDE else (2, 1, 1)

@@ -8,24 +8,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aas.heads.features import HeadShape, PhraseFeatures
-from aas.heads.fusion import Norm, Stem, TopDown
+from aas.heads.fusion import LARGE, Norm, Stem, TopDown
 from aas.heads.head import MaskHead, TextMixing
 
-N_EYES, N_STAGES = 8, 4  # layers of the vision encoder, paired into stages of the pyramid
+DEPTHS = (3, 6, 9, 12, 15, 18, 20)  # of 24 blocks of the vision encoder those that are looked at, and the last
+N_EYES, N_STAGES = len(DEPTHS) + 1, 4  # paired into stages of the pyramid
 CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is brought to so many first
 
 
 def eye_layers(n_layers: int) -> tuple[int, ...]:
-    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those of number 3, 6, …, 21, 23."""
-    return tuple(min(n_layers * k // N_EYES, n_layers - 1) for k in range(1, N_EYES + 1))
+    """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those that were published."""
+    return *(n_layers * depth // 24 for depth in DEPTHS), n_layers - 1
 
 
 class HighResHead(MaskHead):
     """HG-LMM's: projected layers of the eyes, convolutions that the words make, attention, and a stem on the pixels,
     fused from coarse to fine.
 
-    `width` of the pyramid, of which all others are multiples. `norm`: group norm, or batch norm as published, whose
-    figures depend on the phrases of a batch while it trains.
+    `width` of the pyramid, of which all others are multiples. `norm`: group norm; or batch, which is the published
+    network to the letter, whose figures depend on the phrases of a batch while it trains.
     """
 
     kind = "highres"
@@ -35,7 +36,7 @@ class HighResHead(MaskHead):
         super().__init__(shape)
         self.width, self.norm = width, norm
         self.text = TextMixing(shape, 4 * width)
-        self.eyes = EyeFeatures(shape.hidden_size, width)
+        self.eyes = EyeFeatures(shape, width)
         self.filter = WordFilter(width)
         fits = shape.n_channels == CHANNELS_THAT_FIT * width
         self.fit = nn.Identity() if fits else nn.Conv2d(shape.n_channels, CHANNELS_THAT_FIT * width, 3, padding=1)
@@ -43,6 +44,8 @@ class HighResHead(MaskHead):
         self.shallow = nn.Conv2d(width * 3 // 2, 2 * width, 3, padding=1)
         self.deeper = nn.Conv2d(3 * width, 2 * width, 3, padding=1)  # shared by the stages that see attention
         self.narrow = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(N_STAGES))
+        is_small = shape.input_side <= LARGE
+        self.halve = nn.Conv2d(width, width, 3, stride=2, padding=1) if norm == "batch" and is_small else None
         self.stem = Stem(shape, width, norm)
         self.top_down = TopDown(width, norm)
 
@@ -77,23 +80,30 @@ class HighResHead(MaskHead):
             for narrow, one, size_hw in zip(self.narrow, mixed, sizes, strict=True)
         ]
         pyramid[0] = pyramid[0] + stem
+        if self.halve is not None:  # the published deepest stage is made by a convolution
+            pyramid[-1] = self.halve(self.narrow[-1](mixed[-1]))
         return pyramid
 
     def check(self, image: PhraseFeatures) -> None:
         super().check(image)
         assert image.eyes is not None
-        if image.eyes.shape[:2] != (N_EYES, self.shape.hidden_size):
+        wanted = (N_EYES, self.shape.projected_width)
+        if image.eyes.shape[:2] != wanted:
             raise ValueError(
-                f"The head looks at {N_EYES} layers of the vision encoder in width {self.shape.hidden_size}, not at "
+                f"The head looks at {N_EYES} layers of the vision encoder in width {wanted[1]}, not at "
                 f"{image.eyes.shape[0]} in width {image.eyes.shape[1]}."
             )
 
 
 class EyeFeatures(nn.Module):
-    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w]; one network for all."""
+    """Layers of the vision encoder [B, K, D, h, w] in the head's width, [B, K, 4 width, h, w]; one network for all,
+    behind a matrix for each layer that the LMM's projector does not fit."""
 
-    def __init__(self, hidden_size: int, width: int):
+    def __init__(self, shape: HeadShape, width: int):
         super().__init__()
+        hidden_size = shape.hidden_size
+        own = N_EYES if shape.eye_width else 0
+        self.projections = nn.ModuleList(nn.Conv2d(shape.eye_width, hidden_size, 1) for _ in range(own))
         self.norm = nn.LayerNorm(hidden_size)
         narrow = max(hidden_size // 16, 8)
         self.layers = nn.Sequential(
@@ -103,6 +113,9 @@ class EyeFeatures(nn.Module):
         )  # fmt: skip
 
     def forward(self, eyes: Tensor) -> Tensor:
+        if self.projections:
+            layers = zip(self.projections, eyes.unbind(1), strict=True)
+            eyes = torch.stack([project(layer) for project, layer in layers], dim=1)
         flat = self.norm(eyes.flatten(0, 1).movedim(1, -1)).movedim(-1, 1)
         return self.layers(flat).unflatten(0, eyes.shape[:2])
 

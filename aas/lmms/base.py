@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    LogitsProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
@@ -294,7 +295,7 @@ class LMM(ABC):
                 return self._results(batch, *self._generate(batch, options, at_once, hear), options)
             # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
             words = None if hear is None else (lambda answer, _: hear(answer, None))
-            given = list(self.written(batch, options, words, at_once))
+            given = list(self.answered(batch, options, words, at_once))
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
         n = at_once or len(batch)
@@ -307,7 +308,7 @@ class LMM(ABC):
             )
         ]
 
-    def written(
+    def answered(
         self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None, at_once: int | None = None
     ) -> list[Tensor]:
         """As `run`, the answers alone: token ids int64 [T] of each."""
@@ -343,29 +344,20 @@ class LMM(ABC):
         """As `_generate`, by the model's own."""
         grids = [positions_of(p.grids, options.view) for p in batch]
         inputs, columns = self.collated([p.inputs for p in batch], grids, options.seed)
-        draws = options.sampling.processors(len(batch), options.seed, self.device) if options.sampling else []
         numbers, likely = FiniteLogits(), TokenLogProbs()
         watch = watch_of(self, batch, columns, options)
         # A subclass captures what its sources make maps of in the end.
         so_far = (lambda: watch.so_far()[0]) if type(watch) is AttentionCapture else None
+        more = {} if hear is None else {"streamer": Listener(self, so_far, batch[0], options, hear)}
         with self.watched(watch), likely.watching(self.model):
-            sequences = self.generate(
-                inputs,
-                **A_PASS_FOR_EACH_TOKEN,
-                max_new_tokens=options.max_new_tokens or self.max_new_tokens,
-                logits_processor=[numbers, likely, *draws],
-                pad_token_id=self.pad_id,
-                tokenizer=self.tokenizer,  # for a checkpoint's stop strings
-                **({} if hear is None else {"streamer": Listener(self, so_far, batch[0], options, hear)}),
-            )
-        n_prompt = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
-        token_ids = sequences[:, n_prompt:].cpu()
-        answers = [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
+            sequences = self.sequences(inputs, options, numbers, likely, **more)
+        answers = self.written(sequences, inputs)
         kept = self._kept(watch, batch, answers, options)  # names the layer, where the attention itself is broken
         numbers.check()
-        if watch.n_rows != token_ids.shape[1]:
+        n_written = sequences.shape[1] - self._n_prompt(inputs)
+        if watch.n_rows != n_written:
             raise CaptureError(
-                f"The model wrote {token_ids.shape[1]} tokens in {watch.n_rows} forward passes, not one for each: "
+                f"The model wrote {n_written} tokens in {watch.n_rows} forward passes, not one for each: "
                 "its generation settings are not known here."
             )
         return answers, kept, likely.of(sequences)
@@ -376,6 +368,30 @@ class LMM(ABC):
         if isinstance(watch, Internals):
             return captured(self, watch, batch, answers, options)
         return [one[..., : len(ids), :] for one, ids in zip(watch.maps(), answers, strict=True)]
+
+    def sequences(
+        self, inputs: dict[str, Tensor], options: AskOptions, *noting: LogitsProcessor, **more: Any
+    ) -> Tensor:
+        """What `generate` makes of a batch's inputs; `noting` sees the scores of each token before it is chosen."""
+        n_samples = len(inputs["input_ids"])
+        draws = options.sampling.processors(n_samples, options.seed, self.device) if options.sampling else []
+        return self.generate(
+            inputs,
+            **A_PASS_FOR_EACH_TOKEN,
+            max_new_tokens=options.max_new_tokens or self.max_new_tokens,
+            logits_processor=[*noting, *draws],
+            pad_token_id=self.pad_id,
+            tokenizer=self.tokenizer,  # for a checkpoint's stop strings
+            **more,
+        )
+
+    def written(self, sequences: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """Of `sequences`, the answers' tokens int64 [T] on the CPU, each cut behind its end token."""
+        token_ids = sequences[:, self._n_prompt(inputs) :].cpu()
+        return [ids[: self._answer_length(ids.tolist())] for ids in token_ids]
+
+    def _n_prompt(self, inputs: dict[str, Tensor]) -> int:
+        return 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
 
     def generate(self, inputs: dict[str, Tensor], **options: Any) -> Tensor:
         """The model's own `generate`: token ids [B, prompt + answer], or [B, 1 + answer] of an encoder-decoder."""

@@ -28,6 +28,11 @@ class MobileTowerConfig(PreTrainedConfig):
         return STRIDE
 
     @property
+    def block_widths(self) -> tuple[int, ...]:
+        """Channels behind each block of the convolutional stack."""
+        return tuple(stage.channels for stage in ARCHITECTURES[self.backbone].stages for _ in range(stage.blocks))
+
+    @property
     def n_channels(self) -> int:
         """Channels of a cell that come from the photograph: the last layer, the 2 x 2 stride-16 cells under it."""
         channels = ARCHITECTURES[self.backbone].channels

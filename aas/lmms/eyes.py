@@ -1,4 +1,5 @@
-"""Layers of a vision encoder, brought to the language model's width by the LMM's own projector."""
+"""Layers of a vision encoder, brought to the language model's width by the LMM's own projector; blocks of a
+convolutional encoder, which no projector fits, as they are."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -6,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 TOWERS, PROJECTORS = ("vision_tower", "vision_model"), ("multi_modal_projector", "aligner")
@@ -27,6 +29,7 @@ class Eyes:
             )
         self.blocks = max(stacks, key=len)
         self.layers = layers(len(self.blocks))
+        self.widest = max(getattr(tower.config, "block_widths", None) or (0,))  # of a convolutional encoder
         self.seen: dict[int, Tensor] = {}
         self.projected: Tensor | None = None
         self._hooks: list[Any] = []
@@ -49,6 +52,8 @@ class Eyes:
     @torch.no_grad()
     def of_image(self, image: int, grid_hw: tuple[int, int]) -> Tensor:
         """Of an image of the batch, float32 [K, D, h, w], behind the pass, when nobody looks on any more."""
+        if self.widest:
+            return torch.stack([self._pooled(self.seen[i][image], grid_hw) for i in self.layers])
         height, width = grid_hw
         assert self.projected is not None
         if self.projected.shape[1] != height * width or self.projected.shape[2] != self.seen[self.layers[0]].shape[2]:
@@ -58,6 +63,11 @@ class Eyes:
         # Of a class token in front the projector sees nothing.
         states = torch.stack([self.seen[i][image, -height * width :] for i in self.layers])
         return self.projector(states).float().transpose(1, 2).unflatten(2, grid_hw).cpu()
+
+    def _pooled(self, block: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """[C, H, W] of a block: the mean over each cell, zeros behind its channels, float32 [widest, h, w]."""
+        cells = F.adaptive_avg_pool2d(block.float(), grid_hw).cpu()
+        return F.pad(cells, (0, 0, 0, 0, 0, self.widest - len(cells)))
 
 
 def _part(model: nn.Module, names: Sequence[str]) -> Any:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from aas import registry
 from aas.available import all_here
-from aas.choices import PresetName
+from aas.choices import TRAINING_FREE, PresetName
 from aas.ground import Grounder
+from aas.heads.stored import read_head_file
 from aas.lmms import load_lmm
 from aas.maps import DEFAULT, source_named
 from aas.phrases.parser import load_pipeline
@@ -16,6 +18,7 @@ from aas.presets import PRESETS, n_points_for
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import Segmenter
 from aas.serve.options import Serve
+from aas.stages.options import head_file
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -25,12 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """What answers: names of an LMM, a segmenter, a map source and a preset."""
+    """What answers: names of an LMM, a segmenter, a map source, a preset, and a mask head or none."""
 
     model: str
     segmenter: str
     maps: str = DEFAULT
     preset: PresetName = "paper"
+    head: str = TRAINING_FREE
 
 
 class Models:
@@ -48,7 +52,8 @@ class Models:
         """What can be chosen, by the fields of `Choice`; the first of each is what stands there at first."""
         maps = [DEFAULT, *(name for name in registry.MAP_SOURCES if name != DEFAULT and _needs_no_argument(name))]
         models, segmenters = list(self.options.model), list(self.options.segmenter)
-        return {"model": models, "segmenter": segmenters, "maps": maps, "preset": list(PRESETS)}
+        heads = [TRAINING_FREE, *(name for name in self.options.head if name != TRAINING_FREE)]
+        return {"model": models, "segmenter": segmenters, "maps": maps, "preset": list(PRESETS), "head": heads}
 
     @property
     def first(self) -> Choice:
@@ -66,11 +71,13 @@ class Models:
         return Choice(**found)
 
     def check(self) -> None:
-        """FileNotFoundError, before anything is loaded, where one of the models cannot be had."""
+        """FileNotFoundError or ValueError, before anything is loaded, where one of the models cannot be had."""
         for model in self.options.model:
             all_here(model, None, self.options.phrases)
         for segmenter in self.options.segmenter:
             all_here(segmenter=segmenter)
+        for head in self.choices["head"][1:]:
+            read_head_file(Path(head))
 
     def grounder(self, choice: Choice) -> Grounder:
         """Raises ValueError or OSError for a model that cannot be loaded, or that the choice does not fit."""
@@ -82,7 +89,8 @@ class Models:
     def _made(self, choice: Choice) -> Grounder:
         lmm, segmenter = self._lmm(choice.model), self._segmenter(choice.segmenter)
         n_points = n_points_for(choice.segmenter)
-        return Grounder(lmm, segmenter, self._pipeline, preset=choice.preset, maps=choice.maps, n_points=n_points)
+        asked: dict[str, Any] = {"preset": choice.preset, "maps": choice.maps, "n_points": n_points}
+        return Grounder(lmm, segmenter, self._pipeline, head=head_file(choice.head), **asked)
 
     @cached_property
     def _pipeline(self) -> "Language":

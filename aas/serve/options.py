@@ -21,6 +21,9 @@ class Serve:
         tuple[str, ...], MODEL(help="LMM: embedded, a Hugging Face id or a folder. Several are a choice in the app.")
     ] = ("embedded",)
     segmenter: Annotated[tuple[str, ...], MASK(help="The same for the segmenter.")] = ("embedded",)
+    head: Annotated[
+        tuple[str, ...], MASK(help="File of a mask head that was trained on the model: a choice (docs/heads.md).")
+    ] = ()
     phrases: Annotated[str, PHRASE(help="spaCy pipeline: embedded, a package name or a folder.")] = "embedded"
     dtype: Annotated[Dtype, MODEL(help="What an LMM computes in.")] = "auto"
     device: Annotated[str | None, RUN(help="cpu, cuda, cuda:1, ... Default: cuda if there is one.")] = None

@@ -34,7 +34,7 @@ class Found:
 
 
 class StoredRun:
-    """A run of `aas ground`, `serve`, `infer-attn` or `segment`.
+    """A run of `aas ground`, `cot`, `serve`, `infer-attn` or `segment`.
 
     `images`: where its photographs are, if not as in run.json; `file_names`: of images by their ids, where their names
     do not say them. Raises ValueError where `folder` is no run.
@@ -58,7 +58,7 @@ class StoredRun:
     def find(self, key: str) -> Found:
         """Raises ValueError or OSError for what is missing or damaged."""
         path = self.run.item_path(key)
-        if self.command in ("ground", "serve"):
+        if self.command in ("ground", "cot", "serve"):
             grounding = Grounding.load(path)
             return Found(grounding.name, grounding.image, grounding.panel(), path, grounding.source)
         item = READERS[self.command](path)

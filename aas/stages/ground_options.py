@@ -48,14 +48,12 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
         PHRASE(help="Phrases without a mask: pronouns, the unseen (the image, a side)."),
     ] = LEFT_OUT
     keep_all: Annotated[bool, PHRASE(help="A mask for every phrase, pronouns and the unseen too.")] = False
-    head: Annotated[
-        str | None, MASK(help="File of a mask head that was trained on the model: it makes the masks (docs/heads.md).")
-    ] = None
     segmenter_dtype: Annotated[Dtype, MASK(help="What its image encoder computes in.")] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_answer()
+        self.check_masks()
         if self.answer is not None and not self.answer.strip():
             raise ValueError("--answer is empty: give the words to ground, or leave it out to let the model answer.")
         if self.answer is not None and self.answers is not None:

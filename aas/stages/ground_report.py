@@ -70,9 +70,12 @@ class RunReport:
             as_given = {"image": shown(request)}
             line = json.dumps(as_given | grounding.item() | as_given, ensure_ascii=not _writes_utf8())
         else:
-            answer = terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
-            line = f"{harmless(shown(request))}: {answer}"
+            line = f"{harmless(shown(request))}: {self.said(grounding)}"
         tqdm.write(line, file=sys.stdout)
+
+    def said(self, grounding: Grounding) -> str:
+        """What stands behind an image's name."""
+        return terminal.coloured(grounding.answer, grounding.phrases, colour=sys.stdout.isatty())
 
     def write(self) -> None:
         """Every entry so far, by name."""

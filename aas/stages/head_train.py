@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadTrain:
-    """Train a mask head on a frozen LMM, from runs whose masks are right.
+    """Train a mask head on a frozen LMM, from corrected runs, RefCOCO, panoptic narratives, COCO's instances.
 
-    What the LMM sees of each photograph is captured once and kept in OUT/cache. A training that was stopped goes on
-    from OUT/state.safetensors, on a CPU to the same bits.
+    What the LMM sees of each photograph is captured once and kept in OUT/cache, or anew at each step (cache: false). A
+    training that was stopped goes on from OUT/state.safetensors, on a CPU to the same bits.
     """
 
     config: Annotated[Path, Option(help="The recipe, a YAML file (docs/heads.md).")]

@@ -9,14 +9,38 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from aas.choices import Alignment, Dtype, Kind, MaskChoice, Merge, PresetName, PromptKind, Quantize, ReadOut, Words
+from aas.choices import (
+    TRAINING_FREE,
+    Alignment,
+    Dtype,
+    Kind,
+    MaskChoice,
+    Merge,
+    PresetName,
+    PromptKind,
+    Quantize,
+    ReadOut,
+    Words,
+)
 from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
 from aas.photographs import located
 from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
-OF_FILES = ("model", "base", "adapter", "segmenter", "phrases", "answers", "attn", "tokenizer", "categories", "head")
+OF_FILES = (
+    "model",
+    "base",
+    "adapter",
+    "segmenter",
+    "phrases",
+    "answers",
+    "questions",
+    "attn",
+    "tokenizer",
+    "categories",
+    "head",
+)
 # Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
 OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None, "head": None}
 MODEL = partial(Option, rich_help_panel="Model")
@@ -163,6 +187,10 @@ class AnswerOptions:
             raise ValueError("--temperature must not be negative; 0 is greedy.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"--top-p {self.top_p} must be above 0 and at most 1.")
+        self.check_question()
+
+    def check_question(self) -> None:
+        """Raises ValueError where nothing is asked."""
         if not self.question.strip():
             raise ValueError("--question is empty.")
 
@@ -209,6 +237,11 @@ class PhraseOptions:
         return self.merge or preset_named(self.preset).merge
 
 
+def head_file(name: str) -> str | None:
+    """What `--head` names: a file, or nothing where masks are to be made without training."""
+    return None if name == TRAINING_FREE else name
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions:
     """Which segmenter, and which of its masks."""
@@ -224,6 +257,25 @@ class MaskOptions:
     min_confidence: Annotated[
         float | None, MASK(min=0, max=1, help="Leave out phrases that the picture supports less (docs/maps.md).")
     ] = None
+    head: Annotated[
+        str | None,
+        MASK(
+            parser=head_file,
+            metavar="NAME|FILE",
+            help="File of a mask head that was trained on the model: it makes the masks (docs/heads.md). "
+            f"{TRAINING_FREE}, the default: none.",
+        ),
+    ] = None
+
+    @property
+    def head_path(self) -> Path | None:
+        """The head's file, if there is one."""
+        return None if self.head is None else Path(self.head)
+
+    def check_masks(self) -> None:
+        """Raises ValueError for options that cannot go together."""
+        if self.head is not None and self.mask_choice != "last":
+            raise ValueError(f"--head makes one mask of a phrase: --mask-choice {self.mask_choice} has none to choose.")
 
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""

@@ -21,6 +21,7 @@ from aas.stages.engines import engine_of
 from aas.stages.options import MaskOptions, PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
+from aas.stages.segment_head import rereading
 from aas.stages.segment_items import Attention, origin_in
 from aas.stages.segment_jobs import Annotation, SegmentJob, asked_of, files_of, find_jobs, read_annotation
 from aas.stages.segment_options import Segment
@@ -65,12 +66,15 @@ def _load(
     categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
     segmenter = load_segmenter(options.segmenter, device or options.device, options.dtype)
     pointing = pointing_options(options, options, segmenter.mask_side)
+    head = rereading(options, segmenter, device or options.device)
     run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
     model, origin = origin_in(options.attn)
-    judge = Judge(model, options.segmenter, pointing, options.mask_choice, options.min_confidence)
-    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded, judge, origin)
-    place = segmenter.device.type
-    by_item = options.by_item(getattr(segmenter, "is_small", False), place)
+    # Rules of confidence were measured on the segmenter's own scores.
+    named = "" if head else options.segmenter
+    judge = Judge(model, named, pointing, options.mask_choice, options.min_confidence)
+    stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded, judge, origin, head)
+    place, is_small = segmenter.device.type, getattr(segmenter, "is_small", False)
+    by_item = options.by_item(is_small and (head is None or head.is_small), place)
     batch_size = options.images_at_once(AUTO_BATCH_SIZE, place)
     return stage, plan_for(batch_size, options.workers, n_items, by_item), _facts(options)
 

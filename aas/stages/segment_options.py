@@ -35,6 +35,9 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_masks()
+        if self.head is not None and self.more_masks:
+            raise ValueError("--head makes one mask of a phrase: leave --more-masks out.")
         if self.task == "instance" and self.ref_anno is None:
             raise ValueError("`aas segment instance` needs --ref-anno, a COCO annotation: it gives ids and categories.")
         if (self.task == "expressions") != (self.answers is not None):

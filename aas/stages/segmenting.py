@@ -10,14 +10,16 @@ from aas import rle
 from aas.confidence.judging import Judge, Origin
 from aas.engine.stage import Stage
 from aas.images import read_image
+from aas.lmms.prepared import Prepared
 from aas.phrases.likelihood import token_probabilities
-from aas.pointing.masks import phrase_masks
+from aas.pointing.masks import PhraseMasks, phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions, point_phrases, prompted
 from aas.records import Answer, AttentionMaps
 from aas.segmenters.base import ImageEmbedding
 from aas.segmenters.once import EncodedOnce
 from aas.stages.segment_categories import Categories, Category
 from aas.stages.segment_expressions import phrases_of
+from aas.stages.segment_head import Rereading
 from aas.stages.segment_items import Attention
 from aas.stages.segment_jobs import SegmentJob, image_of
 from aas.stages.segment_options import Segment
@@ -37,6 +39,7 @@ class PromptedImage:
     attention: AttentionMaps
     pointed: tuple[Pointed, ...]
     categories: tuple[Category, ...] = ()
+    prepared: Prepared | None = None  # for the LMM, where a head looks at it
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
     encoded: EncodedOnce
     judge: Judge
     origin: Origin
+    head: Rereading | None = None
 
     def prepare(self, item: SegmentJob) -> PromptedImage:
         photograph = image_of(item)
@@ -59,12 +63,12 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         self.attention.check_photograph(item.item, photograph)
         answer, maps = self.attention.read(item.item, image.shape[:2])
         pointed = self._pointed(item, answer, maps, image.shape[:2])
-        if self.categories is None:
-            return PromptedImage(item, image, answer, maps, tuple(pointed))
-        named = self.categories.of(item.image_id, answer.text, pointed)
-        return PromptedImage(
-            item, image, answer, maps, tuple(one for one, _ in named), tuple(name for _, name in named)
-        )
+        names: tuple[Category, ...] = ()
+        if self.categories is not None:
+            named = self.categories.of(item.image_id, answer.text, pointed)
+            pointed, names = [one for one, _ in named], tuple(name for _, name in named)
+        prepared = self.head.prepare(image, answer) if self.head and pointed else None
+        return PromptedImage(item, image, answer, maps, tuple(pointed), names, prepared)
 
     def _pointed(
         self, item: SegmentJob, answer: Answer, maps: AttentionMaps, image_hw: tuple[int, int]
@@ -79,8 +83,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         return [self._result(one, embeddings.get(one.job.image)) for one in batch]
 
     def _result(self, one: PromptedImage, embedding: ImageEmbedding | None) -> SegmentResult:
-        choice = None if self.options.more_masks else self.options.mask_choice
-        masks = phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice) if embedding is not None else []
+        masks = [] if embedding is None else self._masks(one, embedding)
         phrases = [pointed.phrase for pointed in one.pointed]
         scores = [float(found.scores[-1]) for found in masks]
         result = SegmentResult(
@@ -100,6 +103,13 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
             token_probabilities(one.answer, phrases),
         )
         return result.judged(self.judge, self.judge(one.answer, one.attention, phrases, scores, self.origin))
+
+    def _masks(self, one: PromptedImage, embedding: ImageEmbedding) -> list[PhraseMasks]:
+        if self.head is not None and one.prepared is not None:
+            phrases = [pointed.phrase for pointed in one.pointed]
+            return self.head.masks(one.prepared, one.answer, phrases, embedding)
+        choice = None if self.options.more_masks else self.options.mask_choice
+        return phrase_masks(self.encoded.segmenter, embedding, one.pointed, choice)
 
     def finish(self, item: SegmentJob, result: SegmentResult) -> None:
         result.write()

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from aas.datasets.coco import Findings, note
@@ -40,7 +39,7 @@ def eval_yes_no(options: EvalYesNo) -> int:
         report.say_findings(findings)
         raise ValueError("No question was answered: there are no figures.")
     content = _content(groups, answers, options, findings)
-    return report.deliver(content, findings, as_table(content), options)
+    return report.deliver(content, findings, report.table_of_groups(content), options)
 
 
 def _groups(files: Sequence[Path]) -> dict[str, list[Question]]:
@@ -114,12 +113,8 @@ def _content(groups: Groups, answers: Answers, options: EvalYesNo, findings: Fin
     images = list(dict.fromkeys(image for image, _ in answers))
     answered = {name: [one for one in group if (one.image, one.text) in answers] for name, group in groups.items()}
     evidence = {name: _evidence(group, answers, images) for name, group in answered.items()}
-    n, resampling = len(images), (options.n_resamples, options.seed)
-    intervals = {name: bootstrap.intervals(of, n, *resampling) for name, of in evidence.items() if options.n_resamples}
-    return {
-        "figures": {name: _figures(of, n) for name, of in evidence.items()},
-        "intervals": intervals,
-        "counts": {"images": n, "questions": {name: len(group) for name, group in answered.items()}}
+    return report.of_groups(evidence, len(images), options) | {
+        "counts": {"images": len(images), "questions": {name: len(group) for name, group in answered.items()}}
         | {what: len(where) for what, where in findings.items()},
         "settings": {"task": "yesno", "model": options.model, "instruction": options.instruction}
         | {"resamples": options.n_resamples, "seed": options.seed},
@@ -140,19 +135,3 @@ def _evidence(questions: Sequence[Question], answers: Answers, images: Sequence[
         [places[one.image] for one in questions],
         len(images),
     )
-
-
-def _figures(evidence: bootstrap.Evidence, n_images: int) -> dict[str, float | None]:
-    """None where there is nothing to average."""
-    found = bootstrap.figures(evidence, np.ones((1, n_images)))
-    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in found.items()}
-
-
-def as_table(content: Mapping[str, Any]) -> str:
-    """A row per figure, a column per file and setting, with 95 % intervals where there are some."""
-    figures, intervals = content["figures"], content["intervals"]
-    names = list(next(iter(figures.values())))
-    rows = [["questions", *(str(n) for n in content["counts"]["questions"].values())]]
-    for name in names:
-        rows.append([name, *(report.cell(of[name], intervals.get(key, {}).get(name)) for key, of in figures.items())])
-    return report.markdown(["", *figures], rows)

@@ -13,7 +13,7 @@ from aas.store.shards import is_there
 
 
 def read_grounding(path: Path) -> None:
-    """A result of `aas ground` or `aas serve`, and the maps beside it."""
+    """A result of `aas ground`, `cot` or `serve`, and the maps beside it."""
     result, beside = read_result(path, OURS), path.with_suffix(ATTENTION_SUFFIX)
     if is_there(beside):
         maps = read_item(beside).phrase_maps
@@ -24,6 +24,7 @@ def read_grounding(path: Path) -> None:
 READERS: dict[str, Callable[[Path], Any]] = {  # command of run.json -> what reads and checks one of its files
     "infer-attn": read_item,
     "ground": read_grounding,
+    "cot": read_grounding,
     "serve": read_grounding,
     "segment gcg": partial(read_result, needs=OURS),
     "segment expressions": partial(read_result, needs=OURS),

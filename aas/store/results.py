@@ -14,10 +14,11 @@ from typing import Any
 
 from aas import rle
 from aas.choices import ConfidenceKind
-from aas.records import Phrase, Prompt
+from aas.records import Phrase, Prompt, SecondLook
 from aas.rle import Rle
 from aas.store import values
 from aas.store.atomic import write_text
+from aas.store.second_looks import look_json, look_of
 from aas.store.shards import content_of
 from aas.store.values import Check
 from aas.text import of_json, text_of
@@ -40,8 +41,8 @@ class Result:
     `prompt_points`: all points that the segmenter was shown (none of a mask prompt). `spans`: half-open, characters of
     `caption`. `token_indices`: of the answer's tokens. `covers_point`: whether the mask holds the pixel of `points_xy`.
     `left_out`: phrases that were not looked for, or not kept. `confidences` from 0 to 1, and what they are;
-    `token_probabilities`: of each phrase's least likely token, by the LMM. What is None is not in the file, as in those
-    of other programs.
+    `token_probabilities`: of each phrase's least likely token, by the LMM. `second_look`: of a visual chain of thought,
+    whose thought is the caption. What is None is not in the file, as in those of other programs.
     """
 
     image_id: ImageId
@@ -60,6 +61,7 @@ class Result:
     confidences: tuple[float, ...] | None = None
     token_probabilities: tuple[float, ...] | None = None
     confidence_kind: ConfidenceKind | None = None
+    second_look: SecondLook | None = None
 
     @property
     def points_shown(self) -> tuple[tuple[LabelledPoint, ...], ...]:
@@ -122,6 +124,7 @@ def result_json(result: Result) -> dict[str, Any]:
         **{key: as_lists(column) for key, column in columns.items() if column is not None},
         **({} if result.confidence_kind is None else {"confidence_kind": result.confidence_kind}),
         **({} if result.left_out is None else {"left_out": list(result.left_out)}),
+        **({} if result.second_look is None else {"second_look": look_json(result.second_look)}),
     }
 
 
@@ -194,7 +197,7 @@ def _result(content: dict[str, Any], needs: Collection[str]) -> Result:
     columns = {
         field: values.column(key, content[key], check) for key, (field, check) in _COLUMNS.items() if key in content
     }
-    image, kind = content.get("image"), content.get("confidence_kind")
+    image, kind, look = (content.get(key) for key in ("image", "confidence_kind", "second_look"))
     result = Result(
         image_id=values.named("image_id", content.get("image_id"), values.an_id),
         caption=values.named("caption", content.get("caption"), values.text),
@@ -202,6 +205,7 @@ def _result(content: dict[str, Any], needs: Collection[str]) -> Result:
         image=None if image is None else values.named("image", image, values.text),
         left_out=values.column("left_out", content["left_out"], values.text) if "left_out" in content else None,
         confidence_kind=None if kind is None else values.named("confidence_kind", kind, values.confidence_kind),
+        second_look=None if look is None else values.named("second_look", look, look_of),
         **columns,
     )
     _check_together(result, {key: len(content[key]) for key in _COLUMNS if key in content})

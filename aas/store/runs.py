@@ -98,7 +98,7 @@ class RunFolder:
             raise ValueError(f"{self.path} holds a run of `aas {there['command']}`; name another folder with --out.")
         changed = list(changes(there["arguments"], arguments, ()))
         if changed and self.made_of.knows_what_was_asked():  # then each line is looked at by itself
-            changed = list(changes(there["arguments"], arguments, {"answers"}))
+            changed = list(changes(there["arguments"], arguments, {"answers", "questions"}))
         if changed:
             raise ValueError(
                 f"{self.path} holds a run with other arguments ({'; '.join(changed)}); repeat them to resume it, or "
@@ -114,8 +114,8 @@ class RunFolder:
         if others:
             raise ValueError(
                 f"{self.path} holds a run in which something else was asked of {_few([names[one] for one in others])} "
-                "(--answers or --ref-anno was changed). Lines may be added; for changed ones name another folder with "
-                "--out."
+                "(--answers, --questions or --ref-anno was changed). Lines may be added; for changed ones name another "
+                "folder with --out."
             )
 
     def check_files(self, files: Iterable[tuple[str, Files]]) -> None:

@@ -1,2 +1,2 @@
-"""`aas head train`: what was captured of each photograph, once (`cache.py`), and how a head learns from it (`fit.py`),
-by a recipe (`recipe.py`)."""
+"""`aas head train`: photographs with right masks (`data.py`), what was captured of each (`cache.py`, `examples.py`),
+how a head learns from it (`fit.py`), by a recipe (`recipe.py`), and what is told meanwhile (`watch.py`)."""

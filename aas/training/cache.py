@@ -1,10 +1,11 @@
 """What a head learns from, captured once and kept on the disk: of each photograph a file."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aas import rle
-from aas.export.photograph import Photograph
+from aas.capture import CaptureError
+from aas.export.photograph import Found, Photograph
 from aas.heads.features import HeadShape, PhraseFeatures
 from aas.images import as_pixels
 from aas.lmms.base import LMM
@@ -23,9 +25,23 @@ from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_records import SamEmbedding
 from aas.store.atomic import write_bytes
 from aas.store.keys import quoted
+from aas.training.data import Lesson
 
 SEEN = ("eyes", "pixels")  # of the vision encoder, for heads that need it
-SUFFIX, CPU = ".safetensors", torch.device("cpu")
+SUFFIX = ".safetensors"
+
+
+class Unusable(ValueError):
+    """A photograph that cannot be learned from; the message says which, and why."""
+
+
+@contextmanager
+def usable(key: str) -> Iterator[None]:
+    """What goes wrong with one photograph, as `Unusable`."""
+    try:
+        yield
+    except (ValueError, OSError, CaptureError) as error:
+        raise Unusable(f"{key}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,10 @@ class Example:
 
     features: PhraseFeatures
     truth: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return replace(self, features=self.features.to(device), truth=self.truth.to(device))
 
 
 @dataclass(frozen=True)
@@ -50,14 +70,15 @@ class Capturer:
 
     def __call__(self, photograph: Photograph) -> Example:
         """Raises ValueError, or an OSError of its file, for a photograph that cannot be learned from."""
-        spans, masks = _phrases(photograph)
+        learned = taught(photograph)
+        spans = [one.span for one in learned if one.span is not None]
         pixels = as_pixels(photograph.source)
         prepared = self.lmm.prepare(pixels, self.question, photograph.caption)
         hw = photograph.size_hw
         (features,) = phrase_features(self.lmm, self.shape, [prepared], [spans], [hw], self.with_eyes)
         if self.segmenter is not None:
             features = replace(features, embedding=self.segmenter.encode([pixels])[0])
-        truth = np.stack([rle.decoded(mask) for mask in masks])
+        truth = np.stack([rle.decoded(one.mask) for one in learned])
         return Example(features, torch.from_numpy(truth))
 
 
@@ -68,22 +89,24 @@ class Cache:
     def __init__(self, folder: Path, capturer: Capturer):
         self.folder, self.capturer = folder, capturer
 
-    def path(self, photograph: Photograph) -> Path:
+    def path(self, lesson: Lesson) -> Path:
         """Of its example."""
-        return self.folder / f"{quoted(photograph.key)}{SUFFIX}"
+        return self.folder / f"{quoted(lesson.key)}{SUFFIX}"
 
-    def filled(self, photographs: Iterable[Photograph]) -> Iterator[tuple[Path, str]]:
-        """For each photograph its file, and what is wrong with it, or nothing."""
-        for photograph in photographs:
-            path = self.path(photograph)
+    def filled(self, lessons: Iterable[Lesson]) -> Iterator[tuple[Path, str]]:
+        """For each lesson its example's file, and what is wrong with it, or nothing."""
+        for lesson in lessons:
+            path = self.path(lesson)
             try:
-                if self._is_there(path, photograph):
-                    yield path, ""
-                    continue
-                write_example(path, self.capturer(photograph), self._told(photograph))
-                yield path, ""
-            except ValueError as error:
-                yield path, f"{photograph.key}: {error}"
+                with usable(lesson.key):
+                    photograph = lesson.read()
+                    example = None if self._is_there(path, photograph) else self.capturer(photograph)
+            except Unusable as error:
+                yield path, str(error)
+                continue
+            if example is not None:
+                write_example(path, example, self._told(photograph))
+            yield path, ""
 
     def _told(self, photograph: Photograph) -> str:
         about = {"caption": photograph.caption, "phrases": [[one.span, one.mask] for one in photograph.found]}
@@ -119,7 +142,7 @@ def write_example(path: Path, example: Example, told: str = "") -> None:
     write_bytes(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata))
 
 
-def read_example(path: Path, device: torch.device = CPU) -> Example:
+def read_example(path: Path) -> Example:
     """What `write_example` wrote. ValueError where the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
@@ -139,12 +162,13 @@ def read_example(path: Path, device: torch.device = CPU) -> Example:
     states = tensors["states"].split(about["n_tokens"], dim=1)
     seen = {name: tensors.get(name) for name in SEEN}
     features = PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding, **seen)
-    return Example(features.to(device), truth.to(device))
+    return Example(features, truth)
 
 
-def _phrases(photograph: Photograph) -> tuple[Sequence[tuple[int, int]], Sequence[rle.Rle]]:
-    """Those whose place in the text is known."""
-    known = [(one.span, one.mask) for one in photograph.found if one.span is not None]
+def taught(photograph: Photograph) -> list[Found]:
+    """What is learned of a photograph: the phrases whose place in the text is known. ValueError where there are
+    none."""
+    known = [one for one in photograph.found if one.span is not None]
     if not known:
         raise ValueError("it has no phrase with a mask and a place in its text")
-    return [span for span, _ in known], [mask for _, mask in known]
+    return known

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from aas.heads.head import MaskHead
 from aas.heads.losses import mask_ious, mask_loss
 from aas.store.atomic import write_bytes
-from aas.training.cache import CPU, Example, read_example
+from aas.training.cache import Unusable
+from aas.training.examples import Examples, next_usable
 from aas.training.recipe import Recipe
 
 COLD = 1e-5  # of the learning rate: where it begins to rise
@@ -47,7 +49,7 @@ class Order:
         return int(torch.randperm(self.n, generator=random)[place])
 
 
-def fit(head: MaskHead, examples: Sequence[Path], recipe: Recipe, state: Path, tell: Tell = lambda *_: None) -> None:
+def fit(head: MaskHead, examples: Examples, recipe: Recipe, state: Path, tell: Tell = lambda *_: None) -> None:
     """Train `head` for the recipe's steps, going on from the file `state`, which is written every `save_steps` and at
     the end: on a CPU with the same bits as if it had never stopped. ValueError where a loss is not finite."""
     accelerator = Accelerator(mixed_precision=recipe.precision)
@@ -58,10 +60,10 @@ def fit(head: MaskHead, examples: Sequence[Path], recipe: Recipe, state: Path, t
     network, fast = accelerator.prepare(head.train(), optimiser)
     order = Order(len(examples), recipe.seed, accelerator.process_index, accelerator.num_processes)
     for step in range(start, recipe.steps):
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # of dropout
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
-        example = read_example(examples[order(step)], accelerator.device)
+        example = next_usable(examples, order(step)).to(accelerator.device)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # of dropout
         with accelerator.autocast():
             logits = network([example.features])[0]
         loss = mask_loss(logits, example.truth, example.features.image_hw)
@@ -77,15 +79,16 @@ def fit(head: MaskHead, examples: Sequence[Path], recipe: Recipe, state: Path, t
 
 
 @torch.no_grad()
-def validated(head: MaskHead, examples: Sequence[Path], device: torch.device = CPU) -> list[float]:
-    """The IoU of each phrase with its truth, by the best logits that the head makes."""
+def validated(head: MaskHead, examples: Examples) -> list[float]:
+    """The IoU of each phrase with its truth, by the best logits that the head makes, where it is."""
     was_training = head.training
     head.eval()
     found: list[float] = []
-    for path in examples:
-        example: Example = read_example(path, device)
-        logits = head([example.features])[0][-1]
-        found += mask_ious(logits, example.truth, example.features.image_hw).tolist()
+    for i in range(len(examples)):
+        with suppress(Unusable):
+            example = examples[i].to(next(head.parameters()).device)
+            logits = head([example.features])[0][-1]
+            found += mask_ious(logits, example.truth, example.features.image_hw).tolist()
     head.train(was_training)
     return found
 
@@ -134,5 +137,5 @@ def _read_state(
 
 def _deciding(recipe: Recipe) -> str:
     """What decides the numbers of a training; how often it is kept, and where, does not."""
-    free = ("out", "images", "validation", "save_steps")
+    free = ("out", "images", "validation", "save_steps", "cache", "tensorboard")
     return json.dumps({name: value for name, value in asdict(recipe).items() if name not in free}, default=str)

@@ -1,10 +1,14 @@
 """A recipe of `aas head train`: one YAML file."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aas import registry
+from aas.training.data import DataSource, Source, of_run
+from aas.training.from_yaml import made
+
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,18 +16,23 @@ class Recipe:
     """What is trained, on what, and how.
 
     `out`: a folder. `runs`: folders of results (`aas ground`, `segment gcg`, `segment expressions`, `aas import`),
-    whose masks are the truth; `images`: of their photographs; `validation`: runs that are only measured. `head`: of
-    `registry.MASK_HEADS`, `head_settings` its own arguments; `views`: the grids whose maps are stacked. `segmenter`: a
-    SAM whose copy redraws the masks of heads that do so, none if null. `question`: what stands in front of the text.
+    whose masks are the truth; `data`: datasets that `aas expressions` reads, each a mapping of `dataset`, its options,
+    `images` and `n_photographs`; all of them together are learned from. `images`: of their photographs, where they say
+    no other folder; `validation`: runs and datasets that are only measured. `cache`: keep what was captured, or capture
+    it anew at each step. `head`: of `registry.MASK_HEADS`, `head_settings` its own arguments; `views`: the grids whose
+    maps are stacked. `segmenter`: a SAM whose copy redraws the masks of heads that do so, none if null. `question`:
+    what stands in front of the text.
 
-    `learning_rate` rises over the first `warmup` of all `steps` and falls along a cosine to 0; gradients are clipped to
-    the norm `clip`. A step is one photograph a process. `precision`: no, bf16 or fp16.
+    A step is one photograph a process; `epochs` says how many `steps` by the number of photographs. `learning_rate`
+    rises over the first `warmup` of all steps and falls along a cosine to 0; gradients are clipped to the norm `clip`.
     """
 
     out: Path
-    runs: list[Path]
-    images: Path
-    validation: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
+    data: list[Entry] = field(default_factory=list)
+    images: Path | None = None
+    validation: list[Path | Entry] = field(default_factory=list)
+    cache: bool = True
     head: str = "unet"
     head_settings: dict[str, Any] = field(default_factory=dict)
     views: int = 1
@@ -31,22 +40,41 @@ class Recipe:
     segmenter: str | None = "embedded"
     question: str = "Please give me a description of the image."
     steps: int = 1000
+    epochs: float | None = None
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.03
     clip: float = 1.0
-    precision: str = "no"
+    precision: Literal["no", "bf16", "fp16"] = "no"
     save_steps: int = 500
+    tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         registry.known(registry.MASK_HEADS, self.head, "mask head")
         if self.steps < 1 or self.save_steps < 1 or not 0 <= self.warmup <= 1:
             raise ValueError("steps and save_steps are at least 1, warmup is a share from 0 to 1.")
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"precision {self.precision!r}: give no, bf16 or fp16.")
-        if not self.runs:
-            raise ValueError("runs: name at least one folder of results to learn from.")
+        if self.epochs is not None and self.epochs <= 0:
+            raise ValueError("epochs: give more than 0.")
+        if not self.runs and not self.data:
+            raise ValueError("runs, data: name at least one folder of results or one dataset to learn from.")
+        for one in (*self.data, *self.validation):
+            if isinstance(one, dict):
+                DataSource.of(one, self.images)
+
+    def sources(self) -> tuple[list[Source], list[Source]]:
+        """What is learned from, and what is only measured. Raises ValueError or OSError for what is not there."""
+        learned = [*map(self._source, self.runs), *map(self._source, self.data)]
+        return learned, [*map(self._source, self.validation)]
+
+    def _source(self, one: Path | Entry) -> Source:
+        return DataSource.of(one, self.images).read() if isinstance(one, dict) else of_run(one, self.images)
+
+    def for_photographs(self, n: int, n_processes: int = 1) -> Self:
+        """With as many steps as its epochs of `n` photographs take."""
+        if self.epochs is None:
+            return self
+        return replace(self, steps=max(1, round(self.epochs * n / n_processes)), epochs=None)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -59,32 +87,9 @@ class Recipe:
             raise ValueError(f"{path} is no YAML ({str(error).splitlines()[0]}).") from error
         if not isinstance(content, dict):
             raise ValueError(f"{path} is no recipe: give names and values, `steps: 1000`.")
-        known = {one.name: one for one in fields(cls)}
-        unknown = sorted(map(str, content.keys() - known.keys()))
-        lacking = [name for name, one in known.items() if _is_needed(one) and name not in content]
-        if unknown or lacking:
-            what = f"does not know {unknown[0]}" if unknown else f"lacks {lacking[0]}"
-            raise ValueError(f"{path}: a recipe {what}. It has: {', '.join(known)}.")
+        if {"steps", "epochs"} <= content.keys():
+            raise ValueError(f"{path}: give steps or epochs, not both.")
         try:
-            return cls(**{name: _as(known[name].type, value) for name, value in content.items()})
-        except (TypeError, ValueError) as error:
+            return made(cls, content, "a recipe")
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-
-
-def _is_needed(one: Any) -> bool:
-    return one.default is MISSING and one.default_factory is MISSING
-
-
-def _as(kind: Any, value: Any) -> Any:
-    """What YAML holds as the field's type; TypeError for another. YAML takes 1e-4 for a word."""
-    if kind is float:
-        return float(value)
-    if kind is Path:
-        return Path(value)
-    if kind == list[Path]:
-        if not isinstance(value, list):
-            raise TypeError(f"{value!r}: give a list of folders.")
-        return [Path(one) for one in value]
-    if kind is int and (not isinstance(value, int) or isinstance(value, bool)):
-        raise TypeError(f"{value!r}: give a whole number.")
-    return value

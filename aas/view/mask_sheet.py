@@ -51,7 +51,7 @@ def draw(
         said = replace(said, rows=_rows(said.rows, shown, truth), remark=REMARK if shown else "")
     columns.append(("prediction", prediction))
     text = panel.draw(said, max(16, max(prediction.size) // 55), prediction.size, below=False)
-    return _row([*columns, ("answer", text)])
+    return side_by_side([*columns, ("answer", text)])
 
 
 def _rows(rows: Sequence[panel.Row], shown: Sequence[Thing], truth: Truth) -> list[panel.Row]:
@@ -64,7 +64,8 @@ def _rows(rows: Sequence[panel.Row], shown: Sequence[Thing], truth: Truth) -> li
     ]
 
 
-def _row(columns: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+def side_by_side(columns: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures in one row, each below its title."""
     width = sum(picture.width + GAP_PX for _, picture in columns) + GAP_PX
     height = max(picture.height for _, picture in columns) + 2 * GAP_PX + TITLE_PX
     row, x = Image.new("RGB", (width, height), WHITE), GAP_PX

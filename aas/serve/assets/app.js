@@ -2,7 +2,7 @@
 // `io` is what carries wishes to Python (aas/serve/service.py). Every word of others becomes a text node.
 globalThis.AasApp = (() => {
   const { make, mount, drawMask, colourClass } = AasViewer;
-  const FIELDS = { model: "Model", segmenter: "Segmenter", maps: "Map source", preset: "Preset" };
+  const FIELDS = { model: "Model", segmenter: "Segmenter", maps: "Map source", preset: "Preset", head: "Mask head" };
   const WAYS = {
     question: ["Ask", "Ask a question", "Describe the image in detail."],
     answer: ["Ground", "Ground my sentence", "a dog on a bench beside the tree"],
