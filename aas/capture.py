@@ -29,6 +29,7 @@ from aas.choices import Keep
 
 STASHED_STEPS = 64
 TRANSIENT_BYTES = 128 * 2**20  # of scores that exist at once
+TRANSIENT_BYTES_ON_GPU = 2**30  # where every part costs its launches
 
 _active: ContextVar["Watch | None"] = ContextVar("aas_watch", default=None)
 
@@ -72,6 +73,7 @@ class Call:
 
 
 MEAN_OF_ALL = Selection()
+NOTHING = Selection(layers=())
 
 
 def attention_rows(
@@ -94,7 +96,8 @@ def attention_rows(
     n_keys = key.shape[2]
     # Float32 copies of scores (twice: masked, exponentials) and keys exist at once: many rows or samples go in parts.
     per_key, per_row = 4 * key[0].numel(), 8 * n_heads * n_keys
-    row_part = max(1, (TRANSIENT_BYTES - per_key) // per_row)
+    transient = TRANSIENT_BYTES_ON_GPU if key.is_cuda else TRANSIENT_BYTES
+    row_part = max(1, (transient - per_key) // per_row)
     if row_part < n_rows:
         parts = [slice(start, start + row_part) for start in range(0, n_rows, row_part)]
         masks = [mask if mask is None else mask[:, :, part] for part in parts]
@@ -102,7 +105,7 @@ def attention_rows(
         return torch.cat(
             [attention_rows(q, key, m, scaling, columns, softcap, sinks) for q, m in zip(some, masks, strict=True)], 2
         )
-    part = max(1, TRANSIENT_BYTES // (per_key + per_row * n_rows))
+    part = max(1, transient // (per_key + per_row * n_rows))
     rows = []
     for start in range(0, batch, part):
         here = slice(start, start + part)
@@ -315,13 +318,8 @@ class AttentionCapture(Watch):
 
     def _add(self, index: int, first_row: int, weights: Tensor) -> None:
         """Put `weights` [B, H, R, N] of rows `first_row` and following where they belong, reduced as wanted."""
-        heads, keep = self.selection.heads, self.selection.keep
-        if heads is not None:
-            weights = weights[:, [h % weights.shape[1] for h in heads]]
-        kept = weights if keep == "heads" else weights.mean(1)
-        finite = kept.isfinite().all()
-        self._finite[index] = self._finite[index] & finite if index in self._finite else finite
-        slot = -1 if keep == "mean" else index
+        kept = self.reduced(index, weights)
+        slot = -1 if self.selection.keep == "mean" else index
         done = 0
         while done < kept.shape[-2]:
             chunk, offset = divmod(first_row + done, self._chunk_rows)
@@ -334,6 +332,16 @@ class AttentionCapture(Watch):
             n = min(kept.shape[-2] - done, self._chunk_rows - offset)
             total[..., offset : offset + n, :] += kept[..., done : done + n, :].to(total.device)
             done += n
+
+    def reduced(self, index: int, weights: Tensor) -> Tensor:
+        """`weights` [B, H, R, N] of a layer as they are kept: of the heads that are wanted, or their mean [B, R, N]."""
+        heads = self.selection.heads
+        if heads is not None:
+            weights = weights[:, [h % weights.shape[1] for h in heads]]
+        kept = weights if self.selection.keep == "heads" else weights.mean(1)
+        finite = kept.isfinite().all()
+        self._finite[index] = self._finite[index] & finite if index in self._finite else finite
+        return kept
 
     @property
     def n_rows(self) -> int:
@@ -353,7 +361,7 @@ class AttentionCapture(Watch):
         """
         for index, layer in self._layers.items():
             self._flush(index, layer)
-        self._check()
+        self.check()
         joined = [
             torch.cat([chunk[slot].to("cpu") for chunk in self._chunks], dim=-2)[..., : self.n_rows, :]
             for slot in sorted(self._chunks[0])
@@ -370,7 +378,8 @@ class AttentionCapture(Watch):
         other._finite, other._joined_masks = dict(self._finite), {}
         return other.maps()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """CaptureError where a layer gave NaN or infinity, and where a wanted layer was never called."""
         broken = sorted(index for index, finite in self._finite.items() if not finite)
         if broken:
             raise CaptureError(

@@ -4,6 +4,9 @@ from typing import Any, Literal, get_args
 
 Alignment = Literal["predict", "self"]
 ConfidenceKind = Literal["calibrated", "uncalibrated", "token"]
+# Where a model allows it, answers are written in slots (aas.decoding), on a GPU by recorded steps ("auto") or step by
+# step ("steps"); or by transformers' `generate`.
+Decoding = Literal["auto", "steps", "generate"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Fit = Literal["pad", "stretch"]
 Keep = Literal["mean", "layers", "heads"]

@@ -151,7 +151,7 @@ def test_beside_a_flash_kernel(lmm):
     assert model.config.text_config._attn_implementation == "padded_flash"
     batch = [lmm.prepare(IMAGE, question) for question in ("What is it?", "Who sits on the wooden bench?")]
     for items in (batch, batch[:1], [lmm.prepare(IMAGE, "What is it?", "a dog and a cat")] * 2):
-        options = AskOptions(8, selection=Selection(keep="heads"))
+        options = AskOptions(8, selection=Selection(keep="heads"), decoding="generate")
         for ours, expected in zip(flash.run(items, options), lmm.run(items, options), strict=True):
             assert ours[0] == expected[0]
             assert_same(ours[1].maps, expected[1].maps)

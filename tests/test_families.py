@@ -67,11 +67,13 @@ def test_generation_equals_eager(lmm):
     one = prepared(lmm)
     ((answer, maps),) = lmm.run([one], AskOptions(N_NEW))
     assert len(answer.token_ids) > 1 and maps.maps.shape[1:] == one.grids[0].view.size_hw
-    expected = eager_maps(lmm, one, answer.token_ids).mean((0, 1))
-    # On some processors two float32 ways are 1.2e-5 apart, each within 6e-6 of float64 (Idefics3): that decides then.
+    expected, tolerance = eager_maps(lmm, one, answer.token_ids).mean((0, 1)), 1e-5
+    # Two float32 ways may be 1.2e-5 apart (Idefics3): then float64 decides, which eager float32 is as far from.
     if np.abs(maps.maps - expected).max() > 1e-5 * np.abs(expected).max():
-        expected = eager_maps(lmm, one, answer.token_ids, dtype=torch.float64).mean((0, 1))
-    assert_same(maps.maps, expected)
+        exact = eager_maps(lmm, one, answer.token_ids, dtype=torch.float64).mean((0, 1))
+        rounding = np.abs(expected - exact).max() / exact.max()
+        expected, tolerance = exact, max(tolerance, 1.5 * rounding)
+    assert_same(maps.maps, expected, tolerance)
 
 
 def test_every_layer_and_head_equals_eager(lmm):

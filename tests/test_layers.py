@@ -18,7 +18,7 @@ LAYERS = [
     {"photographs"},
     {"records", "paths", "devices", "backbones", "int8", "images", "rle", "version", "progress"},
     {"geometry", "capture", "maps", "phrases"},
-    {"store", "internals"},
+    {"store", "internals", "decoding"},
     {"presets", "view", "segmenters", "datasets", "metrics"},
     {"heads"},
     {"lmms", "pointing", "export"},

@@ -1,5 +1,6 @@
 """What every LMM family offers, and what they share: a Hugging Face model that is asked, and watched."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,14 @@ from transformers import (
 )
 
 from aas import capture, int8
-from aas.capture import AttentionCapture, CaptureError, FirstKeys, Selection, Watch
+from aas.capture import NOTHING, AttentionCapture, CaptureError, FirstKeys, Selection, Watch
 from aas.captured import Captured
 from aas.choices import Alignment
+from aas.decoding.engine import Engine
+from aas.decoding.slots import Unsuited
 from aas.internals import Internals
 from aas.lmms.collation import collate, sequence_keys
+from aas.lmms.decoded import decoded, suits
 from aas.lmms.grids import TokenGrid, on_grid, positions_of
 from aas.lmms.listening import Hear, Listener
 from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, History, Prepared, messages
@@ -45,6 +49,8 @@ from aas.model_files import check_processor, weight_files
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.given import plain_ids
 from aas.records import Answer, AttentionMaps
+
+log = logging.getLogger(__name__)
 
 Kept = Sequence[Tensor | Captured]  # of each answer: maps [..., T, n], or all that its map sources need
 
@@ -67,6 +73,7 @@ class LMM(ABC):
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str):
         self.model, self.processor, self.name = model, processor, name
         self.tokenizer = processor.tokenizer
+        self.engine: Engine | None = None  # on a GPU: buffers and recorded steps of the last answers
         if getattr(processor, "patch_size", 0) is None:  # folders of 2024 leave it to the model's config
             processor.patch_size = model.config.vision_config.patch_size
 
@@ -273,33 +280,76 @@ class LMM(ABC):
         return self.run([self.prepare(image, question, answer, options=options)], options)[0]
 
     def run(
-        self, batch: Sequence[Prepared], options: AskOptions = DEFAULT_OPTIONS, hear: Hear | None = None
+        self,
+        batch: Sequence[Prepared],
+        options: AskOptions = DEFAULT_OPTIONS,
+        hear: Hear | None = None,
+        at_once: int | None = None,
     ) -> list[tuple[Answer, AttentionMaps]]:
-        """Answer all of `batch` in one go: either every answer is given, or none. `hear` is told of the answer after
-        each of its tokens, where it is one that the model writes to a batch of one."""
+        """Answer all of `batch`: either every answer is given, or none. `hear` is told of the answer after each of its
+        tokens, where it is one that the model writes to a batch of one. `at_once`: so many of them at a time, or
+        as many as memory holds; where an answer ends, the next prompt takes its place, if the model allows it."""
         options, needs = replace(options, selection=self.resolved(options.selection)), needs_of(self, options)
         given = [prepared.answer_ids for prepared in batch]
         if all(ids is None for ids in given):
             if options.alignment == "predict" and not needs.replay:
-                return self._results(batch, *self._generate(batch, options, hear), options)
+                return self._results(batch, *self._generate(batch, options, at_once, hear), options)
             # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
             words = None if hear is None else (lambda answer, _: hear(answer, None))
-            answers, *_ = self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps), words)
-            given = list(answers)
+            given = list(self.answered(batch, options, words, at_once))
         answers = [ids for ids in given if ids is not None]
         assert len(answers) == len(batch), "all answers are given, or none"
-        return self._results(batch, answers, *self._replay(batch, answers, options), options)
+        n = at_once or len(batch)
+        parts = [slice(start, start + n) for start in range(0, len(batch), n)]
+        return [
+            result
+            for part in parts
+            for result in self._results(
+                batch[part], answers[part], *self._replay(batch[part], answers[part], options), options
+            )
+        ]
+
+    def answered(
+        self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None, at_once: int | None = None
+    ) -> list[Tensor]:
+        """As `run`, the answers alone: token ids int64 [T] of each."""
+        options = replace(options, maps=DEFAULT_OPTIONS.maps)
+        if suits(self, options):
+            options = replace(options, selection=NOTHING)
+        return self._generate(batch, options, at_once, hear)[0]
 
     def _generate(
-        self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None
+        self, batch: Sequence[Prepared], options: AskOptions, at_once: int | None, hear: Hear | None = None
     ) -> tuple[list[Tensor], Kept, Tensor]:
         """Token ids int64 [T] of each, cut behind its end token, what was kept of it, and float32 [B, longest] log p of
         the tokens."""
+        if suits(self, options):
+            try:
+                return decoded(self, batch, options, at_once, hear)
+            except Unsuited as reason:
+                log.debug("%s writes answers by generate: %s", self.name, reason)
+        if options.selection is NOTHING:
+            options = replace(options, selection=DEFAULT_OPTIONS.selection)  # attention comes along by itself there
+        n = at_once or len(batch)
+        parts = [self._by_generate(batch[i : i + n], options, hear) for i in range(0, len(batch), n)]
+        likely = [one for *_, rows in parts for one in rows]
+        return (
+            [ids for answers, *_ in parts for ids in answers],
+            [one for _, kept, _ in parts for one in kept],
+            nn.utils.rnn.pad_sequence(likely, batch_first=True),
+        )
+
+    def _by_generate(
+        self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None
+    ) -> tuple[list[Tensor], Kept, Tensor]:
+        """As `_generate`, by the model's own."""
         grids = [positions_of(p.grids, options.view) for p in batch]
         inputs, columns = self.collated([p.inputs for p in batch], grids, options.seed)
         numbers, likely = FiniteLogits(), TokenLogProbs()
         watch = watch_of(self, batch, columns, options)
-        more = {} if hear is None else {"streamer": Listener(self, watch, batch[0], options, hear)}
+        # A subclass captures what its sources make maps of in the end.
+        so_far = (lambda: watch.so_far()[0]) if type(watch) is AttentionCapture else None
+        more = {} if hear is None else {"streamer": Listener(self, so_far, batch[0], options, hear)}
         with self.watched(watch), likely.watching(self.model):
             sequences = self.sequences(inputs, options, numbers, likely, **more)
         answers = self.written(sequences, inputs)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from aas.capture import AttentionCapture
 from aas.lmms.grids import on_grid
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.phrases.alignment import Spelling
@@ -21,10 +20,13 @@ Hear = Callable[[Answer, "Callable[[], AttentionMaps] | None"], None]
 
 
 class Listener(BaseStreamer):
-    """What `generate` gives the tokens of one answer to, one by one."""
+    """Whom the tokens of one answer are given to, one by one, by `generate` too. `so_far`: float32 [..., T, N] of those
+    until now; None where maps are made in the end."""
 
-    def __init__(self, lmm: "LMM", watch: AttentionCapture, prepared: Prepared, options: AskOptions, hear: Hear):
-        self.watch, self.prepared, self.options, self.hear = watch, prepared, options, hear
+    def __init__(
+        self, lmm: "LMM", so_far: Callable[[], Tensor] | None, prepared: Prepared, options: AskOptions, hear: Hear
+    ):
+        self.so_far, self.prepared, self.options, self.hear = so_far, prepared, options, hear
         self.spelling = Spelling(lmm.tokenizer)
         self.in_prompt = True
 
@@ -33,14 +35,18 @@ class Listener(BaseStreamer):
         if self.in_prompt:
             self.in_prompt = False
             return
-        self.spelling.add(int(value))
+        self.add(int(value))
+
+    def add(self, token_id: int) -> None:
+        """The next token of the answer."""
+        self.spelling.add(token_id)
         text, spans = self.spelling.so_far()
         answer = Answer(self.prepared.question, text, tuple(self.spelling.token_ids[: len(spans)]), tuple(spans))
-        # A subclass of the capture captures what its sources make maps of in the end.
-        self.hear(answer, self._maps if type(self.watch) is AttentionCapture else None)
+        self.hear(answer, None if self.so_far is None else self._maps)
 
     def _maps(self) -> AttentionMaps:
-        rows = self.watch.so_far()[0].numpy()
+        assert self.so_far is not None
+        rows = self.so_far().numpy()
         return AttentionMaps(*on_grid(rows, self.prepared.grids, self.options.view), self.options.alignment)
 
     def end(self) -> None:

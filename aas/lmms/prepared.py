@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from aas.capture import MEAN_OF_ALL, Selection
-from aas.choices import Alignment
+from aas.choices import Alignment, Decoding
 from aas.lmms.grids import TokenGrid
 from aas.lmms.sampling import Sampling
 from aas.maps import DEFAULT
@@ -45,6 +45,7 @@ class AskOptions:
     wanted, the model's first if None, or "combined". `selection` and `alignment`: see aas.capture. `seed`: of every
     image's own generators, for the tokens that are drawn and for the noise of an encoder that needs some. `maps`: names
     of map sources (docs/maps.md); with others than the mean, `selection` must be that of all layers and heads.
+    `decoding`: who runs the steps, see `aas.choices.Decoding`; it changes no answer.
     """
 
     max_new_tokens: int | None = None
@@ -54,6 +55,7 @@ class AskOptions:
     view: str | None = None
     seed: int = 0
     maps: tuple[str, ...] = (DEFAULT,)
+    decoding: Decoding = "auto"
 
 
 DEFAULT_OPTIONS = AskOptions()

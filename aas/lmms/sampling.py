@@ -52,8 +52,8 @@ A_PASS_FOR_EACH_TOKEN = {name: value for name, value in _ITS_OWN.items() if hasa
 class FiniteLogits(LogitsProcessor):
     """Changes no score, and takes note of NaN and infinity: of them the first token is the largest, whichever it is."""
 
-    def __init__(self) -> None:
-        self.broken: Tensor | None = None  # looked at once, at the end: a GPU does not wait at every token
+    def __init__(self, broken: "Tensor | bool | None" = None) -> None:
+        self.broken = broken  # looked at once, at the end: a GPU does not wait at every token
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.look_at(scores)
@@ -61,7 +61,7 @@ class FiniteLogits(LogitsProcessor):
 
     def look_at(self, scores: Tensor) -> None:
         """Takes note of `scores` [B, vocabulary]. Some may be -inf: tokens that the model's settings forbid."""
-        broken = (scores.amax(-1).abs() == torch.inf).any() | scores.isnan().any()
+        broken = broken_rows(scores).any()
         self.broken = broken if self.broken is None else self.broken | broken
 
     def check(self) -> None:
@@ -71,6 +71,12 @@ class FiniteLogits(LogitsProcessor):
                 "The scores of the next token are not finite numbers. Load the model in another precision: "
                 "--dtype bfloat16 or --dtype float32."
             )
+
+
+def broken_rows(scores: Tensor) -> Tensor:
+    """Bool [B]: where the largest of `scores` [B, vocabulary] is none, or NaN is among them."""
+    largest = scores.amax(-1)  # NaN where one is
+    return (largest.abs() == torch.inf) | largest.isnan()
 
 
 class TokenLogProbs(LogitsProcessor):

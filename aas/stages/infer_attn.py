@@ -17,6 +17,7 @@ from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
+from aas.lmms.decoded import suits
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.photographs import File
 from aas.records import Answer, AttentionMaps
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from aas.answering.server import Server
 
 AUTO_BATCH_SIZE = {"cuda": 32, "cpu": 4}
+IN_HAND = 256  # prompts, of which a GPU answers as many at once as its memory holds
 Result = tuple[tuple[int, int], Answer, AttentionMaps]  # image_hw, and what the model says
 
 
@@ -75,13 +77,24 @@ def _load(options: InferAttn, n_items: int, device: str | None = None) -> tuple[
     server = options.server()  # looked at before any model is loaded
     lmm = load_lmm(options.model, device or options.device, **options.loading())
     lmm.check_options(asked)
+    served = _served(server, lmm, asked)
+    at_once = options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type)
+    is_given = served is not None or options.answers is not None
+    by_memory = lmm.device.type == "cuda" and options.batch_size == "auto" and not is_given and _in_slots(lmm, asked)
+    shares = options.gpus is not None or options.engine == "ray"  # then nobody has all that is left in hand
+    in_hand = min(IN_HAND, max(at_once, n_items // 64)) if shares else IN_HAND
     plan = Plan(
-        options.images_at_once(AUTO_BATCH_SIZE, lmm.device.type),
+        in_hand if by_memory else at_once,
         n_workers(options.workers, n_items, half_the_cores()),
         finishes_elsewhere=lmm.device.type != "cpu",  # a GPU waits for no disk
     )
-    stage = Answering(lmm, asked, RunFolder(options.out, SUFFIX), _served(server, lmm, asked))
+    stage = Answering(lmm, asked, RunFolder(options.out, SUFFIX), served, None if by_memory else at_once)
     return stage, plan, facts(options, lmm)
+
+
+def _in_slots(lmm: LMM, options: AskOptions) -> bool:
+    """Whether answers and their maps are written in slots, which are taken again as answers end."""
+    return options.selection.keep == "mean" and options.alignment == "predict" and suits(lmm, options)
 
 
 def _served(server: "Server | None", lmm: LMM, options: AskOptions) -> "Served | None":
@@ -100,7 +113,12 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
     options: AskOptions
     run: RunFolder
     served: "Served | None" = None  # who answers, where the model itself does not
-    window_batches = 8
+    at_once: int | None = None  # answers, or as many as memory holds
+
+    @property
+    def window_batches(self) -> int:  # type: ignore[override]
+        """Batches that are sorted by length together: one is enough where few of it are answered at a time."""
+        return 1 if self.at_once is None else 8
 
     def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
         if self.served is None:
@@ -117,7 +135,7 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
         return prepared[1].length
 
     def compute(self, batch: Sequence[tuple[tuple[int, int], Prepared]]) -> list[Result]:
-        said = self.lmm.run([prepared for _, prepared in batch], self.options)
+        said = self.lmm.run([prepared for _, prepared in batch], self.options, at_once=self.at_once)
         return [(image_hw, *one) for (image_hw, _), one in zip(batch, said, strict=True)]
 
     def finish(self, item: Request, result: Result) -> None:
