@@ -12,7 +12,7 @@ from aas.answering.server import Server
 from aas.datasets.visual_cot import BoxedQuestion, read_boxed_questions
 from aas.evaluations import report
 from aas.metrics import captions
-from aas.metrics.boxes import box_iou
+from aas.metrics.box_overlap import box_iou
 from aas.metrics.short_answers import is_exact
 from aas.records import SecondLook
 from aas.store.results import Result, write_result

@@ -200,11 +200,11 @@ def test_out_of_memory_halves_the_batch(photos, model, tmp_path, monkeypatch):
     sizes = []
     answer = task.LMM.run
 
-    def short_of_memory(self, batch, options):
+    def short_of_memory(self, batch, options, **how):
         sizes.append(len(batch))
         if len(batch) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return answer(self, batch, options)
+        return answer(self, batch, options, **how)
 
     monkeypatch.setattr(task.LMM, "run", short_of_memory)
     code, output = run("--images", photos, "--out", tmp_path, "--model", model, "--max-new-tokens", 2)
@@ -215,10 +215,10 @@ def test_out_of_memory_halves_the_batch(photos, model, tmp_path, monkeypatch):
 def test_one_broken_item_of_a_batch_fails_alone(photos, model, tmp_path, monkeypatch):
     answer = task.LMM.run
 
-    def fails_at_one(self, batch, options):
+    def fails_at_one(self, batch, options, **how):
         if any(one.grids[0].view.box_xyxy[3] > 150 for one in batch):
             raise CaptureError("broken")
-        return answer(self, batch, options)
+        return answer(self, batch, options, **how)
 
     monkeypatch.setattr(task.LMM, "run", fails_at_one)
     assert run("--images", photos, "--out", tmp_path, "--model", model, "--max-new-tokens", 2)[0] == 3

@@ -282,7 +282,7 @@ def test_generation_gives_what_a_replay_gives(lmm):
     for name in generated.sources:
         assert_same(generated.of(name).maps, replayed.of(name).maps)
     ((_, alone),) = lmm.run([one], AskOptions(6))
-    assert_same(generated.of("mean").maps, alone.maps, 1e-6)
+    assert_same(generated.of("mean").maps, alone.maps)  # alone, they are written in slots
 
 
 @pytest.mark.parametrize("names", [("mean", "tam", "attribution:signed"), ("mean", "lens")])

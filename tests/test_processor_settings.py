@@ -141,7 +141,9 @@ def test_a_segmenters_pixels_are_its_processors(settings, tmp_path):
     processor = SamProcessor(SamImageProcessorPil.from_pretrained(folder))
     inputs = processor(Image.fromarray(image), return_tensors="pt")
     segmenter = load_segmenter(str(folder))
-    pixels = segmenter._pixels(image, segmenter.input_size_hw(image.shape[:2]))
+    size_hw = segmenter.input_size_hw(image.shape[:2])
+    (resized,) = segmenter._resized([image], [size_hw])
+    pixels = segmenter._pixels(resized, size_hw)
     torch.testing.assert_close(pixels, inputs["pixel_values"][0].float(), atol=1e-5, rtol=1e-5)
     inputs = processor(Image.fromarray(image), input_points=[points.tolist()], return_tensors="pt")
     with torch.no_grad():

@@ -10,7 +10,7 @@ from aas.datasets.coco import Findings, note
 from aas.datasets.visual_cot import BoxedQuestion, read_boxed_questions
 from aas.evaluations import report
 from aas.metrics import bootstrap, check_installed
-from aas.metrics.boxes import box_iou
+from aas.metrics.box_overlap import box_iou
 from aas.metrics.captions import Caption, CaptionScorer
 from aas.metrics.mean import mean_evidence
 from aas.metrics.short_answers import is_exact
