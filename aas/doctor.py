@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers.utils import is_torchvision_available
 
+from aas.decoding.memory import bytes_of_keys_and_values
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.checks import FEWEST_CELLS, GREY, SQUARE_RGB, compare_with_eager, fitted_scales, plant_squares
@@ -107,12 +108,7 @@ def _picture(size_hw: tuple[int, int]) -> np.ndarray:
 
 def memory(lmm: LMM, n_prompt: int) -> dict[str, Any]:
     """Of the weights, and of each image of a batch beside them: its cache at the longest answer, and its maps."""
-    config = lmm.text_config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    n_tokens = n_prompt + lmm.max_new_tokens
-    element = torch.finfo(lmm.model.dtype).bits // 8
-    cache = 2 * config.num_hidden_layers * n_kv_heads * head_dim * n_tokens * element
+    cache = bytes_of_keys_and_values(lmm.text_config, lmm.model.dtype, n_prompt + lmm.max_new_tokens)
     maps = 4 * lmm.max_new_tokens * n_prompt
     weights = sum(p.numel() * p.element_size() for p in lmm.model.parameters())
     return {

@@ -85,6 +85,11 @@ class Request:
             return self.source
         return file_of(str(self.source) if isinstance(self.source, (str, Path)) else self.key)
 
+    @property
+    def place(self) -> str | None:
+        """The image's path or URL; None of pixels and bytes."""
+        return str(self.source) if isinstance(self.source, (str, Path, Member)) else None
+
     def answered(self, said: "Said") -> "Request":
         """With the answer that a server gives."""
         return replace(self, answer=said.text, token_ids=said.token_ids)
@@ -101,8 +106,7 @@ class Asked:
     @property
     def photograph(self) -> object:
         """The same for all requests about one photograph."""
-        source = self.request.source
-        return str(source) if isinstance(source, (str, Path, Member)) else id(source)
+        return self.request.place or id(self.request.source)
 
 
 class Grounder:
@@ -344,13 +348,10 @@ class Grounder:
         """Of each answer those of its phrases."""
         shown = {one.photograph: one.image for one, phrases in zip(batch, pointed, strict=True) if phrases}
         embeddings = self.encoded.of(shown)
+        encoded = [embeddings.get(one.photograph) for one in batch]
         if self.head is None:
-            asked = [(embeddings.get(one.photograph), found) for one, found in zip(batch, pointed, strict=True)]
-            yield from masks_of_each(self.segmenter, asked, self.mask_choice)
-            return
-        for one, answer, found in zip(batch, answers, pointed, strict=True):
-            phrases = [one_phrase.phrase for one_phrase in found]
-            yield self.head(one.prepared, answer, phrases, embeddings[one.photograph]) if found else []
+            return masks_of_each(self.segmenter, list(zip(encoded, pointed, strict=True)), self.mask_choice)
+        return self.head.of_each(zip((one.prepared for one in batch), answers, pointed, encoded, strict=True))
 
     def ground(self, image: ImageLike, answer: Answer, attention: AttentionMaps) -> Grounding:
         """The second half alone: from an answer and its maps to masks.
@@ -421,7 +422,7 @@ class Grounder:
         kept = self.judge.kept(found, len(grounded))
         left_out += tuple(one.text for i, one in enumerate(grounded) if i not in kept)
         grounded = tuple(grounded[i] for i in kept)
-        where = (str(source) if isinstance(source, (str, Path, Member)) else None, self.lmm.name)
+        where = (request.place, self.lmm.name)
         kind = None if found is None else found.kind
         return Grounding(quoted(name_of(source)), pixels, answer, grounded, attention, left_out, *where, kind)
 

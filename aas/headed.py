@@ -1,6 +1,6 @@
 """The masks of an answer's phrases by a trained head, instead of by prompts to a segmenter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from aas.lmms.base import LMM
 from aas.lmms.phrase_features import phrase_features
 from aas.lmms.prepared import Prepared
 from aas.pointing.masks import PhraseMasks
+from aas.pointing.phrases import Pointed
 from aas.records import Answer, Phrase
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.sam_records import SamEmbedding
@@ -49,6 +50,17 @@ class HeadMasks:
         logits = self.head([features.to(self.lmm.device)])[0][-1]
         # One after another: at the photograph's size all of them may not fit into memory.
         return [_mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
+
+    def of_each(
+        self, asked: Iterable[tuple[Prepared | None, Answer, Sequence[Pointed], ImageEmbedding | None]]
+    ) -> Iterator[list[PhraseMasks]]:
+        """As a call, for several photographs, in order; one without phrases need not be prepared or encoded."""
+        for prepared, answer, pointed, embedding in asked:
+            if not pointed:
+                yield []
+                continue
+            assert prepared is not None and embedding is not None
+            yield self(prepared, answer, [one.phrase for one in pointed], embedding)
 
 
 def _mask(logits: Tensor) -> PhraseMasks:

@@ -46,6 +46,14 @@ def of_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def json_at(text: str, where: str) -> Any:
+    """As `of_json`, for a text that stands `where`, which the ValueError says."""
+    try:
+        return of_json(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON ({error}).") from error
+
+
 def harmless(text: str) -> str:
     """Without control characters (new lines and tabs stay), lone surrogates and direction overrides."""
     return "".join(c for c in text if c in "\n\t" or not _is_harmful(c))

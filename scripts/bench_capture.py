@@ -15,73 +15,31 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
+import gpu_shapes
 import torch
+from gpu_shapes import Shape, built, llava, photo
 from peak_memory import peak_bytes
-from transformers import (
-    AutoTokenizer,
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
 
-from aas.lmms.llava import Llava
+from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
-from aas.paths import embedded_dir
 
-SIDE, PATCH = 336, 14  # 24 x 24 = 576 image tokens
-SHAPES = {
-    "mid": ({"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 12}, 64, 2),
-    "7b": (
-        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-        1024,
-        24,
-    ),
-}
+MID_TEXT = {
+    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 12,
+    "vocab_size": 4000,
+}  # fmt: skip
+MID_EYES = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 1}
+SHAPES = {"mid": Shape(llava, MID_TEXT, MID_EYES), "7b": gpu_shapes.SHAPES["llava-1.5-7b"]}  # 24 x 24 image tokens
 MEBIBYTE = 2**20
 
 
-def new_lmm(shape: str, device: str, dtype: torch.dtype) -> Llava:
-    text, vision_width, vision_layers = SHAPES[shape]
-    tokenizer = AutoTokenizer.from_pretrained(embedded_dir("lmm"))
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=vision_width, intermediate_size=4 * vision_width, num_hidden_layers=vision_layers,
-            num_attention_heads=max(1, vision_width // 64), image_size=SIDE, patch_size=PATCH,
-        ),
-        text_config=LlamaConfig(vocab_size=32000 if shape == "7b" else len(tokenizer), **text),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(SIDE // PATCH) ** 2,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    with torch.device(device):
-        torch.set_default_dtype(dtype)
-        model = LlavaForConditionalGeneration(config).eval()
-        torch.set_default_dtype(torch.float32)
-    model.generation_config.update(eos_token_id=None, pad_token_id=0)
-    image_processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
-    processor = LlavaProcessor(
-        image_processor, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=AutoTokenizer.from_pretrained(embedded_dir("lmm")).chat_template,
-    )  # fmt: skip
-    if processor.chat_template is None:
-        processor.chat_template = (Path(embedded_dir("lmm")) / "chat_template.jinja").read_text()
-    return Llava(model, processor, f"random {shape}")
-
-
 class Ways:
-    """One model, one batch, four ways to get (or not to get) its attention."""
+    """One model, one batch, several ways to get (or not to get) its attention."""
 
-    def __init__(self, lmm: Llava, batch_size: int, n_new: int):
+    def __init__(self, lmm: LMM, batch_size: int, n_new: int):
         self.lmm, self.n_new = lmm, n_new
-        photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
         question = "Describe the image in detail, and say what every one of the people in it is doing."
-        one = lmm.prepare(photo, question)
+        one = lmm.prepare(photo(), question)
         self.batch: list[Prepared] = [one] * batch_size
         self.options = AskOptions(n_new)
         self.inputs, self.columns = lmm.collated([one.inputs] * batch_size, [one.grids[0].positions] * batch_size)
@@ -147,7 +105,7 @@ def main() -> None:
     parser.add_argument("--ways", default="sdpa,ours,hooked,replay,eager", help="of these, sdpa first")
     args = parser.parse_args()
     dtype = getattr(torch, args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32"))
-    lmm = new_lmm(args.shape, args.device, dtype)
+    lmm = built(SHAPES[args.shape], args.device, dtype)
     weights = sum(p.numel() * p.element_size() for p in lmm.model.model.language_model.parameters())
     names = args.ways.split(",")
     print(f"{args.shape} on {args.device}, {dtype}, {args.new_tokens} new tokens, {torch.get_num_threads()} threads")

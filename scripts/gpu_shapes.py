@@ -71,7 +71,11 @@ def photo(seed: int = 0, size_hw: tuple[int, int] = PHOTO_HW) -> np.ndarray:
 
 def lmm_of(name: str, device: str, dtype: torch.dtype, tiny: bool = False) -> LMM:
     """A model of `SHAPES`, or of `TINY`."""
-    shape = (TINY if tiny else SHAPES)[name]
+    return built((TINY if tiny else SHAPES)[name], device, dtype)
+
+
+def built(shape: Shape, device: str, dtype: torch.dtype) -> LMM:
+    """Its answers end at their longest only."""
     lmm = shape.build(shape.text, shape.vision, shape.side, lambda make: _made(make, device, dtype))
     lmm.model.generation_config.update(eos_token_id=None, pad_token_id=0)
     return lmm
@@ -108,7 +112,8 @@ def _template() -> str:
     return (embedded_dir("lmm") / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def _llava(text: Sizes, vision: Sizes, side: int, made: Callable[[Callable[[], Any]], Any]) -> LMM:
+def llava(text: Sizes, vision: Sizes, side: int, made: Callable[[Callable[[], Any]], Any]) -> LMM:
+    """LLaVA-1.5 with Llama and CLIP of these sizes."""
     tokenizer = _tokenizer()
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(image_size=side, patch_size=PATCH, **vision),
@@ -172,7 +177,7 @@ QWEN_EYES = {
     "fullatt_block_indexes": [7, 15, 23, 31], "out_hidden_size": 3584,
 }  # fmt: skip
 SHAPES = {
-    "llava-1.5-7b": Shape(_llava, LLAMA_7B, CLIP_L),
+    "llava-1.5-7b": Shape(llava, LLAMA_7B, CLIP_L),
     "qwen2.5-vl-7b": Shape(_qwen2_5_vl, QWEN_7B, QWEN_EYES, side=784),  # 391 tokens of a 640 x 480 photograph
     "llava-next-7b": Shape(_llava_next, MISTRAL_7B, CLIP_L),
 }
@@ -192,7 +197,7 @@ TINY_EYES = {
     "fullatt_block_indexes": [1], "out_hidden_size": 64,
 }  # fmt: skip
 TINY = {
-    "llava-1.5-7b": Shape(_llava, TINY_TEXT, TINY_CLIP, side=56),
+    "llava-1.5-7b": Shape(llava, TINY_TEXT, TINY_CLIP, side=56),
     "qwen2.5-vl-7b": Shape(_qwen2_5_vl, TINY_QWEN, TINY_EYES, side=112),
     "llava-next-7b": Shape(_llava_next, TINY_TEXT, TINY_CLIP, side=28),
 }

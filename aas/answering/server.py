@@ -85,8 +85,7 @@ class Server:
 
 def server_at(address: str, model: str | None = None, in_flight: int = 16, named: Named = NAMED) -> Server:
     """The server that is there, asked for its model where `model` is None. `named`: the options that errors speak of.
-    Raises ValueError for no address and for a
-    server of several models, ServerError for one that is not there."""
+    Raises ValueError for no address and for a server of several models, ServerError for one that is not there."""
     address = checked_address(address, named[0])
     if in_flight < 1:
         raise ValueError(f"--in-flight {in_flight}: at least one question must be asked at once.")
@@ -102,8 +101,6 @@ def server_at(address: str, model: str | None = None, in_flight: int = 16, named
 def _list_of(response: httpx.Response, address: str, option: str) -> Any:
     try:
         return content_of(response, address)
-    except ServerError:
-        raise
     except ValueError as error:  # as `transformers serve`, which fails where nothing was ever downloaded
         raise ValueError(f"{option}: name the server's model, since it gives no list ({error}).") from error
 

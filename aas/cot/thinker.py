@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from aas.images import ImageLike, name_of
 from aas.lmms.prompt_checks import check_answer
 from aas.lmms.several_images import check_takes_two, inputs_of
 from aas.lmms.writing import begun, first_words, write
-from aas.photographs import Member
 from aas.phrases.alignment import decode_with_spans
 from aas.phrases.reasoning import reasoning_spans
 from aas.presets import DEFAULT_QUESTION
@@ -166,10 +164,8 @@ def _no_thought(asked: Asked) -> Grounding:
     """Of an image about which nothing was thought."""
     image, request = asked.image, asked.request
     nothing = AttentionMaps(np.zeros((0, 1, 1), np.float32), stretched_view((1, 1), image.shape[:2]))
-    source = str(request.source) if isinstance(request.source, (str, Path, Member)) else None
-    return Grounding(
-        quoted(name_of(request.source)), image, Answer(request.question, "", (), ()), (), nothing, (), source
-    )
+    name, answer = quoted(name_of(request.source)), Answer(request.question, "", (), ())
+    return Grounding(name, image, answer, (), nothing, (), request.place)
 
 
 def _visible(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aas.datasets.sources import ImageSource
 from aas.spellings import id_text, whole_of
-from aas.text import HALF, of_json, read_lines
+from aas.text import HALF, json_at, read_lines
 
 Span = tuple[int, int]
 
@@ -59,11 +59,7 @@ def read_answers(path: Path) -> list[GivenAnswer]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            entry = of_json(line)
-        except ValueError as error:
-            raise ValueError(f"{where} is not valid JSON ({error}).") from error
-        row = _row(entry, where)
+        row = _row(json_at(line, where), where)
         if row.key in rows:
             several = "" if row.id else "; give each line of an image an id of its own"
             raise ValueError(f"{where}: {row.key} is there twice{several}.")

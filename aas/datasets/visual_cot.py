@@ -15,7 +15,7 @@ from typing import Any
 
 from aas.records import BoxXyxy
 from aas.spellings import id_text, number_of
-from aas.text import HALF, of_json, read_text
+from aas.text import HALF, json_at, read_text
 
 WITH_BOX = re.compile(r"^(?P<image>.+)###(?P<box>\[.*\])$", re.DOTALL)
 ASKS_FOR_BOX = "Please provide the bounding box coordinate of the region that can help you answer the question better."
@@ -71,16 +71,9 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
     """What the file lists, each with where it stands."""
     text = read_text(path)
     if text.lstrip().startswith("["):
-        return [(f"{path}, entry {i}", entry) for i, entry in enumerate(_json(text, str(path)), start=1)]
+        return [(f"{path}, entry {i}", entry) for i, entry in enumerate(json_at(text, str(path)), start=1)]
     numbered = [(f"{path}, line {i}", line) for i, line in enumerate(text.split("\n"), start=1)]
-    return [(where, _json(line, where)) for where, line in numbered if line.strip()]
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return of_json(text)
-    except ValueError as error:
-        raise ValueError(f"{where} is not valid JSON ({error}).") from error
+    return [(where, json_at(line, where)) for where, line in numbered if line.strip()]
 
 
 def _question(entry: Any) -> BoxedQuestion:
@@ -102,7 +95,7 @@ def _image_and_box(entry: dict[str, Any]) -> tuple[str, BoxXyxy | None]:
     image, box = entry.get("image"), entry.get("box")
     if isinstance(image, list) and image:
         with_box = WITH_BOX.match(image[-1]) if isinstance(image[-1], str) else None
-        image, box = image[0], box if with_box is None else _json(with_box["box"], "the box behind ###")
+        image, box = image[0], box if with_box is None else json_at(with_box["box"], "the box behind ###")
     elif isinstance(entry.get("bboxs"), list):
         return _words(image, "image"), _around([_box(one) for one in entry["bboxs"]])
     return _words(image, "image"), None if box is None else _box(box)

@@ -20,12 +20,20 @@ def bytes_of_answer(
     """Of one answer in a slot of `capacity` keys: keys and values, stashed queries, scores of the next token, and its
     maps over `n_columns` image tokens. `config`: of the language model."""
     n_layers, n_heads = config.num_hidden_layers, config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
-    n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
-    keys_and_values = 2 * n_layers * n_kv_heads * dim * capacity * dtype.itemsize
-    queries = n_layers * n_heads * dim * capture.STASHED_STEPS * dtype.itemsize
+    keys_and_values = bytes_of_keys_and_values(config, dtype, capacity)
+    queries = n_layers * n_heads * _head_dim(config) * capture.STASHED_STEPS * dtype.itemsize
     n_maps = dict(zip(get_args(Keep), (1, n_layers, n_layers * n_heads), strict=True))[selection.keep]
     return keys_and_values + queries + 16 * config.vocab_size + 4 * n_maps * capacity * n_columns
+
+
+def bytes_of_keys_and_values(config: PreTrainedConfig, dtype: torch.dtype, n_tokens: int) -> int:
+    """Of one sequence, in all layers. `config`: of the language model."""
+    n_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * config.num_hidden_layers * n_kv_heads * _head_dim(config) * n_tokens * dtype.itemsize
+
+
+def _head_dim(config: PreTrainedConfig) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def free_bytes(device: torch.device) -> int | None:

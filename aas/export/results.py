@@ -22,12 +22,8 @@ from aas.store.status import open_run
 
 SEGMENTED, INSTANCES = ("segment gcg", "segment expressions"), "segment instance"
 JUDGED = ("ground", "cot", "serve", "segment gcg")  # commands that may give phrases a confidence
-BESIDE = (
-    "ground",
-    "cot",
-    "serve",
-    "import",
-)  # commands whose results say where the photograph is, seen from their folder
+# Commands whose results say where the photograph is, seen from their folder.
+BESIDE = ("ground", "cot", "serve", "import")
 UNJUDGED = "whose phrases have no confidence: leave --min-confidence out."
 
 

@@ -225,9 +225,13 @@ class LMM(ABC):
             check_answer(self.model, self.tokenizer, given.tolist(), answer)
         generic = self.prepare(image, GENERIC) if needs_of(self, options).generic else None
         prepared = Prepared(question, inputs, grids, given, generic)
+        self.check_fits(prepared)
+        return prepared
+
+    def check_fits(self, prepared: Prepared) -> None:
+        """CaptureError where image, question and answer do not fit the model's context."""
         longest = getattr(self.text_config, "max_position_embeddings", None)
         check_length(prepared, longest, self.model.config.is_encoder_decoder)
-        return prepared
 
     def _inputs_and_grids(
         self, image: np.ndarray, question: str, history: History
@@ -313,10 +317,7 @@ class LMM(ABC):
         self, batch: Sequence[Prepared], options: AskOptions, hear: Hear | None = None, at_once: int | None = None
     ) -> list[Tensor]:
         """As `run`, the answers alone: token ids int64 [T] of each."""
-        options = replace(options, maps=DEFAULT_OPTIONS.maps)
-        if suits(self, options):
-            options = replace(options, selection=NOTHING)
-        return self._generate(batch, options, at_once, hear)[0]
+        return self._generate(batch, replace(options, maps=DEFAULT_OPTIONS.maps, selection=NOTHING), at_once, hear)[0]
 
     def _generate(
         self, batch: Sequence[Prepared], options: AskOptions, at_once: int | None, hear: Hear | None = None

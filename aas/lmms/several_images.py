@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor
 
 from aas.lmms.prepared import Prepared
-from aas.lmms.prompt_checks import check_length
 from aas.loading import in_short, is_ours
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ def inputs_of(lmm: "LMM", shown: Sequence[Shown], question: str) -> dict[str, Te
     asked = _messages([(words, Image.fromarray(image)) for words, image in shown], question)
     options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     inputs = dict(lmm.processor.apply_chat_template(asked, **options))
-    longest = getattr(lmm.text_config, "max_position_embeddings", None)
-    check_length(Prepared(question, inputs, ()), longest, is_encoder_decoder=False)
+    lmm.check_fits(Prepared(question, inputs, ()))
     return inputs
 
 

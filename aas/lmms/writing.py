@@ -9,7 +9,6 @@ from torch import Tensor
 
 from aas.capture import evaluating
 from aas.lmms.prepared import AskOptions, Prepared
-from aas.lmms.prompt_checks import check_length
 from aas.lmms.sampling import FiniteLogits
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ def begun(lmm: "LMM", prepared: Prepared, first: Tensor) -> dict[str, Tensor]:
     """
     if lmm.model.config.is_encoder_decoder:
         raise ValueError(f"{lmm.name} answers in a sequence of its own, so that its answer cannot be begun for it.")
-    longest = getattr(lmm.text_config, "max_position_embeddings", None)
-    check_length(replace(prepared, answer_ids=first), longest, is_encoder_decoder=False)
+    lmm.check_fits(replace(prepared, answer_ids=first))
     return lmm.with_answer(prepared.inputs, first)
 
 

@@ -1,14 +1,11 @@
 """What two boxes have in common."""
 
-from collections.abc import Sequence
+from pycocotools import mask as coco_mask
+
+from aas.records import BoxXyxy
 
 
-def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes x0, y0, x1, y1, each with an area."""
-    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1)]
-    common = max(sides[0], 0.0) * max(sides[1], 0.0)
-    return common / (_area(one) + _area(other) - common)
-
-
-def _area(box: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+def box_iou(one: BoxXyxy, other: BoxXyxy) -> float:
+    """Intersection over union of two boxes, each with an area."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = one, other
+    return float(coco_mask.iou([[x0, y0, x1 - x0, y1 - y0]], [[u0, v0, u1 - u0, v1 - v0]], [0])[0, 0])

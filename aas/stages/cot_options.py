@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from aas.choices import Look, Show, ThoughtWords
+from aas.cot.prompts import INSTRUCTION
 from aas.stages.ground_options import Ground
 from aas.stages.options import ANSWER
 
@@ -43,9 +44,7 @@ class Cot(Ground):
     ] = "object"
     show: Annotated[Show, CHAIN(help="With the last question: both images, or the crop alone.")] = "both"
     crop_scale: Annotated[float, CHAIN(help="Sides of the crop, times those of the thing's box.")] = 1.0
-    instruction: Annotated[str, CHAIN(help="A line behind the last question; empty for none.")] = (
-        "Answer the question using a single word or phrase."
-    )
+    instruction: Annotated[str, CHAIN(help="A line behind the last question; empty for none.")] = INSTRUCTION
     thought_tokens: Annotated[int, CHAIN(min=1, help="Longest thought, in tokens.")] = 16
     max_new_tokens: Annotated[int | None, ANSWER(min=1, help="Longest answer, in tokens.")] = 32
 

@@ -13,7 +13,7 @@ from aas.ground import Request
 from aas.grounding import photograph_of
 from aas.images import ImageLike, known_suffixes, list_images, name_of
 from aas.images.skipped import say_what_is_skipped
-from aas.photographs import ImageError, Member, Photographs, file_of, is_elsewhere, is_url, located
+from aas.photographs import ImageError, Photographs, file_of, is_elsewhere, is_url, located
 from aas.stages.answering_options import check_asked
 from aas.stages.ground_options import Ground
 from aas.store.keys import result_keys
@@ -150,16 +150,16 @@ def _is_anothers(item: Path, request: Request) -> bool:
     """Whether a file is there that is no result about this photograph: another's, or none of ours."""
     if not (item.exists() or is_there(item)):
         return False
-    if not isinstance(request.source, (str, Path, Member)):
+    mine = request.place
+    if mine is None:
         return True
     try:
         there = photograph_of(read_result(item), item)
     except ValueError:
         return True
-    mine = str(request.source)
     return there != mine if is_url(mine) or is_url(there) else os.path.realpath(there) != os.path.realpath(mine)
 
 
 def shown(request: Request) -> str:
     """The image as it was given, `-` for stdin."""
-    return str(request.source) if isinstance(request.source, (str, Path, Member)) else "-"
+    return request.place or "-"

@@ -11,9 +11,8 @@ from aas.lmms import load_lmm
 from aas.lmms.prepared import Prepared
 from aas.records import Answer
 from aas.segmenters.base import Segmenter
+from aas.stages.segment_items import arguments_of
 from aas.stages.segment_options import Segment
-from aas.store.attention import SUFFIX
-from aas.store.runs import RunFolder
 
 LOADING = ("base", "dtype", "quantize", "device_map")  # as infer-attn was told
 
@@ -41,8 +40,7 @@ def rereading(options: Segment, segmenter: Segmenter, device: str | None) -> Rer
     if options.head_path is None:
         return None
     read_head_file(options.head_path)  # before an LMM is loaded
-    run = RunFolder(options.attn, SUFFIX)
-    said = run.description()["arguments"] if run.description_path.is_file() else {}
+    said = arguments_of(options.attn)
     if "model" not in said:
         raise ValueError(
             f"--head looks at the LMM while it reads the answers, and {options.attn} does not say which one answered: "

@@ -14,10 +14,15 @@ from aas.store.made_of import MadeOf, digest_of
 from aas.store.runs import RunFolder
 
 
+def arguments_of(attn: Path) -> dict[str, Any]:
+    """What `aas infer-attn` was told that filled the run folder; nothing of a folder of the authors' files."""
+    run = RunFolder(attn, SUFFIX)
+    return run.description()["arguments"] if run.description_path.is_file() else {}
+
+
 def origin_in(attn: Path) -> tuple[str, AnswerOrigin]:
     """What the LMM of the run folder `attn` is called, empty where that is not known; where its answers came from."""
-    run = RunFolder(attn, SUFFIX)
-    said = run.description()["arguments"] if run.description_path.is_file() else {}
+    said = arguments_of(attn)
     all_heads = (said.get("layers", "all"), said.get("heads", "all")) == ("all", "all")
     origin = AnswerOrigin(said.get("given_answers", True), said.get("temperature", 0.0), all_heads)
     return "" if said.get("adapter") else said.get("model", ""), origin

@@ -114,17 +114,13 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
         self, batch: Sequence[PromptedImage], embeddings: Mapping[Hashable, ImageEmbedding]
     ) -> Iterator[list[PhraseMasks]]:
         """Of each photograph those of its phrases."""
+        encoded = [embeddings.get(one.job.image) for one in batch]
         if self.head is None:
             choice = None if self.options.more_masks else self.options.mask_choice
-            asked = [(embeddings.get(one.job.image), one.pointed) for one in batch]
-            yield from masks_of_each(self.encoded.segmenter, asked, choice)
-            return
-        for one in batch:
-            phrases = [pointed.phrase for pointed in one.pointed]
-            if one.prepared is None:
-                yield []
-            else:
-                yield self.head.masks(one.prepared, one.answer, phrases, embeddings[one.job.image])
+            asked = [(embedding, one.pointed) for one, embedding in zip(batch, encoded, strict=True)]
+            return masks_of_each(self.encoded.segmenter, asked, choice)
+        told = zip(batch, encoded, strict=True)
+        return self.head.masks.of_each((one.prepared, one.answer, one.pointed, embedding) for one, embedding in told)
 
     def finish(self, item: SegmentJob, result: SegmentResult) -> None:
         result.write()

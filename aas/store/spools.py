@@ -30,8 +30,10 @@ _locks: dict[str, BinaryIO] = {}
 
 def spool_of(path: Path) -> Spool | None:
     """That of the run folder that a path lies in; None of an ordinary path."""
-    if not isinstance(path, Spooled):
-        return None
+    return _spool(path) if isinstance(path, Spooled) else None
+
+
+def _spool(path: Spooled) -> Spool:
     key = os.fspath(path.run)
     if key not in _open:
         _open[key] = _begun(path.run, key)
@@ -53,14 +55,12 @@ def _begun(run: Spooled, key: str) -> Spool:
 
 def names_at(folder: Path) -> set[str]:
     """Of what lies in a folder of a run at its URL; nothing of an ordinary folder, whose files say that."""
-    spool = spool_of(folder)
-    return set() if spool is None or not isinstance(folder, Spooled) else spool.names(folder.below)
+    return _spool(folder).names(folder.below) if isinstance(folder, Spooled) else set()
 
 
 def content_at(path: Path) -> bytes | None:
     """The bytes of a file that lies at its URL only; None where there is none."""
-    spool = spool_of(path)
-    return None if spool is None or not isinstance(path, Spooled) else spool.read(path.below)
+    return _spool(path).read(path.below) if isinstance(path, Spooled) else None
 
 
 def ahead(entries: Iterable[T], path_of: Callable[[T], Any] = lambda path: path) -> Iterator[T]:
@@ -82,14 +82,12 @@ def bring(folder: Path, names: Iterable[str]) -> None:
 
 def facts_at(path: Path) -> Facts | None:
     """What the store says of a file that lies there."""
-    spool = spool_of(path)
-    return None if spool is None or not isinstance(path, Spooled) else spool.there.get(path.below)
+    return _spool(path).there.get(path.below) if isinstance(path, Spooled) else None
 
 
 def here(path: Path) -> Path:
     """A shard's file, fetched where it is not here."""
-    spool = spool_of(path)
-    return path if spool is None or not isinstance(path, Spooled) else spool.fetched(path.below)
+    return _spool(path).fetched(path.below) if isinstance(path, Spooled) else path
 
 
 # -------------------------------------------------------------------------------------------- open, filled, closed

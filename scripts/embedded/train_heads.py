@@ -1,7 +1,7 @@
 """Train both mask heads on the embedded LMM, by the recipes that ship, on photographs that are free to train on.
 
     python scripts/embedded/train_heads.py --work trained [--head unet|highres]
-    python scripts/embedded/head_figures.py --heads trained/unet-embedded/head.safetensors ... [--split choose]
+    python scripts/embedded/head_figures.py --head trained/unet-embedded/head.safetensors ... [--split choose]
 
 Stopped, it goes on. For another LMM name another folder.
 """
