@@ -174,12 +174,14 @@ def test_the_point_is_where_the_answers_say(monkeypatch):
     grounder = aas.Grounder(maps="blackbox:6", read_out="region")
     (height, width), asked = data.chelsea().shape[:2], []
     seen = lambda lmm, batch: np.array([asked.append(one.question) or 0.1 for one in batch])  # noqa: E731
-    monkeypatch.setattr("aas.ground.yes_probabilities", seen)
+    monkeypatch.setattr("aas.ground.bands.yes_probabilities", seen)
     flat = grounder(data.chelsea(), answer="a cat")
     assert asked == ["Is a cat in the red band of the image? Answer with yes or no."] * 12
     assert flat.attention.source == "blackbox:6" and np.allclose(flat.phrases[0].map, 0.01)
     answers = iter([0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.8, 0.1])
-    monkeypatch.setattr("aas.ground.yes_probabilities", lambda lmm, batch: np.array([next(answers) for _ in batch]))
+    monkeypatch.setattr(
+        "aas.ground.bands.yes_probabilities", lambda lmm, batch: np.array([next(answers) for _ in batch])
+    )
     x, y = grounder(data.chelsea(), answer="a cat").phrases[0].point_xy
     assert height / 6 <= y < height / 3 and 4 * width / 6 <= x < 5 * width / 6
 

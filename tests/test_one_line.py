@@ -307,8 +307,8 @@ def test_a_read_only_disk_is_found_before_models_are_loaded(tmp_path, monkeypatc
     def loaded(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded")
 
-    for place in ("aas.stages.infer_attn.load_lmm", "aas.ground.load_lmm", "aas.stages.segment.load_segmenter"):
-        monkeypatch.setattr(place, loaded)
+    for place in ("stages.infer_attn.load_lmm", "ground.grounder.load_lmm", "stages.segment.load_segmenter"):
+        monkeypatch.setattr(f"aas.{place}", loaded)
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     result = CliRunner().invoke(app, command.format(tmp_path).split())
     assert result.exit_code == 2 and "the file system cannot be written" in result.output
