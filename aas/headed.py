@@ -3,21 +3,22 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from aas.heads.features import MaskLogits
-from aas.heads.stored import Origin, load_head, read_head_file
+from aas.heads.stored import load_head, read_head_file
 from aas.lmms.base import LMM
 from aas.lmms.phrase_features import phrase_features
 from aas.lmms.prepared import Prepared
+from aas.lmms.sources import origin_of
 from aas.pointing.masks import PhraseMasks
 from aas.pointing.phrases import Pointed
 from aas.records import Answer, Phrase
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.sam_records import SamEmbedding
+from aas.store.origin import Origin
 
 WITH_ADAPTER = "--head was trained on the model as it is, and --adapter makes another one of it: leave one of them out."
 
@@ -28,12 +29,11 @@ class HeadMasks:
 
     def __init__(self, path: Path, lmm: LMM, segmenter: Segmenter, segmenter_name: object):
         said, model = read_head_file(path), getattr(segmenter, "model", None)
-        here = Origin.of(lmm.name, "lmm", _commit(lmm.model))
         there = None
         if said.segmenter is not None and model is not None:
             name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
-            there = Origin.of(name, "segmenter", _commit(model))
-        self.head = load_head(path, here, model, there).to(lmm.device)
+            there = Origin.of(name, "segmenter", getattr(model.config, "_commit_hash", None))
+        self.head = load_head(path, origin_of(lmm), model, there).to(lmm.device)
         self.lmm = lmm
 
     @torch.no_grad()
@@ -68,7 +68,3 @@ def _mask(logits: Tensor) -> PhraseMasks:
     mask = logits > 0
     score = logits[mask].sigmoid().mean() if mask.any() else logits.new_zeros(())
     return PhraseMasks(mask.cpu().numpy(), score[None].cpu().numpy())
-
-
-def _commit(model: Any) -> str | None:
-    return getattr(model.config, "_commit_hash", None)

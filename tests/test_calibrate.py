@@ -1,15 +1,19 @@
 """`aas calibrate`: the score of a head, and the command on planted scores and on a model without such heads."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
+from aas.asking import ask_options
 from aas.cli import app
-from aas.maps import source_named
+from aas.lmms import load_lmm
+from aas.maps import calibrations_of, source_named
 from aas.records import AttentionMaps, View
 from aas.stages.calibrate import PANELS, chosen, gaze, mosaic_of, spearman
 from aas.stages.calibrate_frequency import frequencies, looking, spatial_entropy
@@ -108,6 +112,28 @@ def test_heads_that_agree_are_written(photos, monkeypatch):
     assert list(source_named(f"heads:{photos / 'heads.json'}").weights) == best
 
 
+def test_one_that_ships_is_found_by_name_and_holds_for_its_model_alone(photos, monkeypatch):
+    monkeypatch.setattr("aas.stages.calibrate.gaze", lambda attention, place: np.arange(12.0).reshape(3, 4))
+    (photos / "heads").mkdir()
+    assert run(photos, "--out", photos / "heads/tiny.json", "--heads", 1).exit_code == 0
+    monkeypatch.setattr("aas.maps.calibration.embedded_dir", lambda name: photos / name)
+    assert calibrations_of("mean,fused:mean+heads:tiny,heads:0.1") == {"tiny": photos / "heads/tiny.json"}
+    own = load_lmm(photos / "model")
+    for maps in ("heads:tiny", "fused:mean+heads:tiny"):
+        own.check_options(ask_options(maps=maps))
+    shutil.move(photos / "model", photos / "moved")
+    load_lmm(photos / "moved").check_options(ask_options(maps="heads:tiny"))
+    with torch.no_grad():
+        next(own.model.parameters()).add_(1)
+    for part in (own.model, own.processor):
+        part.save_pretrained(photos / "trained")
+    for maps in ("heads:tiny", "fused:mean+heads:tiny"):
+        with pytest.raises(ValueError, match=r"tiny.json names heads of .*, and this is .*trained"):
+            load_lmm(photos / "trained").check_options(ask_options(maps=maps))
+    with pytest.raises(ValueError, match=r"heads:other: no such calibration ships \(tiny\)"):
+        ask_options(maps="heads:other")
+
+
 def test_where_the_gaze_is_weak_compact_heads_are_taken(photos, monkeypatch):
     """Planted entropies, of the twelve heads of a model whose first layers count too."""
     planted = np.arange(12.0)[::-1].reshape(3, 4)
@@ -141,3 +167,4 @@ def test_too_few_photographs(photos):
     result = run(photos, "--out", photos / "heads.json")
     assert result.exit_code == 2 and "at least 8 photographs" in result.output
     assert run(photos, "--out", photos / "heads").exit_code == 2
+    assert "make another model of it" in run(photos, "--out", photos / "model/heads.json").output

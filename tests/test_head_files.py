@@ -13,8 +13,9 @@ from transformers import DeepseekVLConfig, LlamaConfig, LlavaConfig, LlavaNextCo
 from aas.heads.features import HeadShape
 from aas.heads.from_flmm import FIRST, FOURIER, head_of_flmm
 from aas.heads.highres import HighResHead
-from aas.heads.stored import Origin, load_head, read_head_file, save_head
+from aas.heads.stored import load_head, read_head_file, save_head
 from aas.heads.unet import UNetHead
+from aas.store.origin import Origin
 from tests import planted
 from tests.test_heads import refining, with_embedding
 from tests.tiny import segmenters

@@ -12,8 +12,9 @@ from aas.geometry import stretched_view
 from aas.heads.features import HeadShape, PhraseFeatures
 from aas.heads.from_hglmm import head_of_hglmm, is_of_hglmm
 from aas.heads.highres import HighResHead
-from aas.heads.stored import Origin, load_head, read_head_file, save_head
+from aas.heads.stored import load_head, read_head_file, save_head
 from aas.stages.head_import import HeadImport, import_head
+from aas.store.origin import Origin
 
 D, SIDE = 128, 32
 Weights = dict[str, Tensor]

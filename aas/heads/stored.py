@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,34 +15,10 @@ from transformers import PreTrainedModel
 from aas import registry
 from aas.heads.features import HeadShape
 from aas.heads.head import MaskHead
-from aas.paths import model_source
 from aas.store.atomic import write_bytes
-from aas.store.fingerprints import fingerprint
+from aas.store.origin import Origin
 
 SCHEMA = "aas.head/1"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A model that a head stands on: its `name` as it was given, and its `revision`, the hub's commit, or what tells
-    its files from others (None: not known)."""
-
-    name: str
-    revision: str | None = None
-
-    @classmethod
-    def of(cls, name: str, kind: str, commit: str | None = None) -> Self:
-        """`kind`: lmm or segmenter; `commit` that its config was read from, if it came from the hub."""
-        return cls(name, commit or fingerprint(Path(model_source(name, kind)[0])))
-
-    def is_same(self, other: "Origin") -> bool:
-        """By revision, wherever the files are; by name where a revision is not known."""
-        if self.revision is None or other.revision is None:
-            return self.name == other.name
-        return self.revision == other.revision
-
-    def __str__(self) -> str:
-        return self.name if self.revision is None else f"{self.name} ({self.revision})"
 
 
 @dataclass(frozen=True)

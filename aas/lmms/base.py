@@ -43,7 +43,16 @@ from aas.lmms.prompt_checks import (
     told_once,
 )
 from aas.lmms.sampling import A_PASS_FOR_EACH_TOKEN, FiniteLogits, TokenLogProbs, log_probs
-from aas.lmms.sources import GENERIC, captured, generic_sources, made_maps, needs_of, watch_of, with_generic
+from aas.lmms.sources import (
+    GENERIC,
+    captured,
+    check_calibrations,
+    generic_sources,
+    made_maps,
+    needs_of,
+    watch_of,
+    with_generic,
+)
 from aas.loading import in_short, is_ours
 from aas.model_files import check_processor, weight_files
 from aas.phrases.alignment import decode_with_spans
@@ -520,6 +529,7 @@ class LMM(ABC):
     def check_options(self, options: AskOptions) -> None:
         """ValueError for layers and heads that the model does not have, and map sources that it cannot give."""
         needs_of(self, replace(options, selection=self.resolved(options.selection)))
+        check_calibrations(self, options.maps)
 
     def _generic(self, batch: Sequence[Prepared], options: AskOptions) -> Sequence[Tensor | Captured]:
         """What is kept of the row that would begin an answer to a generic question, for the sources that need it."""

@@ -19,6 +19,7 @@ from aas.maps import DEFAULT, source_named
 from aas.maps.attribution import image_margins
 from aas.phrases.reasoning import tokens_of_answer
 from aas.records import Answer, AttentionMaps
+from aas.store.origin import Origin
 
 if TYPE_CHECKING:
     from aas.lmms.base import LMM
@@ -45,6 +46,21 @@ def needs_of(lmm: "LMM", options: AskOptions) -> Needs:
         if reason := _reason_against(lmm, needed, options):
             raise ValueError(f"--maps {name}: {lmm.name} cannot give it: {reason}.")
     return reduce(or_, needs.values())
+
+
+def check_calibrations(lmm: "LMM", names: Sequence[str]) -> None:
+    """ValueError for heads that were chosen of another model."""
+    for one in [found for name in names for found in _named(name).calibrations() if found.model is not None]:
+        meant, here = Origin(str(one.model), one.revision), origin_of(lmm)
+        if not meant.is_same(here):
+            raise ValueError(
+                f"--maps: {one.path} names heads of {meant}, and this is {here}: `aas calibrate` finds its own."
+            )
+
+
+def origin_of(lmm: "LMM") -> Origin:
+    """The model as it was given, and what tells its weights from others."""
+    return Origin.of(lmm.name, "lmm", getattr(lmm.model.config, "_commit_hash", None))
 
 
 def _reason_against(lmm: "LMM", needs: Needs, options: AskOptions) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from aas import registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aas.maps.source import Source
 
 DEFAULT = "mean"
@@ -36,7 +38,10 @@ def subtracts_token_mean(name: str) -> bool:
     return registry.load(registry.MAP_SOURCES, kind, "map source").minus_token_mean
 
 
-def calibrations_of(maps: str | None) -> list[str]:
-    """The files that `--maps` names."""
-    parts = [part for name in (maps or "").split(",") for part in name.split("+")]
-    return [part.rpartition("heads:")[2] for part in parts if "heads:" in part and part.endswith(".json")]
+def calibrations_of(maps: str | None) -> dict[str, "Path"]:
+    """The files that `--maps` names, by what stands behind `heads:`; ValueError for a name that none has."""
+    from aas.maps.calibration import calibration_file  # its imports are for those who need them
+
+    parts = [part for name in (maps or "").split(",") for part in name.split("+") if "heads:" in part]
+    files = {argument: calibration_file(argument) for argument in (part.rpartition("heads:")[2] for part in parts)}
+    return {argument: file for argument, file in files.items() if file is not None}

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from aas.captured import Captured, Needs
 from aas.maps import source_named
+from aas.maps.calibration import Calibration
 from aas.maps.mean import without_token_mean
 from aas.maps.source import Source, by_grid
 
@@ -32,6 +33,9 @@ class Fused(Source):
 
     def needs(self, n_layers: int, n_heads: int) -> Needs:
         return reduce(or_, (part.needs(n_layers, n_heads) for part in self.parts))
+
+    def calibrations(self) -> list[Calibration]:
+        return [one for part in self.parts for one in part.calibrations()]
 
     def __call__(self, captured: Captured) -> Tensor:
         scaled = _ranks if self.by_rank else _standardised

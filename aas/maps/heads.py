@@ -1,18 +1,15 @@
 """Attention of chosen heads."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 from torch import Tensor
 
 from aas.captured import Captured, Needs
+from aas.maps.calibration import Calibration, calibration_file, read_calibration
 from aas.maps.source import Source, checked_layers
 
 
 class Heads(Source):
-    """Attention of chosen heads: those of a calibration (`heads:FILE.json`), or named by layer and head
-    (`heads:14.24/14.13`).
+    """Attention of chosen heads: those of a calibration (`heads:FILE.json`, or `heads:NAME` of one that ships), or
+    named by layer and head (`heads:14.24/14.13`).
 
     M[t, j] = sum_(l,h) w_lh A[l, h, q(t), j] / sum_(l,h) w_lh (arXiv 2503.06287; 2606.14703). The file holds
     {"heads": [[layer, head, weight], ...]}; a weight that is left out is 1.
@@ -21,7 +18,12 @@ class Heads(Source):
     minus_token_mean = True
 
     def __init__(self, argument: str = ""):
-        self.weights = _of_file(Path(argument)) if argument.endswith(".json") else _named(argument)
+        path = calibration_file(argument)
+        self.calibration = None if path is None else read_calibration(path)
+        self.weights = _named(argument) if self.calibration is None else self.calibration.weights
+
+    def calibrations(self) -> list[Calibration]:
+        return [] if self.calibration is None else [self.calibration]
 
     def needs(self, n_layers: int, n_heads: int) -> Needs:
         layers, heads = (frozenset(place[i] for place in self.weights) for i in (0, 1))
@@ -41,17 +43,6 @@ def _named(argument: str) -> dict[tuple[int, int], float]:
         return {(layer, head): 1.0 for layer, head in found}
     except ValueError:
         raise ValueError(
-            f"--maps heads:{argument}: name a calibration, heads:FILE.json, or heads by layer and head, "
-            "heads:14.24/14.13."
+            f"--maps heads:{argument}: name a calibration, heads:FILE.json, or heads by layer and "
+            "head, heads:14.24/14.13."
         ) from None
-
-
-def _of_file(path: Path) -> dict[tuple[int, int], float]:
-    try:
-        rows: Any = json.loads(path.read_text(encoding="utf-8"))["heads"]
-        found = {(int(row[0]), int(row[1])): float(row[2]) if len(row) > 2 else 1.0 for row in rows}
-        if not sum(found.values()) > 0:
-            raise ValueError("no heads of positive weight")
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"--maps heads:{path}: not a calibration ({error}).") from error
-    return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aas.captured import Captured, Needs
+from aas.maps.calibration import Calibration
 
 
 class Source(ABC):
@@ -27,6 +28,10 @@ class Source(ABC):
     @abstractmethod
     def needs(self, n_layers: int, n_heads: int) -> Needs:
         """What must be captured of a model of so many layers and heads; ValueError for some that it does not have."""
+
+    def calibrations(self) -> list[Calibration]:
+        """The files that it has its heads from."""
+        return []
 
     @abstractmethod
     def __call__(self, captured: Captured) -> Tensor:

@@ -23,6 +23,7 @@ from aas.images import read_image
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions
+from aas.lmms.sources import origin_of
 from aas.presets import DEFAULT_QUESTION
 from aas.records import AttentionMaps
 from aas.stages.calibrate_frequency import LEAST_HEADS, N_HEADS, frequencies, looking, sums_and_entropies
@@ -173,7 +174,7 @@ def _content(lmm: LMM, ranking: Ranking, kept: Sequence[tuple[int, int, float]],
     made = {"how": ranking.how, ranking.how: ranking.made_of, "seed": options.seed}
     return {
         "model": lmm.name,
-        "revision": getattr(lmm.model.config, "_commit_hash", None),
+        "revision": origin_of(lmm).revision,
         "heads": [[layer, head, round(score, 6)] for layer, head, score in kept],
         "scores": ranking.scores.round(6).tolist(),
         "made": made | {"spearman": round(ranking.spearman, 4)},

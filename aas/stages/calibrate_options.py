@@ -25,3 +25,6 @@ class Calibrate(ModelOptions):
     def __post_init__(self) -> None:
         if self.out.suffix != ".json":
             raise ValueError(f"--out {self.out}: name a file that ends with .json.")
+        folder = Path(self.model)
+        if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"--out {self.out}: in the model's own folder it would make another model of it.")

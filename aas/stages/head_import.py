@@ -32,11 +32,12 @@ def import_head(options: HeadImport) -> int:
 
     from aas.heads.from_flmm import head_of_flmm
     from aas.heads.from_hglmm import head_of_hglmm, is_of_hglmm
-    from aas.heads.stored import Origin, save_head
+    from aas.heads.stored import save_head
     from aas.lmms import embedded  # noqa: F401  registers the embedded tower, for folders trained from it
     from aas.loading import loading
     from aas.paths import model_config, model_source
     from aas.store.atomic import check_target
+    from aas.store.origin import Origin
 
     check_target(options.out)
     source, revision = model_source(options.model, "lmm")

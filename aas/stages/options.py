@@ -138,7 +138,7 @@ class RunOptions:
     def fingerprints(self) -> dict[str, str]:
         """Option -> fingerprint of what it names here: other files of the same name make other results."""
         given = {name: getattr(self, name, None) for name in OF_FILES}
-        given |= {f"maps {path}": path for path in calibrations_of(getattr(self, "maps", None))}
+        given |= {f"maps {name}": file for name, file in calibrations_of(getattr(self, "maps", None)).items()}
         found = {name: fingerprint(Path(value)) for name, value in given.items() if value not in (None, "embedded")}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -12,12 +12,13 @@ from accelerate import Accelerator
 from aas import registry
 from aas.heads.features import HeadShape
 from aas.heads.head import MaskHead
-from aas.heads.stored import Origin, save_head
+from aas.heads.stored import save_head
 from aas.lmms import load_lmm
 from aas.lmms.phrase_features import head_shape
 from aas.segmenters import load_segmenter
 from aas.segmenters.sam_family import SamFamily
 from aas.store.atomic import check_writable
+from aas.store.origin import Origin
 from aas.text import harmless
 from aas.training.cache import Cache, Capturer
 from aas.training.data import Lesson, Source
