@@ -150,7 +150,7 @@ class Grounding(Exportable):
         """The photograph with coloured masks, points and labels, beside the answer in the same colours."""
         if self.second_look is not None:
             return look_sheet.draw(self.image, self.answer, self.phrases, self.second_look)
-        return overlay.draw(self.image, self.answer, self.phrases, self.left_out)
+        return overlay.draw(self.image, self.answer, self.phrases, self.left_out, self.confidence_kind)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: photograph, masks and maps in the viewer of report.html."""

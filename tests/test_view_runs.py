@@ -107,7 +107,7 @@ def test_every_source_of_maps_stands_beside_the_one_that_pointed(folder):
     masks = run_of(folder, "masks", TRUE)
     assert view(masks)[0] == 0
     told, details = page(masks / "report.html")
-    assert told["entries"][0]["panels"][0]["sources"] == ["attention", "lens"]
+    assert told["entries"][0]["panels"][0]["sources"] == ["mean", "lens"]
     expected = np.stack([lens[0], lens[1:].max(axis=0)])
     found = details[0]["panels"][0]["maps"][1]["phrases"]["bytes"]
     cells = np.frombuffer(base64.b64decode(found), np.uint8).reshape(2, -1)

@@ -50,7 +50,8 @@ def panel(scores: tuple[float, float] = (0.9, 0.4), inner: bool = False, sources
     ]
     view = View((6, 8), (0.0, 0.0, 160.0, 120.0))
     of_tokens = np.stack([grid(5 * i) for i in range(len(TOKENS))])
-    maps = [Maps(f"source {i}", view, np.stack([one.map for one in phrases]), of_tokens) for i in range(sources)]
+    names = ["attention"] if sources == 1 else [f"source {i}" for i in range(sources)]
+    maps = [Maps(name, view, np.stack([one.map for one in phrases]), of_tokens) for name in names]
     return Panel(Answer("What is it?", TEXT, tuple(range(8)), TOKENS), phrases, maps=maps, **about)
 
 
@@ -264,8 +265,12 @@ def test_controls_share_a_row_on_a_phone(opened):
 
 
 def test_figures_leave_words_their_width(opened):
-    """A long name of a figure stands below the words, which it once squeezed to a letter a line."""
-    page = opened(photograph("a", panel(figures={"confidence (uncalibrated)": (0.5, 0.1)})))
+    """A long name of a figure stands below the words, which it once squeezed to a letter a line. Phrases that share a
+    mask have figures of their own."""
+    one = panel(figures={"confidence (uncalibrated)": (0.5, 0.1)})
+    shared = replace(one, phrases=[replace(phrase, mask=one.phrases[0].mask) for phrase in one.phrases])
+    page = opened(photograph("a", one), photograph("b", shared))
+    assert page.locator(".score").all_text_contents()[-1] == "confidence (uncalibrated) 0.50 · 0.10"
     row = page.locator(".legend li").first
     words, further = (row.locator(one).bounding_box() for one in (".terms", ".score >> nth=1"))
     assert words["height"] < 2 * further["height"] and further["y"] >= words["y"] + words["height"] - 1

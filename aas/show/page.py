@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from aas.maps import DEFAULT
 from aas.photographs import is_url, is_web
 from aas.store.addresses import Spooled, folder_at
 from aas.store.runs import RunFolder
@@ -16,10 +17,12 @@ REPORT = "report.html"
 
 
 def facts_of(run: RunFolder, description: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Model, segmenter, command and date of a run, as far as its run.json says them."""
+    """Model, segmenter, maps, command and date of a run, as far as its run.json says them."""
     named = {"model": _model(description)} | {
         name: description["arguments"].get(name) for name in ("segmenter", "preset")
     }
+    if description["arguments"].get("maps") != DEFAULT:
+        named["maps"] = description["arguments"].get("maps")
     facts = [(name.capitalize(), str(value)) for name, value in named.items() if value]
     facts.append(("Command", f"aas {description['command']}"))
     if isinstance(run.path, Spooled):  # whose run.json came here just now

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from aas.choices import ConfidenceKind
 from aas.records import Answer, GroundedPhrase
 from aas.view import panel, shapes
 from aas.view.colours import WHITE, colour_of, ink_on
@@ -24,19 +25,23 @@ _WIDE_FROM = 1.9
 
 
 def draw(
-    image: np.ndarray, answer: Answer, phrases: Sequence[GroundedPhrase], left_out: Sequence[str] = ()
+    image: np.ndarray,
+    answer: Answer,
+    phrases: Sequence[GroundedPhrase],
+    left_out: Sequence[str] = (),
+    confidence: ConfidenceKind | None = None,
 ) -> Image.Image:
     """The photograph with masks, points and labels; beside it (below, when it is wide) the answer and the scores.
 
     `image`: uint8 [H, W, 3] RGB; masks bool [H, W] and points in its pixels. `left_out`: phrases that were given no
-    mask on purpose. The photograph is shown with a long side of 640 to 1280 pixels at the top left of the returned RGB
-    picture.
+    mask on purpose; `confidence`: what that of the phrases is. The photograph is shown with a long side of 640 to 1280
+    pixels at the top left of the returned RGB picture.
     """
     shown = things(phrases)
     photo = draw_photo(image, phrases, shown)
     text_size_px = max(16, max(photo.size) // 55)
     wide = photo.width > _WIDE_FROM * photo.height
-    text = panel.draw(panel.content(answer, phrases, shown, left_out), text_size_px, photo.size, wide)
+    text = panel.draw(panel.content(answer, phrases, shown, left_out, confidence), text_size_px, photo.size, wide)
     canvas_wh = (photo.width, photo.height + text.height) if wide else (photo.width + text.width, text.height)
     canvas = Image.new("RGB", (max(canvas_wh[0], text.width), max(canvas_wh[1], photo.height)), WHITE)
     canvas.paste(photo, (0, 0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from aas.choices import ConfidenceKind
 from aas.records import Answer, GroundedPhrase
 from aas.text import harmless
 from aas.view import shapes
@@ -23,10 +24,16 @@ _LINE_EM, _SMALL_LINE_EM, _LEGEND_ROW_EM, _MARGIN_EM = 1.62, 1.45, 1.85, 1.5
 _NUMBER_EM, _GAP_EM = 1.5, 0.5
 _SMALL = 0.82
 
+CONFIDENCE_NAMES: dict[ConfidenceKind, str] = {
+    "calibrated": "confidence",
+    "uncalibrated": "confidence (uncalibrated)",
+    "token": "token probability",
+}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One thing of the legend: its colour, which is its number less 1, what its phrases say, its score."""
+    """One thing of the legend: its colour, which is its number less 1, what its phrases say, its figures."""
 
     colour: int
     words: str
@@ -44,18 +51,31 @@ class Content:
 
 
 def content(
-    answer: Answer, phrases: Sequence[GroundedPhrase], shown: Sequence[Thing], left_out: Sequence[str] = ()
+    answer: Answer,
+    phrases: Sequence[GroundedPhrase],
+    shown: Sequence[Thing],
+    left_out: Sequence[str] = (),
+    confidence: ConfidenceKind | None = None,
 ) -> Content:
-    """Question, answer and a row for each thing; `left_out`: phrases that were given no mask on purpose."""
+    """Question, answer and a row for each thing; `left_out`: phrases that were given no mask on purpose; `confidence`:
+    what that of the phrases is, None where they have none."""
     thing_of = thing_of_phrases(shown)
     pieces = [
         Piece(piece.text, None if piece.phrase is None else thing_of[piece.phrase].colour)
         for piece in pieces_of(answer.text, phrases)
     ]
-    rows = [
-        Row(thing.colour, one_line(thing.words(phrases)), f"{phrases[thing.phrases[0]].score:.2f}") for thing in shown
-    ]
+    notes = [_note([phrases[i] for i in thing.phrases], confidence) for thing in shown]
+    rows = [Row(one.colour, one_line(one.words(phrases)), note) for one, note in zip(shown, notes, strict=True)]
     return Content(harmless(answer.question).strip(), pieces, rows, not_shown(left_out))
+
+
+def _note(phrases: Sequence[GroundedPhrase], confidence: ConfidenceKind | None) -> str:
+    """The score of a thing's mask, and how far the picture supports each of its phrases."""
+    score, values = f"{phrases[0].score:.2f}", [one.confidence for one in phrases if one.confidence is not None]
+    if confidence is None or not values:
+        return score
+    said = dict.fromkeys(f"{value:.2f}" for value in values)
+    return f"{score} · {CONFIDENCE_NAMES[confidence]} {', '.join(said)}"
 
 
 def not_shown(left_out: Sequence[str]) -> str:

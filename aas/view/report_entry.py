@@ -12,7 +12,7 @@ from aas.maps.merge import pointing_maps
 from aas.records import Answer, AttentionMaps, GroundedPhrase, View
 from aas.text import harmless
 from aas.view.colours import PALETTE, dark_ink, dark_tint, hex_of, light_ink, light_tint
-from aas.view.panel import not_shown
+from aas.view.panel import CONFIDENCE_NAMES, not_shown
 from aas.view.report_pictures import map_bytes, mask_runs, photo_uri, thumb_uri
 from aas.view.scaling import PIXELATED_BELOW_PX, shown_point, shown_size_hw
 from aas.view.sharing import Thing, thing_of_phrases, things
@@ -53,20 +53,15 @@ def maps_of(
     if attention.maps.ndim != 3:
         return ()
     found = []
-    for source in attention.sources if all(tokens) else attention.sources[:1]:
+    sources = attention.sources if all(tokens) else attention.sources[:1]
+    for source in sources:
         maps, of_phrases = pointing_maps(attention.of(source), [of for of in tokens if of], merge, counted)
         stacked = np.array(of_phrases, np.float32).reshape(-1, *attention.view.size_hw)
-        found.append(Maps("attention" if source == DEFAULT else source, attention.view, stacked, maps))
+        name = "attention" if sources == (DEFAULT,) else source
+        found.append(Maps(name, attention.view, stacked, maps))
     if pointing is not None:
         found[0] = replace(found[0], of_phrases=pointing)
     return tuple(found)
-
-
-CONFIDENCE_NAMES: dict[ConfidenceKind, str] = {
-    "calibrated": "confidence",
-    "uncalibrated": "confidence (uncalibrated)",
-    "token": "token probability",
-}
 
 
 def confidence_figures(kind: ConfidenceKind | None, confidences: Sequence[float]) -> dict[str, Sequence[float]]:

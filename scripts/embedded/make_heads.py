@@ -21,16 +21,17 @@ from aas.stages.calibrate import calibrate
 from aas.stages.calibrate_options import Calibrate
 
 
-def captions(data: Path) -> list[dict[str, str]]:
-    """Rows of --answers, the photographs' names as seen from coco/images."""
+def captions(data: Path) -> dict[str, str]:
+    """One of each photograph, by its name as seen from coco/images."""
     held_out = {image_id for ids in kept_out(data) for image_id in ids}
-    rows = []
+    found = {}
     for split in ("train2017", "val2017"):
         content = json.loads((data / f"coco/annotations/captions_subset_{split}.json").read_text())
         names = {one["id"]: f"{split}/{one['file_name']}" for one in content["images"] if one["id"] not in held_out}
-        said = [(names[one["image_id"]], one["caption"]) for one in content["annotations"] if one["image_id"] in names]
-        rows += [{"image": name, "answer": " ".join(caption.split())} for name, caption in said]
-    return rows
+        for one in content["annotations"]:
+            if one["image_id"] in names:
+                found.setdefault(names[one["image_id"]], " ".join(one["caption"].split()))
+    return found
 
 
 def main() -> int:
@@ -42,7 +43,8 @@ def main() -> int:
     args.out.parent.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder:
         answers = Path(folder) / "captions.jsonl"
-        answers.write_text("".join(json.dumps(row) + "\n" for row in captions(args.data)))
+        rows = [{"image": name, "answer": caption} for name, caption in captions(args.data).items()]
+        answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
         options = Calibrate(model=args.model, images=args.data / "coco/images", answers=answers, out=args.out)
         return calibrate(options)
 

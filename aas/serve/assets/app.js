@@ -114,7 +114,7 @@ globalThis.AasApp = (() => {
     show(photo) {
       this.photo = photo;
       this.seen.replaceChildren(make("img", { src: photo.photo, alt: photo.name }));
-      this.hint.replaceChildren(make("strong", { dir: "auto" }, photo.name), " · choose another");
+      this.hint.replaceChildren(make("strong", { dir: "auto" }, photo.name), " · ", make("u", {}, "choose another"));
       this.drop.classList.add("full");
       this.line.say("");
       this.words.focus({ preventScroll: true });
@@ -400,7 +400,7 @@ globalThis.AasApp = (() => {
       Object.assign(this, { told, io, number: 0, current: null });
       this.composer = new Composer(this);
       this.turns = make("div", { class: "turns", "aria-live": "off" });
-      const title = make("header", { class: "top" }, make("h1", {}, "Ask a photograph"), make("p", { class: "hint" }, "Every noun phrase of the answer gets a mask. Point at one to see it alone, click it to see the attention it came from."));
+      const title = make("header", { class: "top" }, make("h1", {}, "Ask a photograph"), make("p", { class: "hint" }, "Every noun phrase of the answer gets a mask. ", make("span", { class: "pointed" }, "Point at one to see it alone, click it to see the attention it came from."), make("span", { class: "touched" }, "Tap one to see it alone, and again to see the attention it came from.")));
       root.append(make("div", { class: "page" }, title, this.composer.element, this.turns));
       this.session = this.called("begin", {}).then(({ session }) => session);
       this.session.catch((error) => this.composer.line.say(error.message, true));

@@ -310,12 +310,13 @@ globalThis.AasViewer = (() => {
 
     row({ thing, phrases }) {
       const terms = phrases.flatMap((i, nth) => [nth ? " · " : null, this.term(i, thing)]);
-      const figures = Object.entries(this.told.phrases[phrases[0]].figures).map(([name, value]) => {
-        const label = name === "score" ? shown(value) : `${name} ${shown(value)}`;
-        return make("span", { class: "score", title: `${capital(name)}: ${value}` }, label);
+      const figures = Object.keys(this.told.phrases[phrases[0]].figures).map((name) => {
+        const values = phrases.map((i) => this.told.phrases[i].figures[name]); // phrases that share a mask have their own
+        const said = values.every((value) => shown(value) === shown(values[0])) ? values.slice(0, 1) : values;
+        return make("span", { class: "score", title: `${capital(name)}: ${values.join(", ")}` }, `${name} ${said.map(shown).join(" · ")}`);
       });
       const swatch = make("i", { class: "swatch", "aria-hidden": "true" });
-      return make("li", { class: colourClass(thing), "data-m": thing }, swatch, make("span", { class: "terms" }, ...terms), ...figures);
+      return make("li", { class: colourClass(thing), "data-m": thing }, swatch, make("span", { class: "terms" }, ...terms), make("span", { class: "notes" }, ...figures));
     }
 
     term(i, thing) {
@@ -417,14 +418,16 @@ globalThis.AasViewer = (() => {
     }
 
     said(lit, map, token, attention) {
+      const { sources } = this.told;
+      const what = sources.length > 1 ? "Maps" : sources[0] === "attention" ? "Attention" : "Map";
       if (attention && token?.panel === this.index) {
-        return `Attention while “${this.wordOf(token.index)}” was written: token ${token.index + 1} of ${this.tokens.length}.`;
+        return `${what} while “${this.wordOf(token.index)}” was written: token ${token.index + 1} of ${this.tokens.length}.`;
       }
       if (attention && map?.panel === this.index) {
         const { text, points } = this.told.phrases[map.index];
         if (this.told.own) return `“${text}” by each source: its map, its point, and the outline of what is true.`;
         return this.figures[0].maps?.phrases
-          ? `Attention for “${text}”, its prompt ${points.length > 1 ? "points" : "point"} marked.`
+          ? `${what} for “${text}”, its prompt ${points.length > 1 ? "points" : "point"} marked.`
           : `“${text}” has no map in this run.`;
       }
       const thing = this.told.things.find((one) => one.thing === lit);
