@@ -14,9 +14,12 @@ from aas.asking import ask_options
 from aas.cli import app
 from aas.lmms import load_lmm
 from aas.maps import calibrations_of, source_named
+from aas.maps.calibration import SHIPPED, read_calibration
+from aas.paths import embedded_dir
 from aas.records import AttentionMaps, View
 from aas.stages.calibrate import PANELS, chosen, gaze, mosaic_of, spearman
 from aas.stages.calibrate_frequency import frequencies, looking, spatial_entropy
+from aas.store.origin import Origin
 from tests import tiny
 
 
@@ -132,6 +135,13 @@ def test_one_that_ships_is_found_by_name_and_holds_for_its_model_alone(photos, m
             load_lmm(photos / "trained").check_options(ask_options(maps=maps))
     with pytest.raises(ValueError, match=r"heads:other: no such calibration ships \(tiny\)"):
         ask_options(maps="heads:other")
+
+
+def test_those_that_ship_are_of_the_models_that_ship():
+    for file in (embedded_dir(".") / SHIPPED).glob("*.json"):
+        meant = read_calibration(file)
+        here = Origin.of(meant.model, "lmm")
+        assert here.is_same(Origin(meant.model, meant.revision)), "run scripts/embedded/make_heads.py"
 
 
 def test_where_the_gaze_is_weak_compact_heads_are_taken(photos, monkeypatch):

@@ -77,7 +77,10 @@ def calibrate(options: Calibrate) -> int:
         ranking, n_heads = _by_frequency(lmm, options.images, mosaics), options.heads or N_HEADS
         print(f"{ranking}.")
     if not ranking.spearman >= LEAST_AGREEMENT:
-        print(f"Not {LEAST_AGREEMENT}: this model has no heads that look at what is spoken of, as far as these show.")
+        print(
+            f"Not {LEAST_AGREEMENT}: this model has no heads that look at what is spoken of, as far as these show. "
+            "Halves of more photographs agree better."
+        )
         return 1
     kept = chosen(ranking.scores, n_heads)
     write_text(options.out, json.dumps(_content(lmm, ranking, kept, options), indent=1) + "\n")
