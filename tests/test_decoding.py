@@ -12,7 +12,7 @@ from aas import capture
 from aas.capture import NOTHING, Selection
 from aas.decoding import memory, writing
 from aas.decoding.engine import Engine
-from aas.lmms import decoded
+from aas.lmms import answered, decoded
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.sampling import Sampling
@@ -51,7 +51,7 @@ def assert_equal(found: list[tuple[Answer, AttentionMaps]], expected: list[tuple
 def test_who_else_is_there_changes_no_answer(name, monkeypatch):
     options = AskOptions(LONG)
     lmm, batch, expected = ending_lmm(name, options)
-    monkeypatch.setattr(lmm, "_by_generate", None)  # nobody falls back on it
+    monkeypatch.setattr(answered, "generated", None)  # nobody falls back on it
     assert_equal(lmm.run(batch, options, at_once=2), expected)
     monkeypatch.setattr(writing, "PROMPT_TOKENS_AT_ONCE", 1)  # prompts are read one by one
     assert_equal(lmm.run(batch, options, at_once=3), expected)
@@ -78,7 +78,7 @@ def test_recorded_steps(name, monkeypatch):
         return Engine(model, n_slots, capacity, selection, records, record)
 
     lmm, batch, expected = ending_lmm(name, options)
-    monkeypatch.setattr(lmm, "_by_generate", None)
+    monkeypatch.setattr(answered, "generated", None)
     monkeypatch.setattr(decoded, "Engine", recording)
     assert_equal(lmm.run(batch, options, at_once=2), expected)
     assert n_recorded
@@ -108,7 +108,7 @@ def test_settings_that_look_at_an_answers_own_words(settings, sampling, monkeypa
     batch = [lmm.prepare(tiny.a_photo(seed=i), QUESTIONS[0]) for i in range(3)]  # as long: `generate` counts padding
     options = AskOptions(12, sampling)
     expected = lmm.run(batch, replace(options, decoding="generate"))
-    monkeypatch.setattr(lmm, "_by_generate", None)
+    monkeypatch.setattr(answered, "generated", None)
     assert_equal(lmm.run(batch, options, at_once=2), expected)
 
 

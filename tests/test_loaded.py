@@ -14,7 +14,7 @@ from aas import capture, registry
 from aas.capture import CaptureError, Selection
 from aas.devices import torch_device
 from aas.lmms import load_lmm
-from aas.lmms.checks import compare_with_eager
+from aas.lmms.checks import compare_with_eager, first_keys
 from aas.lmms.prepared import AskOptions
 from tests import tiny
 from tests.tiny.llava import llava
@@ -81,7 +81,7 @@ def test_a_model_is_afterwards_as_it_was(family, implementation):
     assert lmm.model is model
     answer, _ = lmm.ask(tiny.a_photo(), QUESTION, options=AskOptions(4))
     lmm.ask(tiny.a_photo(), QUESTION, answer.text)
-    lmm.first_keys(lmm.prepare(tiny.a_photo(), QUESTION))
+    first_keys(lmm, lmm.prepare(tiny.a_photo(), QUESTION))
     assert state(model) == state_before
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, buffers[name]) and not buffer.is_inference()

@@ -397,7 +397,7 @@ def test_views_that_are_combined():
 def test_only_what_is_needed_is_kept(monkeypatch):
     lmm, kept = tiny.family("llava"), []
     monkeypatch.setattr(
-        "aas.lmms.base.made_maps", lambda captured, *more: kept.append(captured) or made_maps(captured, *more)
+        "aas.lmms.answered.made_maps", lambda captured, *more: kept.append(captured) or made_maps(captured, *more)
     )
     for name in ("tam", "values", "heads:1.2", "rollout"):
         maps_of(lmm, name, asked(lmm))

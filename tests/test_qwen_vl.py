@@ -8,6 +8,7 @@ import torch
 
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
+from aas.lmms.checks import first_keys
 from tests import tiny
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"]
@@ -51,7 +52,7 @@ def test_loads_what_is_on_the_hub(family, tmp_path):
     assert one.inputs.keys() == again.inputs.keys()
     for key, value in one.inputs.items():
         torch.testing.assert_close(again.inputs[key], value, rtol=0, atol=0)
-    torch.testing.assert_close(loaded.first_keys(again), lmm.first_keys(one), rtol=0, atol=0)
+    torch.testing.assert_close(first_keys(loaded, again), first_keys(lmm, one), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aas.capture import Call, Watch
+from aas.capture import Call, FirstKeys, Watch
 from aas.geometry import cell_coverage
 from aas.lmms.base import LMM
-from aas.lmms.grids import TokenGrid
-from aas.lmms.prepared import AskOptions, Prepared
+from aas.lmms.grids import TokenGrid, positions_of
+from aas.lmms.prepared import DEFAULT_OPTIONS, AskOptions, Prepared
 from aas.records import View
 
 GREY, SQUARE_RGB = 127, (250, 30, 60)
@@ -112,8 +112,18 @@ def _about_centre(view: View, scale_x: float, scale_y: float) -> View:
 
 def _image_keys(lmm: LMM, image: np.ndarray, question: str) -> tuple[list[Tensor], Sequence[TokenGrid]]:
     prepared = lmm.prepare(image, question)
-    keys = lmm.first_keys(prepared)
+    keys = first_keys(lmm, prepared)
     return [keys[grid.positions].flatten(1) for grid in prepared.grids], prepared.grids
+
+
+def first_keys(lmm: LMM, prepared: Prepared) -> Tensor:
+    """What each token of the prompt (or key of the cross-attention) brings into the model, float32 [S, H_kv, D]."""
+    watch = FirstKeys(lmm.records)
+    inputs, _ = lmm.collated([prepared.inputs], [positions_of(prepared.grids, None)], DEFAULT_OPTIONS.seed)
+    with lmm.watched(watch):
+        lmm.model(**inputs, **lmm.forward_arguments(inputs))
+    assert watch.keys is not None
+    return watch.keys[0].transpose(0, 1).float().cpu()
 
 
 def _separation(inside: np.ndarray, outside: np.ndarray) -> float:

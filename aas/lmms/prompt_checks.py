@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from aas.capture import CaptureError
+from aas.capture import CaptureError, Selection
 from aas.lmms.prepared import Prepared
 from aas.loading import in_short
 from aas.phrases.given import check_written
@@ -78,3 +78,16 @@ def check_answer(
         raise ValueError("The given answer holds the model's image token: an answer is words alone.")
     if text and text.strip():
         check_written(tokenizer, token_ids, text)
+
+
+def resolved(selection: Selection, config: PreTrainedConfig) -> Selection:
+    """Indices from the end made positive; ValueError for those that a language model of this config does not have."""
+    counts = {"layers": config.num_hidden_layers, "heads": config.num_attention_heads}
+    found: dict[str, tuple[int, ...] | None] = {}
+    for what, count in counts.items():
+        indices = getattr(selection, what)
+        wrong = [i for i in indices or () if not -count <= i < count]
+        if wrong:
+            raise ValueError(f"The model has {count} {what}, numbered from 0 (or from -1 at the end): no {wrong[0]}.")
+        found[what] = None if indices is None else tuple(sorted({i % count for i in indices}))
+    return Selection(found["layers"], found["heads"], selection.keep)

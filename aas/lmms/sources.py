@@ -24,6 +24,8 @@ from aas.store.origin import Origin
 if TYPE_CHECKING:
     from aas.lmms.base import LMM
 
+Kept = Sequence[Tensor | Captured]  # of each answer: maps [..., T, n], or all that its map sources need
+
 GENERIC = "Write a general description of the image."
 _named = lru_cache(maxsize=64)(source_named)  # a calibration is read once, not for every image
 
@@ -82,7 +84,7 @@ def generic_sources(lmm: "LMM", options: AskOptions) -> tuple[str, ...]:
     return tuple(name for name in options.maps if needs_of(lmm, replace(options, maps=(name,))).generic)
 
 
-def with_generic(kept: Sequence[Tensor | Captured], generic: Sequence[Tensor | Captured]) -> list[Tensor | Captured]:
+def with_generic(kept: Kept, generic: Kept) -> list[Tensor | Captured]:
     """What was kept of answers, with the attention of the generic question."""
     found: list[Tensor | Captured] = []
     for one, other in zip(kept, generic, strict=True):
@@ -115,6 +117,15 @@ def internals_of(
     decoder = Decoder.of(lmm.model) if needs.sequence else None
     places = list(zip(starts, positions, strict=True))
     return Internals(columns, needs, decoder, places, rows, lmm.records, lmm.cross_attention)
+
+
+def kept_of(
+    lmm: "LMM", watch: AttentionCapture, batch: Sequence[Prepared], answers: Sequence[Tensor], options: AskOptions
+) -> Kept:
+    """What the watch of `watch_of` kept of each answer, int64 [T]."""
+    if isinstance(watch, Internals):
+        return captured(lmm, watch, batch, answers, options)
+    return [one[..., : len(ids), :] for one, ids in zip(watch.maps(), answers, strict=True)]
 
 
 def captured(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aas.capture import evaluating
+from aas.lmms.generated import answers_in, sequences
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.sampling import FiniteLogits
 
@@ -41,6 +42,6 @@ def write(lmm: "LMM", batch: Sequence[dict[str, Tensor]], options: AskOptions) -
     inputs, _ = lmm.collated(batch, nowhere, options.seed)
     numbers = FiniteLogits()
     with evaluating(lmm.model):
-        sequences = lmm.sequences(inputs, options, numbers)
+        written = sequences(lmm, inputs, options, numbers)
     numbers.check()
-    return lmm.written(sequences, inputs)
+    return answers_in(lmm, written, inputs)
