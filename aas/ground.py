@@ -14,6 +14,7 @@ from aas.asking import Asking, How, ask_options, told_apart
 from aas.available import all_here
 from aas.capture import MEAN_OF_ALL
 from aas.choices import (
+    HEAD_THRESHOLD,
     Dtype,
     Keep,
     Kind,
@@ -130,9 +131,9 @@ class Grounder:
     `reasoning`: ground what the model says between `<think>` and `</think>` too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
-    `best-attention`. `head`: a file of a mask head that was trained on this LMM (docs/heads.md), which makes the masks
-    instead. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM
-    answers at once.
+    `best-attention`. `head`: a mask head that was trained on this LMM, by file or name (docs/heads.md), which makes
+    the masks instead, of pixels of more than `head_threshold`. `min_confidence`: phrases of less are left out
+    (docs/maps.md). `batch_size`: images of a list that the LMM answers at once.
     `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
     that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
@@ -158,6 +159,7 @@ class Grounder:
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
         head: str | Path | None = None,
+        head_threshold: float = HEAD_THRESHOLD,
         min_confidence: float | None = None,
         batch_size: int | None = None,
         answers_from: str | None = None,
@@ -190,7 +192,7 @@ class Grounder:
         self.encoded = EncodedOnce(self.segmenter)
         self.lmm = load_lmm(model, device if isinstance(model, str | Path) else None, **loading)
         self.lmm.check_options(self.ask_options)
-        self.head = None if head is None else HeadMasks(Path(head), self.lmm, self.segmenter, segmenter)
+        self.head = None if head is None else HeadMasks(head, self.lmm, self.segmenter, segmenter, head_threshold)
         self.served = served(self.lmm, self.ask_options) if served else None
         self._turn = RLock()  # an LMM that is watched answers one question at a time
 
