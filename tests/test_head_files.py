@@ -8,7 +8,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import DeepseekVLConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, SamConfig, SamModel
+from transformers import (
+    DeepseekVLConfig,
+    DeepseekVLHybridConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    SamConfig,
+    SamModel,
+)
 
 from aas import catalogue, registry
 from aas.heads.features import HeadShape
@@ -218,7 +226,10 @@ def published(sam) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, DeepseekVLConfig(text_config=CONFIG.text_config), LlavaNextConfig(text_config=CONFIG.text_config)],
+    [
+        CONFIG,
+        *(kind(text_config=CONFIG.text_config) for kind in (DeepseekVLConfig, DeepseekVLHybridConfig, LlavaNextConfig)),
+    ],
     ids=lambda config: config.model_type,
 )
 def test_a_released_checkpoint_becomes_a_head(published, sam, tmp_path, config):

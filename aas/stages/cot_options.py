@@ -56,8 +56,6 @@ class Cot(Ground):
             raise ValueError("--head and --thought-words are of --look thought, where a thing is grounded.")
         if self.look == "whole" and (self.show != "both" or self.crop_scale != 1):
             raise ValueError("--show and --crop-scale are of a crop, which --look whole does not make.")
-        if not 0 < self.crop_scale <= 100:
-            raise ValueError(f"--crop-scale {self.crop_scale}: give a number above 0 and at most 100.")
 
     def check_question(self) -> None:
         if bool(self.question.strip()) == (self.questions is not None):
