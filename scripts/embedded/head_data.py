@@ -45,8 +45,8 @@ class Scene:
 
 
 def scenes(data: Path, split: str, is_done: Callable[[int], bool] = lambda image_id: False) -> Iterator[Scene]:
-    """With instance masks: for training (train2017, and of val2017 what is not kept out), or for choosing. Those that are
-    done are passed over, and not even read."""
+    """With instance masks: for training (train2017, and of val2017 what is not kept out), or for choosing. Those that
+    are done are passed over, and not even read."""
     choose, figures = kept_out(data)
     for subset in ("train2017", "val2017"):
         annotations = data / "coco/annotations"
