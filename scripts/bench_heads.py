@@ -88,18 +88,18 @@ def main() -> None:
     head = a_head(args.head, shape)
     n_trained = sum(one.numel() for one in head.parameters() if one.requires_grad)
     one = captured(shape, side, args.phrases, head.needs_eyes)
+    before = peak_mb()
     with FlopCounterMode(display=False) as counter:
         head([one])  # warms up
+    grown = peak_mb() - before
     print(f"{args.head}, {args.shape}, {args.phrases} phrases of {N_TOKENS} tokens")
     print(f"trained parameters: {n_trained / 1e6:.2f} M")
     print("captured, MB:", ", ".join(f"{name} {size:.1f}" for name, size in megabytes(one).items() if size))
     print(f"head: {counter.get_total_flops() / 1e9:.1f} GFLOP", end="")
     print("" if head.needs_eyes else f"; SAM ViT-L's image encoder {flops_of_vit_l() / 1e9:.0f} GFLOP")
-    before, start = peak_mb(), time.process_time()
+    start = time.process_time()
     head([one])
-    print(
-        f"forward pass: {time.process_time() - start:.2f} CPU s; peak of the process {peak_mb():.0f} MB ({before:.0f} before)"
-    )
+    print(f"forward pass: {time.process_time() - start:.2f} CPU s, for which the process grew by {grown:.0f} MB")
 
 
 if __name__ == "__main__":
