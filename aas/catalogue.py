@@ -71,6 +71,7 @@ PUBLISHED_HEADS = {
         "frozen_deepseek_vl_7b_chat_unet_sam_l": ("F-LMM", "unet", "deepseek-community/deepseek-vl-7b-chat"),
         "hg_frozen_llava_1_5_vicuna_7b": ("HG-LMM", "highres", "llava-hf/llava-1.5-7b-hf"),
         "hg_frozen_deepseek_vl_1_3b_chat": ("HG-LMM", "highres", "deepseek-community/deepseek-vl-1.3b-chat"),
+        "hg_frozen_deepseek_vl_7b_chat": ("HG-LMM", "highres", "deepseek-community/deepseek-vl-7b-chat"),
     }.items()
 }
 

@@ -56,7 +56,7 @@ def captured(shape: HeadShape, side: int, n_phrases: int, with_eyes: bool) -> Ph
             torch.randn(3, shape.input_side, shape.input_side),
         )
         return PhraseFeatures(**(vars(one) | {"eyes": eyes, "pixels": pixels}))
-    embedding = SamEmbedding((480, 640), (768, 1024), (torch.randn(256, 64, 64),))
+    embedding = SamEmbedding((480, 640), (torch.randn(256, 64, 64),), (768, 1024))
     return PhraseFeatures(**(vars(one) | {"embedding": embedding}))
 
 
