@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from base64 import b64decode
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from aas.cot import prompts, thinker
 from aas.cot.regions import box_of, crop_around
 from aas.cot.thinker import Chain, Thinker
 from aas.cot.thoughts import Named, first_sentence
+from aas.images import as_pixels
 from aas.lmms.prepared import AskOptions
 from aas.lmms.several_images import inputs_of
 from aas.lmms.writing import begun, first_words, write
@@ -30,6 +32,7 @@ from aas.stages.ground import Carrying
 from aas.stages.ground_inputs import requests_of
 from aas.store.results import read_result
 from tests import command, tiny
+from tests.answer_server import Answering, running
 from tests.tiny import segmenters
 
 ASKED = "What is it?"
@@ -158,6 +161,31 @@ def test_the_chain_is_its_steps(grounder):
     shown = [(prompts.WHOLE, photo), (prompts.PART, photo[y0:y1, x0:x1])]
     (last,) = write(lmm, [inputs_of(lmm, shown, f"{ASKED}\n{prompts.INSTRUCTION}")], AskOptions(max_new_tokens=4))
     assert look.answer == " ".join(decode_with_spans(lmm.tokenizer, last.tolist())[0].split())
+
+
+def test_a_server_thinks_and_answers(grounder, folders, pipeline):
+    """What it says is asked for with the images of each step; the model reads the thought, begun or not."""
+    photo, lmm = tiny.a_photo((60, 90)), grounder.lmm
+    for says in ("the big old dog. It barks.", f"{prompts.BEGINNING} the big old dog."):
+        with running(Answering(lmm, says=says)) as server:
+            served = aas.Grounder(lmm, str(folders["segmenter"]), pipeline, answers_from=server.address)
+            found = Thinker(served, Chain())(photo, ASKED)
+        assert found.answer.text == f"{prompts.BEGINNING} the big old dog." and found.answer.question == ASKED
+        assert [one.phrase.text for one in found.phrases] == ["the big old dog"]
+        first, last = (one["messages"][0]["content"] for one in server.seen)
+        assert [part["type"] for part in first] == ["image_url", "text"] and prompts.BEGIN in first[1]["text"]
+        assert [part["type"] for part in last] == ["text", "image_url"] * 2 + ["text"]
+        assert (last[0]["text"], last[2]["text"]) == (prompts.WHOLE, prompts.PART)
+        assert last[4]["text"] == f"{ASKED}\n{prompts.INSTRUCTION}" and server.seen[1]["max_tokens"] == 32
+        x0, y0, x1, y1 = found.second_look.crop_xyxy
+        assert as_pixels(b64decode(last[3]["image_url"]["url"].partition("base64,")[2])).shape == (y1 - y0, x1 - x0, 3)
+        assert found.second_look.answer == says
+    told = lmm.run([lmm.prepare(photo, f"{ASKED}\n{prompts.THINK}", answer_ids=found.answer.token_ids)])[0][1]
+    np.testing.assert_allclose(found.attention.maps, told.maps, rtol=1e-5)
+    with running(Answering(lmm, says="Yes.")) as server:
+        served = aas.Grounder(lmm, str(folders["segmenter"]), pipeline, answers_from=server.address)
+        assert Thinker(served, Chain("whole"))(photo, ASKED).second_look.answer == "Yes."
+    assert len(server.seen) == 1 and server.seen[0]["messages"][0]["content"][1]["text"].startswith(ASKED)
 
 
 def test_a_batch_is_its_singles(grounder):

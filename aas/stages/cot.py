@@ -1,6 +1,6 @@
 """`aas cot`: a visual chain of thought about each image, with a report of all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
@@ -25,6 +25,7 @@ def cot(options: Cot) -> int:
 
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
+    options = options.with_server()
     requests, saving = partial(_requests, options), partial(SavingThoughts, options.chain())
     fingerprint = None if options.questions is None else _fingerprint
     return carry(Carrying("cot", options, requests, fingerprint, saving, ThoughtReport))
@@ -36,6 +37,10 @@ class SavingThoughts(Saving):
     def __init__(self, chain: Chain, grounder: Grounder, run: RunFolder, with_png: bool):
         super().__init__(grounder, run, with_png)
         self.thinker = Thinker(grounder, chain)
+
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        """As they are: what a server is asked depends on what was found."""
+        return ((item, None) for item in items)
 
     def prepare(self, item: Request) -> Asked:
         assert isinstance(item, Question)

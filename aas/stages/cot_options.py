@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from aas.cot.thinker import Chain
 
 # Options of `aas ground` that a chain of thought has no use for.
-NOT_HERE = ("answer", "answers", "answers_from", "answers_model", "in_flight", "drop", "keep_all", "reasoning",
-            "min_confidence")  # fmt: skip
+NOT_HERE = ("answer", "answers", "drop", "keep_all", "reasoning", "min_confidence")
 CHAIN = partial(Option, rich_help_panel="Chain of thought")
 
 
