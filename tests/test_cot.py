@@ -298,6 +298,18 @@ def test_the_command(cot, tmp_path):
     assert code == 2 and "something else was asked of a" in output
 
 
+def test_a_server_that_refuses_everybody_ends_the_run(cot, tmp_path):
+    """What was found before stays."""
+    rows = [{"id": str(i), "image": f"{i % 2}.png", "question": ASKED} for i in range(6)]
+    refuses = [False] * 2 + [True] * 99  # the thought and the answer of the first
+    with running(Answering(tiny.family("llava"), says="a dog.")) as server:
+        server.manner = lambda asked: (401, "no key") if refuses[len(server.seen) - 1] else None
+        asked = ("--questions", questions(tmp_path, *rows), "--answers-from", server.address)
+        code, output, out = cot(*asked)
+        assert code == 2 and "AAS_ANSWERS_KEY" in output and len(server.seen) < 12
+        assert sorted(path.name for path in out.glob("[0-9].json")) == ["0.json"]
+
+
 def test_given_boxes_fail_alone(cot, tmp_path):
     rows = [
         {"id": "a", "image": "0.png", "question": ASKED, "box": [10, 10, 40, 40]},

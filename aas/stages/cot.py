@@ -5,6 +5,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
 
+from aas.answering.server import ServerError
 from aas.cot.thinker import Chain, Question, Thinker
 from aas.datasets.rows import complain
 from aas.datasets.visual_cot import BoxedQuestion, read_boxed_questions
@@ -37,17 +38,25 @@ class SavingThoughts(Saving):
     def __init__(self, chain: Chain, grounder: Grounder, run: RunFolder, with_png: bool):
         super().__init__(grounder, run, with_png)
         self.thinker = Thinker(grounder, chain)
+        self.nobody_answers: ServerError | None = None
 
     def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
-        """As they are: what a server is asked depends on what was found."""
-        return ((item, None) for item in items)
+        """As they are: what a server is asked depends on what was found. Ends where it answered nobody."""
+        for item in items:
+            if self.nobody_answers is not None:
+                raise self.nobody_answers
+            yield item, None
 
     def prepare(self, item: Request) -> Asked:
         assert isinstance(item, Question)
         return self.thinker.prepare(item)
 
     def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
-        return self.thinker.compute(batch)
+        try:
+            return self.thinker.compute(batch)
+        except ServerError as error:
+            self.nobody_answers = error
+            raise
 
 
 class ThoughtReport(RunReport):
