@@ -59,6 +59,23 @@ PIPELINES = {
 }
 
 
+# the authors' files of mask heads, by the names that their repositories give -> whose, kind, LMM; F-LMM's need
+# facebook/sam-vit-large
+PUBLISHED_HEADS = {
+    f"{name}_refcoco_png.pth": head
+    for name, head in {
+        "frozen_llava_1_5_vicuna_7b_unet_sam_l": ("F-LMM", "unet", "llava-hf/llava-1.5-7b-hf"),
+        "frozen_llava_next_vicuna_7b_unet_sam_l": ("F-LMM", "unet", "llava-hf/llava-v1.6-vicuna-7b-hf"),
+        "frozen_llava_next_mistral_7b_unet_sam_l": ("F-LMM", "unet", "llava-hf/llava-v1.6-mistral-7b-hf"),
+        "frozen_deepseek_vl_1_3b_chat_unet_sam_l": ("F-LMM", "unet", "deepseek-community/deepseek-vl-1.3b-chat"),
+        "frozen_deepseek_vl_7b_chat_unet_sam_l": ("F-LMM", "unet", "deepseek-community/deepseek-vl-7b-chat"),
+        "hg_frozen_llava_1_5_vicuna_7b": ("HG-LMM", "highres", "llava-hf/llava-1.5-7b-hf"),
+        "hg_frozen_deepseek_vl_1_3b_chat": ("HG-LMM", "highres", "deepseek-community/deepseek-vl-1.3b-chat"),
+        "hg_frozen_deepseek_vl_7b_chat": ("HG-LMM", "highres", "deepseek-community/deepseek-vl-7b-chat"),
+    }.items()
+}
+
+
 def models() -> list[Row]:
     """Checkpoints to name with --model, and a line for each family of LMMs."""
     return [_embedded("lmm", "llava"), *_sized(CHECKPOINTS)] + [
@@ -103,9 +120,25 @@ def maps() -> list[Row]:
 
 
 def heads() -> list[Row]:
-    """Kinds of mask heads that are trained on a frozen LMM (docs/heads.md), and the way without one."""
-    free = {"id": TRAINING_FREE, "what": "Masks by prompts at the peaks of a phrase's map, as without --head."}
-    return [free, *_described(registry.MASK_HEADS)]
+    """Names for --head, the kinds of mask heads that are trained on a frozen LMM, and the authors' files.
+
+    Those lie at the authors' places, on no hub: get them by hand, and `aas head import` makes heads of them.
+    """
+    free = {"head": TRAINING_FREE, "what": "Masks by prompts at the peaks of a phrase's map, as without --head."}
+    return [free, *_shipped_heads(), *_described(registry.MASK_HEADS), *map(_published_head, PUBLISHED_HEADS.items())]
+
+
+def _shipped_heads() -> list[Row]:
+    from aas.heads.named import head_path
+    from aas.heads.stored import read_head_file
+
+    files = {name: read_head_file(head_path(name)) for name in registry.SHIPPED_HEADS}
+    return [{"head": name, "what": f"{said.kind} on {said.lmm}"} for name, said in files.items()]
+
+
+def _published_head(entry: tuple[str, tuple[str, str, str]]) -> Row:
+    file, (authors, kind, model) = entry
+    return {"file": file, "by": authors, "kind": kind, "model": model}
 
 
 def formats() -> list[Row]:

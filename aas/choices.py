@@ -21,6 +21,7 @@ ReadOut = Literal["argmax", "centroid", "region"]
 Show = Literal["both", "crop"]
 Task = Literal["gcg", "instance", "expressions"]
 ThoughtWords = Literal["object", "all"]
+HEAD_THRESHOLD = 0.5  # probability above which a pixel belongs to a trained head's mask
 TRAINING_FREE = "training-free"  # masks by prompts, where trained heads are to choose from
 Words = Literal["root", "chunk"]
 

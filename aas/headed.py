@@ -1,5 +1,6 @@
 """The masks of an answer's phrases by a trained head, instead of by prompts to a segmenter."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from aas.choices import HEAD_THRESHOLD
 from aas.heads.features import MaskLogits
+from aas.heads.named import head_path
 from aas.heads.stored import load_head, read_head_file
 from aas.lmms.base import LMM
 from aas.lmms.phrase_features import phrase_features
@@ -24,17 +27,29 @@ WITH_ADAPTER = "--head was trained on the model as it is, and --adapter makes an
 
 
 class HeadMasks:
-    """A head of a file, beside the LMM and the segmenter that it was trained on; ValueError or OSError where they are
+    """A head by its name, beside the LMM and the segmenter that it was trained on; ValueError or OSError where they are
     others."""
 
-    def __init__(self, path: Path, lmm: LMM, segmenter: Segmenter, segmenter_name: object):
+    def __init__(
+        self,
+        name: str | Path,
+        lmm: LMM,
+        segmenter: Segmenter,
+        segmenter_name: object,
+        threshold: float = HEAD_THRESHOLD,
+    ):
+        """`name`: as `aas.heads.named.head_path` takes it; `threshold`: a pixel's probability above which it belongs to
+        a mask."""
+        if not 0 < threshold < 1:
+            raise ValueError(f"The threshold of a head is a probability above 0 and below 1, not {threshold}.")
+        path = head_path(name)
         said, model = read_head_file(path), getattr(segmenter, "model", None)
         there = None
         if said.segmenter is not None and model is not None:
             name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
             there = Origin.of(name, "segmenter", getattr(model.config, "_commit_hash", None))
         self.head = load_head(path, origin_of(lmm), model, there).to(lmm.device)
-        self.lmm = lmm
+        self.lmm, self.least_logit = lmm, math.log(threshold / (1 - threshold))
 
     @torch.no_grad()
     def __call__(
@@ -49,7 +64,13 @@ class HeadMasks:
             features = replace(features, embedding=embedding)
         logits = self.head([features.to(self.lmm.device)])[0][-1]
         # One after another: at the photograph's size all of them may not fit into memory.
-        return [_mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
+        return [self._mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
+
+    def _mask(self, logits: Tensor) -> PhraseMasks:
+        """Of logits [1, H, W]."""
+        mask = logits > self.least_logit
+        score = logits[mask].sigmoid().mean() if mask.any() else logits.new_zeros(())
+        return PhraseMasks(mask.cpu().numpy(), score[None].cpu().numpy())
 
     def of_each(
         self, asked: Iterable[tuple[Prepared | None, Answer, Sequence[Pointed], ImageEmbedding | None]]
@@ -61,10 +82,3 @@ class HeadMasks:
                 continue
             assert prepared is not None and embedding is not None
             yield self(prepared, answer, [one.phrase for one in pointed], embedding)
-
-
-def _mask(logits: Tensor) -> PhraseMasks:
-    """Of logits [1, H, W]."""
-    mask = logits > 0
-    score = logits[mask].sigmoid().mean() if mask.any() else logits.new_zeros(())
-    return PhraseMasks(mask.cpu().numpy(), score[None].cpu().numpy())

@@ -101,11 +101,14 @@ MAP_SOURCES = {
     "blackbox": "aas.maps.blackbox:Blackbox",
 }
 
-# --head NAME -> a mask head that is trained on a frozen LMM (docs/heads.md)
+# head of a recipe -> a kind of mask head that is trained on a frozen LMM (docs/heads.md)
 MASK_HEADS = {
     "unet": "aas.heads.unet:UNetHead",
     "highres": "aas.heads.highres:HighResHead",
 }
+
+# --head NAME of a head that ships -> its file in checkpoints/embedded/heads
+SHIPPED_HEADS: dict[str, str] = {}
 
 # scheme of a URL -> where the bytes of photographs come from (docs/scaling.md); of others that fsspec knows, add a line
 PHOTOGRAPH_STORES = {

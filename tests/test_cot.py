@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from base64 import b64decode
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from aas.cot import prompts, thinker
 from aas.cot.regions import box_of, crop_around
 from aas.cot.thinker import Chain, Thinker
 from aas.cot.thoughts import Named, first_sentence
+from aas.images import as_pixels
 from aas.lmms.prepared import AskOptions
 from aas.lmms.several_images import inputs_of
 from aas.lmms.writing import begun, first_words, write
@@ -30,6 +32,7 @@ from aas.stages.ground import Carrying
 from aas.stages.ground_inputs import requests_of
 from aas.store.results import read_result
 from tests import command, tiny
+from tests.answer_server import Answering, running
 from tests.tiny import segmenters
 
 ASKED = "What is it?"
@@ -160,6 +163,31 @@ def test_the_chain_is_its_steps(grounder):
     assert look.answer == " ".join(decode_with_spans(lmm.tokenizer, last.tolist())[0].split())
 
 
+def test_a_server_thinks_and_answers(grounder, folders, pipeline):
+    """What it says is asked for with the images of each step; the model reads the thought, begun or not."""
+    photo, lmm = tiny.a_photo((60, 90)), grounder.lmm
+    for says in ("the big old dog. It barks.", f"{prompts.BEGINNING} the big old dog."):
+        with running(Answering(lmm, says=says)) as server:
+            served = aas.Grounder(lmm, str(folders["segmenter"]), pipeline, answers_from=server.address)
+            found = Thinker(served, Chain())(photo, ASKED)
+        assert found.answer.text == f"{prompts.BEGINNING} the big old dog." and found.answer.question == ASKED
+        assert [one.phrase.text for one in found.phrases] == ["the big old dog"]
+        first, last = (one["messages"][0]["content"] for one in server.seen)
+        assert [part["type"] for part in first] == ["image_url", "text"] and prompts.BEGIN in first[1]["text"]
+        assert [part["type"] for part in last] == ["text", "image_url"] * 2 + ["text"]
+        assert (last[0]["text"], last[2]["text"]) == (prompts.WHOLE, prompts.PART)
+        assert last[4]["text"] == f"{ASKED}\n{prompts.INSTRUCTION}" and server.seen[1]["max_tokens"] == 32
+        x0, y0, x1, y1 = found.second_look.crop_xyxy
+        assert as_pixels(b64decode(last[3]["image_url"]["url"].partition("base64,")[2])).shape == (y1 - y0, x1 - x0, 3)
+        assert found.second_look.answer == says
+    told = lmm.run([lmm.prepare(photo, f"{ASKED}\n{prompts.THINK}", answer_ids=found.answer.token_ids)])[0][1]
+    np.testing.assert_allclose(found.attention.maps, told.maps, rtol=1e-5)
+    with running(Answering(lmm, says="Yes.")) as server:
+        served = aas.Grounder(lmm, str(folders["segmenter"]), pipeline, answers_from=server.address)
+        assert Thinker(served, Chain("whole"))(photo, ASKED).second_look.answer == "Yes."
+    assert len(server.seen) == 1 and server.seen[0]["messages"][0]["content"][1]["text"].startswith(ASKED)
+
+
 def test_a_batch_is_its_singles(grounder):
     thinking = Thinker(grounder, Chain(thought_tokens=6, answer_tokens=4))
     asked = [thinker.Question(str(i), tiny.a_photo(hw, i), ASKED) for i, hw in enumerate([(60, 90), (90, 60)])]
@@ -268,6 +296,18 @@ def test_the_command(cot, tmp_path):
     assert command.run("view", out, "--no-open")[0] == 0 and (out / "report.html").is_file()
     code, output, _ = cot("--questions", questions(tmp_path, rows[0] | {"question": "Why?"}))
     assert code == 2 and "something else was asked of a" in output
+
+
+def test_a_server_that_refuses_everybody_ends_the_run(cot, tmp_path):
+    """What was found before stays."""
+    rows = [{"id": str(i), "image": f"{i % 2}.png", "question": ASKED} for i in range(6)]
+    refuses = [False] * 2 + [True] * 99  # the thought and the answer of the first
+    with running(Answering(tiny.family("llava"), says="a dog.")) as server:
+        server.manner = lambda asked: (401, "no key") if refuses[len(server.seen) - 1] else None
+        asked = ("--questions", questions(tmp_path, *rows), "--answers-from", server.address)
+        code, output, out = cot(*asked)
+        assert code == 2 and "AAS_ANSWERS_KEY" in output and len(server.seen) < 12
+        assert sorted(path.name for path in out.glob("[0-9].json")) == ["0.json"]
 
 
 def test_given_boxes_fail_alone(cot, tmp_path):

@@ -1,9 +1,11 @@
 """`aas eval gcg` against the published procedure written out on decoded masks, and against the golden figures."""
 
 import contextlib
+import csv
 import importlib
 import json
 import pkgutil
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from aas import rle
 from aas.cli import app
 from aas.evaluations.gcg import EvalGcg, evaluate
 from aas.metrics import bootstrap, captions, ptb
+from tests.command import run
 from tests.eval_sets import coco_figures, encoded, random_mask, write_gcg_set, write_text_encoder
 
 needs_java = pytest.mark.skipif(not captions.java_works(), reason="no Java here")
@@ -35,6 +38,12 @@ def encoder(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_java(monkeypatch):
     monkeypatch.setattr(captions, "java_works", lambda: False)
+
+
+def evaluated(paths: dict[str, Path], encoder: Path, n_resamples: int):
+    results = paths["results"]
+    options = EvalGcg(**(paths | {"results": (results,)}), text_encoder=str(encoder), n_resamples=n_resamples)
+    return evaluate(options, results)
 
 
 # ---- the published procedure, written out -----------------------------------------------------------------------
@@ -123,7 +132,7 @@ def published(paths, encoder, strict):
 @pytest.mark.parametrize("seed", range(3))
 def test_figures_are_those_of_the_published_procedure(tmp_path, encoder, no_java, seed):
     paths = write_gcg_set(tmp_path, seed)
-    content, _ = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=2))
+    content, _ = evaluated(paths, encoder, 2)
     for protocol in ("glamm", "strict"):
         expected = published(paths, encoder, protocol == "strict")
         resampled = bootstrap.figures(content["evidence"][protocol], np.ones((1, 12)))
@@ -136,7 +145,7 @@ def test_figures_are_those_of_the_published_procedure(tmp_path, encoder, no_java
 def test_a_set_in_coco_numbers_ranks_by_value(tmp_path, encoder, no_java):
     """With equal scores AP depends on the order of images: 5 is before 10 as a number, behind as text."""
     paths = write_gcg_set(tmp_path, 11)
-    as_text, _ = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=0))
+    as_text, _ = evaluated(paths, encoder, 0)
     for name in ("gt_caption", "gt_mask"):
         content = json.loads(paths[name].read_text())
         for entry in content["images"]:
@@ -144,7 +153,7 @@ def test_a_set_in_coco_numbers_ranks_by_value(tmp_path, encoder, no_java):
         for entry in content["annotations"]:
             entry["image_id"] = int(entry["image_id"])
         paths[name].write_text(json.dumps(content))
-    as_numbers, findings = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=0))
+    as_numbers, findings = evaluated(paths, encoder, 0)
     assert as_numbers["glamm"]["AP"] == pytest.approx(published(paths, encoder, False)["AP"], abs=1e-6)
     assert as_numbers["glamm"]["AP"] != as_text["glamm"]["AP"]
     assert as_numbers["glamm"]["recall"] == as_text["glamm"]["recall"]
@@ -256,7 +265,7 @@ def test_what_is_wrong_is_counted(tmp_path, encoder, no_java):
     truth["annotations"] += [truth["annotations"][0], truth["annotations"][1] | {"image_id": "nowhere"}]
     truth["annotations"][2]["segmentation"] = []
     paths["gt_mask"].write_text(json.dumps(truth))
-    content, findings = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=20))
+    content, findings = evaluated(paths, encoder, 20)
     counts = content["counts"]
     expected = {
         "images_without_an_answer": 2,
@@ -289,7 +298,7 @@ def test_half_a_character_is_named_and_costs_nobody_else(tmp_path, encoder, no_j
         else:
             entry["labels" if "true" in where else "phrases"][0] += half
         path.write_text(json.dumps(content))
-        found, findings = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=0))
+        found, findings = evaluated(paths, encoder, 0)
         figures[half] = {name: found[name] for name in ("glamm", "strict")}
         told = [line for line in findings.get("unreadable_values", ()) if "half a character" in line]
         assert len(told) == (half == "\ud83d")
@@ -300,7 +309,7 @@ def test_answers_without_any_mask_are_zeros(tmp_path, encoder, no_java):
     paths = write_gcg_set(tmp_path, 1)
     for path in paths["results"].iterdir():
         path.write_text(json.dumps({"caption": "", "phrases": [], "pred_masks": []}))
-    content, _ = evaluate(EvalGcg(**paths, text_encoder=str(encoder), n_resamples=10))
+    content, _ = evaluated(paths, encoder, 10)
     for protocol in ("glamm", "strict"):
         assert all(abs(value) < 1e-6 for value in content[protocol].values() if value != -1)
 
@@ -322,6 +331,39 @@ def test_a_wrong_folder_is_one_line(tmp_path, encoder):
         command = ["eval", "gcg", *options, "--results", str(results), "--text-encoder", str(encoder_id)]
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 2 and word in result.stderr and "Traceback" not in result.stderr
+
+
+def test_several_runs_beside_the_first(tmp_path, encoder, no_java):
+    """Each figure as of that run alone, and the difference as `aas eval compare` has it."""
+    paths = write_gcg_set(tmp_path, 1, 5)
+    worse = tmp_path / "worse"
+    shutil.copytree(paths["results"], worse)
+    for path in sorted(worse.iterdir())[:2]:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"pred_masks": [], "phrases": [], "scores": []}))
+    (worse / "run.json").write_text(json.dumps({"arguments": {"head": "head.safetensors"}}))
+    truth = ("--gt-caption", paths["gt_caption"], "--gt-mask", paths["gt_mask"], "--text-encoder", encoder)
+    options = (*truth, "--bootstrap", 50)
+
+    both = ("--results", paths["results"], "--results", worse)
+    files = ("--json", tmp_path / "both.json", "--csv", tmp_path / "both.csv")
+    code, output = run("eval", "gcg", *options, *both, *files)
+    found = json.loads((tmp_path / "both.json").read_text())
+    for name, results in (("answers", paths["results"]), ("worse", worse)):
+        alone = tmp_path / f"{name}-alone.json"
+        assert run("eval", "gcg", *options, "--results", results, "--json", alone)[0] == code == 0
+        assert found["runs"][name] == json.loads(alone.read_text())
+    code, table = run("eval", "compare", tmp_path / "answers-alone.json", tmp_path / "worse-alone.json",
+                      "--bootstrap", 50)  # fmt: skip
+    change = found["differences"]["worse"]["strict"]["mIoU"]
+    low, high = change["interval"]
+    assert f"{change['difference']:+.3f} [{low:+.3f}, {high:+.3f}]" in table and change["difference"] < 0
+    assert "| figure " in output and "| worse − answers " in output and "| captions CIDEr " in output
+    assert output.count("| strict mIoU ") == 1 and "worse: --head head.safetensors" in output
+    assert run("eval", "compare", tmp_path / "both.json", tmp_path / "both.json")[0] == 2
+    rows = list(csv.DictReader((tmp_path / "both.csv").read_text().splitlines()))
+    assert [row["run"] for row in rows] == ["answers"] * 5 + ["worse"] * 5
+    code, output = run("eval", "gcg", *options, *both[:2], *both[:2])
+    assert code == 2 and "given twice" in output
 
 
 # ---- golden figures -----------------------------------------------------------------------------------------------

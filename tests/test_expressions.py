@@ -362,6 +362,29 @@ def test_missing_and_damaged_results_count_zero_and_are_told(data, perfect, tmp_
     assert scores["reported"]["extra"] == ["other"]
 
 
+def test_several_runs_in_one_table(data, perfect, tmp_path):
+    """Each beside the first, with the paired difference; what is missing in one costs that one only."""
+    worse = tmp_path / "worse"
+    shutil.copytree(perfect, worse)
+    (worse / "285_0.json").unlink()
+    (worse / "run.json").write_text(json.dumps({"arguments": {"head": "trained/head.safetensors"}}))
+    narratives = ("--narratives", data / "png.json", "--panoptic", data / "panoptic.json")
+    both = ("--results", perfect, "--results", worse)
+    files = ("--json", tmp_path / "both.json", "--csv", tmp_path / "both.csv")
+    code, output = run("eval", "png", *narratives, *both, *files)
+    found = json.loads((tmp_path / "both.json").read_text())
+    change = found["differences"]["worse"]["expressions"]["AR"]
+    assert code == 3 and "worse: 285_0: no result" in output and "worse: --head trained/head.safetensors" in output
+    assert found["runs"]["results"] == scored_png(data, perfect)[2]
+    assert found["runs"]["worse"] == scored_png(data, worse)[2]
+    assert change["a"] == 1 and change["difference"] == pytest.approx(-1 / 7) and change["interval"][0] < -1 / 7
+    assert "| worse − results " in output and "| -0.143 [" in output
+    rows = list(csv.DictReader((tmp_path / "both.csv").read_text().splitlines()))
+    assert [row["run"] for row in rows] == ["results"] * 7 + ["worse"] * 7
+    output = run("eval", "png", *narratives, *both, "--bootstrap", 0)[1]
+    assert "| worse " in output and "−" not in output
+
+
 @pytest.mark.parametrize(
     "masks, said",
     [
@@ -426,6 +449,30 @@ def test_results_of_something_else(data, tmp_path):
     code, output = run("eval", "png", *narratives, "--results", tmp_path)
     assert code == 2 and "7_0.json" in output
     assert run("eval", "png", *narratives, "--results", tmp_path / "nowhere")[0] == 2
+
+
+def test_expressions_of_a_photograph_as_one_text(data, tmp_path):
+    """--concat: the same words and masks as one by one, each where it stands."""
+    options = {"split_by": "unc", "sentences": "first"}
+    single, together = (read_refcoco(data / "refcoco", "val", concat=concat, **options) for concat in (False, True))
+    assert len(together.items) == len({one.image for one in single.items}) < len(single.items)
+    for one in together.items:
+        mine = [other for other in single.items if other.image == one.image]
+        assert one.text == " ".join(f"{other.text}." for other in mine) and one.id == one.image
+        assert [one.text[slice(*span)] for span in one.spans] == [other.text for other in mine]
+        assert one.read_targets() == [target for other in mine for target in other.read_targets()]
+    dataset = ("--refs", data / "refcoco", "--split-by", "unc", "--sentences", "first", "--concat")
+    assert run("expressions", "refcoco", *dataset, "--out", tmp_path / "rows")[0] == 0
+    row = json.loads((tmp_path / "rows").read_text().splitlines()[0])
+    assert row["answer"] == together.items[0].text and row["spans"] == [list(span) for span in together.items[0].spans]
+    results = tmp_path / "results"
+    results.mkdir()
+    for name, found in masks(together).items():
+        (results / f"{name}.json").write_text(json.dumps({"image_id": name, "pred_masks": found}))
+    code, output = run("eval", "refcoco", *dataset, "--results", results)
+    assert code == 0 and f"{len(single.items)} masks of {len(together.items)} expressions" in output
+    code, output = run("expressions", "refcoco", *dataset, "--ask", "Where is {expression}?", "--out", tmp_path / "x")
+    assert code == 2 and "--concat" in output
 
 
 # ----------------------------------------------------------------------------------------------- the whole way

@@ -8,11 +8,21 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import DeepseekVLConfig, LlamaConfig, LlavaConfig, LlavaNextConfig, SamConfig, SamModel
+from transformers import (
+    DeepseekVLConfig,
+    DeepseekVLHybridConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    SamConfig,
+    SamModel,
+)
 
+from aas import catalogue, registry
 from aas.heads.features import HeadShape
 from aas.heads.from_flmm import FIRST, FOURIER, head_of_flmm
 from aas.heads.highres import HighResHead
+from aas.heads.named import head_path
 from aas.heads.stored import load_head, read_head_file, save_head
 from aas.heads.unet import UNetHead
 from aas.store.origin import Origin
@@ -32,6 +42,34 @@ def test_a_head_is_written_and_read_back(tmp_path):
     assert isinstance(loaded, HighResHead) and (loaded.width, loaded.norm, loaded.shape) == (16, "batch", planted.SHAPE)
     assert torch.equal(loaded([image])[0][0].values, head.eval()([image])[0][0].values)
     assert not loaded.training
+
+
+def test_heads_by_name(tmp_path, monkeypatch):
+    """A file, a folder, the hub's as it lies in the cache, by its revision, and one that ships."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    head = HighResHead(planted.SHAPE, width=16)
+    save_head(folder / "head.safetensors", head, LMM)
+    content = (folder / "head.safetensors").read_bytes()
+    assert head_path(folder / "head.safetensors") == head_path(str(folder)) == folder / "head.safetensors"
+
+    repository, commit = tmp_path / "hub/models--some--head", "0123456789abcdef0123456789abcdef01234567"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(commit)
+    (snapshot := repository / "snapshots" / commit).mkdir(parents=True)
+    (snapshot / "head.safetensors").write_bytes(content)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("some/head", f"some/head@{commit}"):
+        assert read_head_file(head_path(name)).lmm == LMM
+    for name in ("some/head@other", "some/other", "nowhere.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError, match="No mask head"):
+            head_path(name)
+
+    monkeypatch.setitem(registry.SHIPPED_HEADS, "small", "head.safetensors")
+    monkeypatch.setattr("aas.heads.named.embedded_dir", lambda name: {"heads": folder}[name])
+    assert head_path("small") == folder / "head.safetensors"
+    rows = {row.get("head"): row for row in catalogue.rows_of("heads")}
+    assert rows["small"]["what"] == "highres on some/lmm (abc123)" and "training-free" in rows
 
 
 def test_only_what_was_trained_is_written(tmp_path):
@@ -189,7 +227,10 @@ def published(sam) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, DeepseekVLConfig(text_config=CONFIG.text_config), LlavaNextConfig(text_config=CONFIG.text_config)],
+    [
+        CONFIG,
+        *(kind(text_config=CONFIG.text_config) for kind in (DeepseekVLConfig, DeepseekVLHybridConfig, LlavaNextConfig)),
+    ],
     ids=lambda config: config.model_type,
 )
 def test_a_released_checkpoint_becomes_a_head(published, sam, tmp_path, config):

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DeepseekVLConfig, DeepseekVLHybridConfig, LlamaConfig, LlavaConfig, SiglipVisionConfig
+from transformers import (
+    DeepseekVLConfig,
+    DeepseekVLHybridConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    SamVisionConfig,
+    SiglipVisionConfig,
+)
 
 from aas.geometry import stretched_view
 from aas.heads.features import HeadShape, PhraseFeatures
@@ -29,13 +37,18 @@ def deepseek() -> DeepseekVLConfig:
     return DeepseekVLConfig(text_config=llama(24, 16), vision_config=SiglipVisionConfig(image_size=SIDE))
 
 
+def hybrid() -> DeepseekVLHybridConfig:
+    """As DeepSeek-VL-7B, by the size of its larger input."""
+    return DeepseekVLHybridConfig(text_config=llama(3, 2), high_res_vision_config=SamVisionConfig(image_size=1024))
+
+
 def llava() -> LlavaConfig:
     return LlavaConfig(text_config=llama(3, 2), vision_config={"model_type": "clip_vision_model", "image_size": SIDE})
 
 
 @cache
-def published(n_layers: int, n_heads: int) -> Weights:
-    """In the names of the public code, its widths, and an LMM of width D."""
+def published(n_layers: int, n_heads: int, is_large: bool = False) -> Weights:
+    """In the names of the public code, its widths, and an LMM of width D; `is_large`: of a larger input, as 7B's."""
     sizes: dict[str, tuple[int, ...]] = {"text_layer_weights": (n_layers,)}
 
     def layer(name: str, *size: int) -> None:
@@ -53,9 +66,12 @@ def published(n_layers: int, n_heads: int) -> Weights:
     layer("lifg.dynamic_conv.controller.0", 256, 256)
     layer("lifg.dynamic_conv.controller.2", 48 * 256 + 48 * 48 + 48 + 48, 256)
     layer("lifg.dynamic_conv.ln48", 48)
-    for i, before in enumerate((3, 64, 64), start=1):
-        layer(f"lcb.conv{i}.0", 64, before, 3, 3)
-        batch_norm(f"lcb.conv{i}.1", 64)
+    for name, before in {"1": 3, "2": 64, "3": 64, **({"1_2": 64, "1_3": 64} if is_large else {})}.items():
+        layer(f"lcb.conv{name}.0", 64, before, 3, 3)
+        batch_norm(f"lcb.conv{name}.1", 64)
+    if is_large:  # is there, and never used
+        layer("cliplayer.0", D, 64)
+        layer("cliplayer.2", D, D)
     layer("lcb.proj", 128, 64, 1, 1)
     if n_layers * n_heads != 384:
         layer(f"ldsi.conv{n_layers * n_heads}to384", 384, n_layers * n_heads, 3, 3)
@@ -64,7 +80,8 @@ def published(n_layers: int, n_heads: int) -> Weights:
     layer("ldsi.conv192to128", 128, 192, 3, 3)
     for i in range(1, 5):
         layer(f"ldsi.reassemble_projs.stage{i}.0", 64, 128, 1, 1)
-    layer("ldsi.reassemble_projs.stage4.1", 64, 64, 3, 3)
+    if not is_large:
+        layer("ldsi.reassemble_projs.stage4.1", 64, 64, 3, 3)
     layer("ldsi.spm_adapters.0", 64, 128, 1, 1)
     batch_norm("ldsi.spm_adapters.1", 64)
     units = ["resconvunit", *(f"refine_blocks.{i}.0" for i in range(4))]
@@ -124,12 +141,16 @@ def mask_by(w: Weights, attention: Tensor, states: Tensor, eyes: Tensor, pixels:
     stages += [conv("ldsi.conv192to128", torch.cat([narrow, one], 1)) for one in pairs[1:]]
     stages = [conv(f"ldsi.reassemble_projs.stage{i}.0", one) for i, one in enumerate(stages, start=1)]
     shallow = pixels[None]
-    for i, stride in ((1, 2), (2, 1), (3, 1)):
+    is_large = "lcb.conv1_2.0.weight" in w
+    for i, stride in (
+        (("1", 2), ("1_2", 1), ("1_3", 2), ("2", 1), ("3", 1)) if is_large else (("1", 2), ("2", 1), ("3", 1))
+    ):
         shallow = norm(f"lcb.conv{i}.1", conv(f"lcb.conv{i}.0", shallow, stride)).relu()
     shallow = conv("lcb.proj", F.max_pool2d(shallow, 3, 2, 1))
     fine, middle, coarse = (F.interpolate(stages[i], size=(8 >> i, 8 >> i), mode="bilinear") for i in range(3))
     fine = fine + norm("ldsi.spm_adapters.1", conv("ldsi.spm_adapters.0", shallow)).relu()
-    x = refined(3, conv("ldsi.reassemble_projs.stage4.1", stages[3], 2))
+    deepest = F.interpolate(stages[3], size=(1, 1), mode="bilinear") if is_large else None
+    x = refined(3, conv("ldsi.reassemble_projs.stage4.1", stages[3], 2) if deepest is None else deepest)
     for i, one in enumerate((coarse, middle, fine)):
         x = refined(i, x + unit("fuse_maskhead.resconvunit", one))
     head = "fuse_maskhead.mask_head_fpn"
@@ -138,26 +159,27 @@ def mask_by(w: Weights, attention: Tensor, states: Tensor, eyes: Tensor, pixels:
     return conv(f"{head}.7", conv(f"{head}.5", x).relu())[0]
 
 
-def captured(n_channels: int, n_layers: int) -> PhraseFeatures:
+def captured(n_channels: int, n_layers: int, side: int = SIDE) -> PhraseFeatures:
     """Of one phrase of three tokens; a cell has 16 pixels, as DeepSeek-VL's."""
     random = torch.Generator().manual_seed(2)
 
     def numbers(*size: int) -> Tensor:
         return torch.randn(size, generator=random)
 
-    view = stretched_view((2, 2), (SIDE, SIDE))
-    seen = {"eyes": numbers(8, D, 2, 2), "pixels": numbers(3, SIDE, SIDE)}
+    view = stretched_view((2, 2), (side, side))
+    seen = {"eyes": numbers(8, D, 2, 2), "pixels": numbers(3, side, side)}
     attention = torch.rand(1, n_channels, 2, 2, generator=random)
-    return PhraseFeatures(attention, (numbers(n_layers, 3, D),), view, (SIDE, SIDE), **seen)
+    return PhraseFeatures(attention, (numbers(n_layers, 3, D),), view, (side, side), **seen)
 
 
-@pytest.mark.parametrize(("config", "n_layers", "n_heads"), [(deepseek(), 24, 16), (llava(), 3, 2)])
+@pytest.mark.parametrize(("config", "n_layers", "n_heads"), [(deepseek(), 24, 16), (llava(), 3, 2), (hybrid(), 3, 2)])
 def test_a_released_checkpoint_becomes_a_head(config, n_layers, n_heads, tmp_path):
     """Beside weights of the frozen LMM, which are its own."""
-    weights, path = published(n_layers, n_heads), tmp_path / "hg.pth"
+    is_large, path = config.model_type == "deepseek_vl_hybrid", tmp_path / "hg.pth"
+    weights = published(n_layers, n_heads, is_large)
     torch.save({"state_dict": weights | {"deepseek_vl.lm_head.weight": torch.zeros(1)}}, path)
     assert is_of_hglmm(path)
-    head, one = head_of_hglmm(path, config), captured(n_layers * n_heads, n_layers)
+    head, one = head_of_hglmm(path, config), captured(n_layers * n_heads, n_layers, 2 * SIDE if is_large else SIDE)
     with torch.no_grad():
         expected = mask_by(weights, one.attention, one.states[0], one.eyes, one.pixels)
         ((logits,),) = head([one])
@@ -202,12 +224,12 @@ def test_the_command_tells_whose_checkpoint_it_is(tmp_path, capsys):
     assert (said.kind, said.settings["norm"], said.segmenter) == ("highres", "batch", None)
 
 
-def test_lmms_of_two_encoders_and_python_objects_are_refused(tmp_path):
+def test_other_lmms_and_python_objects_are_refused(tmp_path):
     torch.save({"model": object()}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="never loaded"):
         head_of_hglmm(tmp_path / "evil.pth", llava())
-    with pytest.raises(ValueError, match="deepseek_vl and llava, not for deepseek_vl_hybrid"):
-        head_of_hglmm(tmp_path / "evil.pth", DeepseekVLHybridConfig())
+    with pytest.raises(ValueError, match="deepseek_vl_hybrid, llava, not for llava_next"):
+        head_of_hglmm(tmp_path / "evil.pth", LlavaNextConfig())
 
 
 def test_as_many_parameters_as_published():

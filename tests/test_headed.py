@@ -60,6 +60,23 @@ def test_masks_are_those_of_the_head(folders):
         assert np.array_equal(one.mask, (expected > 0).numpy())
         assert one.score == pytest.approx(float(expected[expected > 0].sigmoid().mean()) if one.mask.any() else 0.0)
 
+    part = float(logits.sigmoid().quantile(0.7))
+    few = HeadMasks(folders["head"], lmm, grounder.segmenter, folders["segmenter"], part)
+    phrases = [one.phrase for one in grounding.phrases]
+    masks = few(prepared, grounding.answer, phrases, features.embedding)
+    for one, expected in zip(masks, logits.sigmoid(), strict=True):
+        assert np.array_equal(one.masks[0], (expected > part).numpy())
+    assert sum(one.masks.sum() for one in masks) == pytest.approx(0.3 * logits.numel(), abs=2)
+
+
+def test_a_threshold_that_cannot_be(folders, tmp_path):
+    line = ("ground", tmp_path, "--out", tmp_path / "out")
+    for more, said in (((), "of --head, which is not given"), (("--head", folders["head"]), "above 0 and below 1")):
+        code, output = run(*line, "--head-threshold", 0.3 if not more else 1, *more)
+        assert code == 2 and said in output
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        HeadMasks(folders["head"], None, None, "", 0.0)
+
 
 def test_the_command_takes_a_head(folders, tmp_path):
     photos = tiny.photographs(tmp_path / "photos", [(40, 60)])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from aas.heads.features import HeadShape, PhraseFeatures
-from aas.heads.highres import HighResHead, eye_layers
+from aas.heads.highres import HighResHead, eye_layers, high_eye_layers
 from aas.heads.unet import UNetHead
 from aas.lmms.base import LMM
 from aas.lmms.embedded import MobileTower, MobileTowerConfig
@@ -140,6 +140,26 @@ def test_eyes_are_the_layers_as_the_model_projects_them(family):
     torch.testing.assert_close(ours.eyes, torch.stack(expected), rtol=1e-4, atol=1e-5)
     head = HighResHead(head_shape(lmm), width=16).eval()
     assert head([ours])[0][0].values.isfinite().all()
+
+
+def test_eyes_of_two_encoders_are_projected_in_pairs():
+    """As DeepSeek-VL-7B has them: blocks of the second encoder through its neck, to the first one's cells."""
+    lmm, photo = tiny.family("deepseek_vl_hybrid"), tiny.a_photo(HW)
+    batch = [lmm.prepare(tiny.a_photo(HW, seed=1), "What?", TEXT), lmm.prepare(photo, "What?", TEXT)]
+    ours = phrase_features(lmm, head_shape(lmm), batch, [SPANS] * 2, [HW] * 2, with_eyes=True)[1]
+    inputs, inner = batch[1].inputs, lmm.model.model
+    with torch.no_grad():
+        low = inner.vision_model(inputs["pixel_values"], output_hidden_states=True).hidden_states[1:]
+        sam = inner.high_res_vision_model
+        x = sam.vision_encoder.patch_embed(inputs["high_res_pixel_values"]) + sam.vision_encoder.pos_embed
+        high = [x := block(x) for block in sam.vision_encoder.layers]
+        pairs = zip(eye_layers(len(low)), high_eye_layers(len(high)), strict=True)
+        cells = [(low[i], inner.high_res_vision_proj(sam.vision_encoder.neck(high[k])).flatten(2).mT) for i, k in pairs]
+        expected = [inner.aligner(*pair)[0].T.unflatten(1, ours.view.size_hw) for pair in cells]
+    torch.testing.assert_close(ours.eyes, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    assert high_eye_layers(12) == (1, 2, 4, 5, 7, 9, 10, 11), "the published ones"
+    assert ours.pixels.shape == (3, 128, 128) and ours.pixels.min() >= -0.1 and ours.pixels.max() <= 1.1
+    assert HighResHead(head_shape(lmm), width=16).eval()([ours])[0][0].values.isfinite().all()
 
 
 def test_eyes_of_a_convolutional_encoder_are_means_of_its_blocks():

@@ -3,24 +3,25 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
 from aas.answering.protocol import Said, Wanted
-from aas.answering.server import Server, ServerError
+from aas.answering.server import Server, ServerError, Shown
 from aas.images import ImageLike
 
 T = TypeVar("T")
+Asked: TypeAlias = "ImageLike | list[Shown] | None"
 AHEAD = 2  # times as many items are taken as questions are in flight: none waits for who grounds the answers
 
 
 def ask_all(
-    server: Server, wanted: Wanted, items: Iterable[T], asked_of: "Callable[[T], tuple[ImageLike | None, str]]"
+    server: Server, wanted: Wanted, items: Iterable[T], asked_of: Callable[[T], tuple[Asked, str]]
 ) -> Iterator[tuple[T, Said | Exception]]:
     """Each item with the server's answer, or with why there is none, as they come; `asked_of`: an item's image, if any,
-    and question. Items are taken one by one, here, as places become free. Raises ServerError where the server answers
-    nobody. Closed early, it asks no more."""
+    or several, each with words about it, and its question. Items are taken one by one, here, as places become free.
+    Raises ServerError where the server answers nobody. Closed early, it asks no more."""
     with start_blocking_portal() as portal:
         asking = portal.call(_Asking, server, wanted)
         waiting: dict[Future[Said], T] = {}
@@ -50,9 +51,10 @@ class _Asking:
         self.server, self.wanted = server, wanted
         self.client, self.places = server.client(), asyncio.Semaphore(server.in_flight)
 
-    async def ask(self, image: "ImageLike | None", question: str) -> Said:
+    async def ask(self, asked: Asked, question: str) -> Said:
+        shown = asked if isinstance(asked, list) else [] if asked is None else [("", asked)]
         async with self.places:
-            return await self.server.ask(self.client, image, question, self.wanted)
+            return await self.server.ask(self.client, shown, question, self.wanted)
 
 
 def _said(future: Future[Said]) -> Said | Exception:

@@ -1,5 +1,6 @@
 """OpenAI's chat completions: what is asked of a server, and what is read of what it says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,15 @@ class Said:
     token_ids: tuple[int, ...] | None = None
 
 
-def question_json(model: str, image_url: str | None, question: str, wanted: Wanted) -> dict[str, Any]:
-    """The request about one image, or in words alone."""
+def question_json(model: str, shown: Sequence[tuple[str, str]], question: str, wanted: Wanted) -> dict[str, Any]:
+    """The request about images, `shown` by their URLs, each behind its words, if any; or in words alone."""
     content: Any = question  # servers of language models alone take no lists
-    if image_url is not None:
-        content = [{"type": "image_url", "image_url": {"url": image_url}}, {"type": "text", "text": question}]
+    if shown:
+        content = []
+        for words, url in shown:
+            content += [{"type": "text", "text": words}] if words else []
+            content.append({"type": "image_url", "image_url": {"url": url}})
+        content.append({"type": "text", "text": question})
     return {"model": model, "messages": [{"role": "user", "content": content}], "stream": False} | vars(wanted)
 
 

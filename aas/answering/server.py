@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from aas.images import ImageLike
 from aas.images.sent import data_url
 from aas.loading import in_short
 
+Shown = tuple[str, ImageLike]  # words about an image, if any, and the image
 Named = tuple[str, str]  # the options that say its address and its model
 NAMED = ("--answers-from", "--answers-model")
 TRIES = 5
@@ -42,11 +44,11 @@ class Server:
         limits = httpx.Limits(max_connections=self.in_flight)
         return httpx.AsyncClient(**_settings(), limits=limits)
 
-    async def ask(self, client: httpx.AsyncClient, image: "ImageLike | None", question: str, wanted: Wanted) -> Said:
-        """The answer about one image, or to words alone. Raises ValueError where there is none for this image,
+    async def ask(self, client: httpx.AsyncClient, shown: Sequence[Shown], question: str, wanted: Wanted) -> Said:
+        """The answer about images, or to words alone. Raises ValueError where there is none for these images,
         ServerError where there is none for any."""
-        url = None if image is None else await asyncio.to_thread(data_url, image)
-        asked = question_json(self.model, url, question, wanted)
+        urls = [(words, await asyncio.to_thread(data_url, image)) for words, image in shown]
+        asked = question_json(self.model, urls, question, wanted)
         if self.knows[TOKEN_IDS]:
             response = await self._posted(client, asked | {TOKEN_IDS: True})
             if response.status_code not in (400, 422):

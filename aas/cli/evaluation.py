@@ -10,6 +10,7 @@ from aas import registry
 from aas.cli.look import group
 from aas.cli.options import command_of, examples, lazy_group
 
+WORDING = ("say", "ask", "instruction")  # what was said to the model: masks are what they are
 Command = tuple[Callable[..., None], str]
 
 
@@ -28,7 +29,7 @@ def _masks_of(name: str) -> Command:
     figures = " ".join(registry.summary(measure) for measure in measures)
     options = joined(dataset, MaskOptions, f"{registry.summary(dataset)}\n\nFigures: {figures}")
     lines = (f"aas eval {name} {line} --results masks --json scores.json" for line in dataset.examples[:1])
-    return command_of(options, lambda given: evaluate(given, given), without=("say", "ask")), examples(*lines)
+    return command_of(options, lambda given: evaluate(given, given), without=WORDING), examples(*lines)
 
 
 def _rows_of(name: str) -> Command:

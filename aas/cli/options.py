@@ -111,8 +111,15 @@ def _parameter(field: Field, hints: Mapping[str, Any]) -> Parameter | None:
         field.name,
         Parameter.KEYWORD_ONLY,
         default=Parameter.empty if default is MISSING else list(default) if isinstance(default, tuple) else default,
-        annotation=Annotated[str if infos[0].parser else _as_list(kind), infos[0]],
+        annotation=Annotated[_as_typer_reads(kind, infos[0]), infos[0]],
     )
+
+
+def _as_typer_reads(kind: Any, info: ParameterInfo) -> Any:
+    """Words, where a parser makes values of them."""
+    if info.parser:
+        return list[str] if _is_tuple(kind) else str
+    return _as_list(kind)
 
 
 def _is_tuple(hint: Any) -> bool:

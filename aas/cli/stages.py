@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
             'aas cot photo.jpg --question "What colour is the cup?" --model Qwen/Qwen3-VL-8B-Instruct',
             "aas cot viscot/ --questions docvqa.json --out thought --model Qwen/Qwen3-VL-8B-Instruct",
             "aas cot viscot/ --questions docvqa.json --out alone --look whole         (the question alone, to compare)",
+            "aas cot viscot/ --questions docvqa.json --out served --answers-from http://localhost:8000/v1",
             "aas eval cot --results thought --questions docvqa.json --json run.json   (docs/cot.md)",
         ),
     )(command_of(Cot, _cot, without=NOT_HERE))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from aas.choices import Look, Show, ThoughtWords, check
 from aas.cot import prompts
 from aas.cot.regions import box_of, crop_around, cropped
+from aas.cot.served import said_by, thought_ids
 from aas.cot.thoughts import Named, first_sentence
 from aas.geometry import stretched_view
 from aas.ground import Asked, Grounder, Request
@@ -68,17 +68,16 @@ class Thinker:
         grounding = thinker("photo.jpg", "What colour is the cup?")
         grounding.second_look.answer
 
-    The grounding is that of the thought; where nothing is looked for it has no phrases. Raises ValueError for a model
+    Where a server answers for the grounder, it thinks and answers here too, and the model reads its thoughts. The
+    grounding is that of the thought; where nothing is looked for it has no phrases. Raises ValueError for a model
     that cannot be asked so: with two images, or with its answer begun for it.
     """
 
     def __init__(self, grounder: Grounder, chain: Chain = Chain()):
         self.grounder, self.lmm, self.chain = grounder, grounder.lmm, chain
-        if grounder.served is not None:
-            raise ValueError("A server that answers cannot think here: leave --answers-from out.")
         if chain.look == "thought" and self.lmm.model.config.is_encoder_decoder:
             raise ValueError(f"{self.lmm.name} answers in a sequence of its own, so that no thought is begun for it.")
-        if chain.look != "whole" and chain.show == "both":
+        if chain.look != "whole" and chain.show == "both" and grounder.served is None:
             try:
                 check_takes_two(self.lmm)
             except ValueError as error:
@@ -112,8 +111,7 @@ class Thinker:
     def _thoughts(self, batch: Sequence[Asked]) -> list[Grounding]:
         """The model's own, read once more behind the words that it was begun with: maps are of whole sentences."""
         first = first_words(self.lmm, prompts.BEGINNING, batch[0].prepared)
-        options = replace(self.grounder.ask_options, max_new_tokens=self.chain.thought_tokens)
-        written = write(self.lmm, [begun(self.lmm, one.prepared, first) for one in batch], options)
+        written = self._thought_ids(batch, first)
         told = [self._told(one, first, ids) for one, ids in zip(batch, written, strict=True)]
         named = Named(self.grounder.pipeline, len(first), self.chain.thought_words, self.grounder.pointing.words)
         found = self.grounder.compute(told, named)
@@ -121,6 +119,14 @@ class Thinker:
         return [
             replace(one, answer=replace(one.answer, question=words)) for one, words in zip(found, asked, strict=True)
         ]
+
+    def _thought_ids(self, batch: Sequence[Asked], first: Tensor) -> list[Tensor]:
+        options = replace(self.grounder.ask_options, max_new_tokens=self.chain.thought_tokens)
+        if self.grounder.served is None:
+            return write(self.lmm, [begun(self.lmm, one.prepared, first) for one in batch], options)
+        asked = [([("", one.image)], f"{prompts.thinking(one.request.question)} {prompts.BEGIN}") for one in batch]
+        thoughts = said_by(replace(self.grounder.served, options=options), asked)
+        return [thought_ids(self.lmm, one.prepared, thought) for one, thought in zip(batch, thoughts, strict=True)]
 
     def _told(self, asked: Asked, first: Tensor, ids: Tensor) -> Asked:
         sentence = first_sentence(self.lmm.tokenizer, ids.tolist())
@@ -144,17 +150,30 @@ class Thinker:
         return (0, 0, width, height) if box is None else crop_around(box, (height, width), self.chain.crop_scale)
 
     def _answers(self, batch: Sequence[Asked], crops: Sequence[PixelBox | None]) -> list[str]:
-        asked = [self._asked_last(one, crop) for one, crop in zip(batch, crops, strict=True)]
+        shown = [self._shown(one.image, crop) for one, crop in zip(batch, crops, strict=True)]
+        last = [self._last(one.request.question) for one in batch]
         options = replace(self.grounder.ask_options, max_new_tokens=self.chain.answer_tokens)
-        return [_visible(self.lmm.tokenizer, ids) for ids in write(self.lmm, asked, options)]
+        if self.grounder.served is not None:
+            asked = list(zip(shown, last, strict=True))
+            return list(map(_visible, said_by(replace(self.grounder.served, options=options), asked)))
+        inputs = [
+            one.prepared.inputs if self.chain.look == "whole" else self._inputs(some, question)
+            for one, some, question in zip(batch, shown, last, strict=True)
+        ]
+        written = write(self.lmm, inputs, options)
+        return [_visible(decode_with_spans(self.lmm.tokenizer, ids.tolist())[0]) for ids in written]
 
-    def _asked_last(self, asked: Asked, crop: PixelBox | None) -> dict[str, Tensor]:
+    def _shown(self, image: np.ndarray, crop: PixelBox | None) -> list[tuple[str, np.ndarray]]:
+        """What the last question is about: images, with words about each where there are two."""
         if crop is None:
-            return asked.prepared.inputs
-        question, part = self._last(asked.request.question), cropped(asked.image, crop)
-        if self.chain.show == "crop":
-            return self.lmm.prepare(part, question).inputs
-        return inputs_of(self.lmm, [(prompts.WHOLE, asked.image), (prompts.PART, part)], question)
+            return [("", image)]
+        part = cropped(image, crop)
+        return [("", part)] if self.chain.show == "crop" else [(prompts.WHOLE, image), (prompts.PART, part)]
+
+    def _inputs(self, shown: Sequence[tuple[str, np.ndarray]], question: str) -> dict[str, Tensor]:
+        if len(shown) > 1:
+            return inputs_of(self.lmm, shown, question)
+        return self.lmm.prepare(shown[0][1], question).inputs
 
     def _last(self, question: str) -> str:
         return f"{question}\n{self.chain.instruction}" if self.chain.instruction.strip() else question
@@ -168,9 +187,8 @@ def _no_thought(asked: Asked) -> Grounding:
     return Grounding(name, image, answer, (), nothing, (), request.place)
 
 
-def _visible(tokenizer: PreTrainedTokenizerBase, token_ids: Tensor) -> str:
+def _visible(text: str) -> str:
     """The answer in one line, without what the model said to itself before."""
-    text = decode_with_spans(tokenizer, token_ids.tolist())[0]
     for (start, end), _ in reversed(list(reasoning_spans(text))):
         text = f"{text[:start]} {text[end:]}"
     return " ".join(text.split())

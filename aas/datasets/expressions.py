@@ -132,6 +132,23 @@ def listed(words: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
     return " ".join(f"{one}." for one in words), tuple(spans)
 
 
+def concatenated(items: Sequence[Expression]) -> list[Expression]:
+    """The expressions of each photograph as one text, called as the photograph is; texts whose phrases have places
+    already stay as they are."""
+    together: dict[str, list[Expression]] = {}
+    for one in items:
+        together.setdefault(one.image if one.spans is None else one.id, []).append(one)
+    return [_one_text(some) for some in together.values()]
+
+
+def _one_text(some: Sequence[Expression]) -> Expression:
+    if some[0].spans is not None:
+        return some[0]
+    text, spans = listed([one.text for one in some])
+    image = some[0].image
+    return Expression(image, image, text, lambda: [target for one in some for target in one.read_targets()], spans)
+
+
 def what_is_wrong(error: Exception) -> str:
     """Of an entry that cannot be used, in words."""
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)

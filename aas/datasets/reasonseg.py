@@ -44,6 +44,14 @@ class ReasonSeg(ExpressionDataset):
     ask: Annotated[str | None, typer.Option(help="About a phrase that is no sentence.")] = (
         "What is {expression} in this image?"
     )
+    instruction: Annotated[str, typer.Option(help="A line behind each question.")] = ""
+
+    def row(self, expression: Expression) -> dict[str, Any]:
+        """A question, and the instruction behind it."""
+        row = super().row(expression)
+        if self.instruction.strip() and "question" in row:
+            row["question"] += f"\n{self.instruction}"
+        return row
 
     def read(self) -> Expressions:
         """Sorted by name."""

@@ -23,6 +23,7 @@ from aas.datasets.expressions import (
     Sentences,
     Target,
     chosen,
+    concatenated,
     mask_of,
     what_is_wrong,
     without_duplicates,
@@ -31,6 +32,7 @@ from aas.datasets.sources import read_json
 from aas.rle import empty, side_of, union
 from aas.spellings import id_text
 
+SAY = "This image shows {expression}."
 Entries = dict[str | None, dict[str, Any]]  # of an annotation, by id as text
 
 
@@ -41,6 +43,7 @@ class RefCoco(ExpressionDataset):
     examples: ClassVar = (
         "--refs refcoco/ --split val",
         '--refs refcoco/ --split val --ask "Where is {expression}?"',
+        "--refs refcoco/ --split val --sentences first --concat",
     )
 
     refs: Annotated[
@@ -50,8 +53,16 @@ class RefCoco(ExpressionDataset):
     split_by: Annotated[str | None, typer.Option(help="unc, google or umd. Default: the only one there is.")] = None
     sentences: Annotated[Sentences, typer.Option(help="Of each reference.")] = "all"
     instances: Annotated[Path | None, typer.Option(help="Default: instances.json beside the refs.")] = None
-    say: Say = "This image shows {expression}."
+    say: Say = SAY
     ask: Annotated[str | None, typer.Option(help="Ask this instead: the model answers.")] = None
+    concat: Annotated[
+        bool, typer.Option(help="All expressions of a photograph as one answer, each with a full stop, as F-LMM does.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.concat and (self.say != SAY or self.ask is not None):
+            raise ValueError("--concat makes one answer of many expressions: leave --say and --ask out.")
 
     def read(self) -> Expressions:
         """Expressions in the order of the file. The split `test` takes every part of it."""
@@ -66,7 +77,8 @@ class RefCoco(ExpressionDataset):
                 items += _of_reference(ref, images, annotations, self.sentences, problems)
             except (KeyError, TypeError, ValueError) as error:
                 problems.append(f"reference {id_text(ref['ref_id'])}: {what_is_wrong(error)}")
-        return without_duplicates(items, problems)
+        found = without_duplicates(items, problems)
+        return Expressions(concatenated(found.items), found.problems) if self.concat else found
 
 
 class _PlainUnpickler(pickle._Unpickler):

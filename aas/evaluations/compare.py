@@ -32,7 +32,7 @@ class EvalCompare:
         """Print each figure of both, their difference with its interval, and p; returns the exit code."""
         check_target(self.json_file)
         a, b = _read(self.first), _read(self.second)
-        found, n_common = _compared(a, b, self)
+        found, n_common = compared(a, b, f"{self.first} and {self.second}", self.n_resamples, self.seed)
         print(_table(found))
         if self.json_file:
             settings = {"a": str(self.first), "b": str(self.second), "images": n_common}
@@ -41,9 +41,11 @@ class EvalCompare:
         return 0
 
 
-def _compared(a: Mapping[str, Any], b: Mapping[str, Any], options: EvalCompare) -> tuple[dict[str, Any], int]:
-    """(figures by group, number of images that both have)."""
-    names = f"{options.first} and {options.second}"
+def compared(
+    a: Mapping[str, Any], b: Mapping[str, Any], names: str, n_resamples: int, seed: int
+) -> tuple[dict[str, Any], int]:
+    """(figures by group, number of images that both have) of what two evaluations write as JSON. `names`: of both, for
+    the errors. ValueError where they have no image, or no figure, in common."""
     places = {key: i for i, key in enumerate(b["images"])}
     common = [(i, places[key]) for i, key in enumerate(a["images"]) if key in places]
     if not common:
@@ -53,7 +55,7 @@ def _compared(a: Mapping[str, Any], b: Mapping[str, Any], options: EvalCompare) 
     if alone:
         print(f"{alone} images are in one of the two only: {len(common)} are compared.", file=sys.stderr)
     found = {
-        group: bootstrap.differences(evidence, b["evidence"][group], common, sizes, options.n_resamples, options.seed)
+        group: bootstrap.differences(evidence, b["evidence"][group], common, sizes, n_resamples, seed)
         for group, evidence in a["evidence"].items()
         if group in b["evidence"]
     }
@@ -64,6 +66,8 @@ def _compared(a: Mapping[str, Any], b: Mapping[str, Any], options: EvalCompare) 
 
 def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
+    if isinstance(content, dict) and "runs" in content:
+        raise ValueError(f"{path} holds several runs, compared already: evaluate each alone, with a --json of its own.")
     if not isinstance(content, dict) or not {"images", "evidence"} <= content.keys():
         raise ValueError(f"{path} was not written by `aas eval … --json`.")
     return content

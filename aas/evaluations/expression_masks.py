@@ -1,8 +1,6 @@
 """`aas eval NAME` of a dataset of given expressions: the masks of `aas segment expressions` against the dataset's."""
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +12,8 @@ from tqdm import tqdm
 from aas import registry
 from aas.datasets.expressions import Expression, ExpressionDataset, Expressions, Target, mask_of, what_is_wrong
 from aas.datasets.rows import complain
-from aas.evaluations import report
+from aas.evaluations import report, several
+from aas.evaluations.expression_tables import Scored, as_csv, as_text, figures, in_words
 from aas.metrics import bootstrap
 from aas.metrics.overlap import MaskPair
 from aas.rle import Rle
@@ -32,7 +31,13 @@ Measure = Callable[[Sequence[MaskPair], Sequence[int]], bootstrap.Evidence]
 class MaskOptions(report.ReportOptions):
     """Options of every `aas eval NAME` of a dataset of given expressions, beside the dataset's own."""
 
-    results: Annotated[Path, typer.Option(help="Run folder or URL of `aas segment expressions`.", **OF_RUN)]
+    results: Annotated[
+        tuple[Path, ...],
+        typer.Option(
+            help="Run folder or URL of `aas segment expressions`. May be repeated: each is shown beside the first.",
+            **OF_RUN,
+        ),
+    ]
     metric: Annotated[
         tuple[str, ...], typer.Option(help="A measure by name; may be repeated. Default: the dataset's own.")
     ] = ()
@@ -40,40 +45,54 @@ class MaskOptions(report.ReportOptions):
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One target: the `index`-th of an expression; `problem`: why there is no mask to compare, if there is none."""
+class _Run:
+    """What the JSON file holds of a run, its masks, and why some of them could not be compared."""
 
-    expression: Expression
-    index: int
-    pair: MaskPair
-    problem: str = ""
+    content: dict[str, Any]
+    scored: list[Scored]
+    problems: list[str]
 
 
 def evaluate(dataset: ExpressionDataset, options: MaskOptions) -> int:
     """Print a table, write the files that are asked for; returns the exit code.
 
     A target without a mask counts as not found and is reported; what cannot be read of the ground truth is left out
-    and reported. Raises ValueError or OSError where nothing can be compared.
+    and reported. Of several runs each is beside the first, with the paired difference to it. Raises ValueError or
+    OSError where nothing can be compared.
     """
     names = options.metric or dataset.metrics
-    measures = [registry.load(registry.EXPRESSION_METRICS, name, "measure of masks (--metric)") for name in names]
-    truth = dataset.read()
-    run = _results(options.results, truth)
-    scored, unusable = _all_scored(truth, run)
-    extra = sorted(set(run.items()) - {expression.id for expression in truth.items})
-    problems = list(dict.fromkeys(one.problem for one in scored if one.problem))
-    content = _measured(scored, measures, options) | {
-        "counts": _counts(scored) | {"unusable": len(unusable), "extra": len(extra)},
-        "reported": {"not_predicted": problems, "unusable": unusable, "extra": extra},
-        "settings": {"metrics": list(names), "resamples": options.n_resamples, "seed": options.seed},
-    }
+    measures = {one: registry.load(registry.EXPRESSION_METRICS, one, "measure of masks (--metric)") for one in names}
+    places, truth = several.named(options.results), dataset.read()
+    runs = {name: _of_run(truth, path, measures, options) for name, path in places.items()}
+    if len(runs) == 1:
+        (run,) = runs.values()
+        content, text, table, problems = run.content, as_text(run.content), as_csv(run.scored), run.problems
+    else:
+        content = several.beside({name: run.content for name, run in runs.items()}, options)
+        counted = "\n".join(f"{name}: {in_words(run.content['counts'])}." for name, run in runs.items())
+        text = f"{several.as_text(content, figures)}\n\n{counted}\n{several.made_by(places)}"
+        table = several.stacked({name: as_csv(run.scored) for name, run in runs.items()})
+        problems = [f"{name}: {problem}" for name, run in runs.items() for problem in run.problems]
     if options.json_file:
         report.write_json(options.json_file, content)
     if options.csv_file:
-        write_text(options.csv_file, as_csv(scored))
-    print(as_text(content))
-    complain(problems + unusable)
-    return 3 if problems or unusable else 0
+        write_text(options.csv_file, table)
+    print(text)
+    complain(problems)
+    return 3 if problems else 0
+
+
+def _of_run(truth: Expressions, results: Path, measures: Mapping[str, Measure], options: MaskOptions) -> _Run:
+    run = _results(results, truth)
+    scored, unusable = _all_scored(truth, run)
+    extra = sorted(set(run.items()) - {expression.id for expression in truth.items})
+    problems = list(dict.fromkeys(one.problem for one in scored if one.problem))
+    content = _measured(scored, list(measures.values()), options) | {
+        "counts": _counts(scored) | {"unusable": len(unusable), "extra": len(extra)},
+        "reported": {"not_predicted": problems, "unusable": unusable, "extra": extra},
+        "settings": {"metrics": list(measures), "resamples": options.n_resamples, "seed": options.seed},
+    }
+    return _Run(content, scored, problems + unusable)
 
 
 def _all_scored(truth: Expressions, run: RunFolder) -> tuple[list[Scored], list[str]]:
@@ -98,8 +117,7 @@ def _measured(scored: Sequence[Scored], measures: Sequence[Measure], options: Ma
     for measure in measures:
         evidence |= measure(pairs, images)
     found = bootstrap.figures(evidence, np.ones((1, len(numbers))))
-    figures = {name: None if np.isnan(values[0]) else float(values[0]) for name, values in found.items()}
-    return figures | {
+    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in found.items()} | {
         "intervals": bootstrap.intervals(evidence, len(numbers), options.n_resamples, options.seed),
         "images": list(numbers),
         "evidence": {"expressions": evidence},
@@ -166,32 +184,3 @@ def _predicted(expression: Expression, run: RunFolder) -> tuple[list[Any] | None
     if len(masks) != expression.n_targets:
         return None, f"{expression.id}: {len(masks)} masks for {expression.n_targets} targets"
     return masks, ""
-
-
-def as_text(content: dict[str, Any]) -> str:
-    """A Markdown table of the figures with their intervals, and a line of counts."""
-    intervals = content["intervals"]
-    figures = {name: value for name, value in content.items() if value is None or isinstance(value, float)}
-    rows = [[name, report.cell(value, intervals.get(name))] for name, value in figures.items()]
-    counts = content["counts"]
-    return (
-        f"{report.markdown(['figure', 'value'], rows)}\n\n"
-        f"{counts['masks']} masks of {counts['expressions']} expressions in {counts['images']} images; "
-        f"{counts['not_predicted']} not predicted (they count 0), {counts['unusable']} unusable (left out), "
-        f"{counts['extra']} results of others."
-    )
-
-
-def as_csv(scored: Sequence[Scored]) -> str:
-    """One line for each target."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "image", "words", "kinds", "intersection", "union", "iou", "problem"])
-    for one in scored:
-        expression, found = one.expression, one.pair.overlap
-        words = expression.text[slice(*expression.spans[one.index])] if expression.spans else expression.text
-        kinds = " ".join(sorted(one.pair.kinds))
-        writer.writerow(
-            [expression.id, expression.image, words, kinds, found.intersection, found.union, found.iou, one.problem]
-        )
-    return text.getvalue()

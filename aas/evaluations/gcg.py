@@ -12,7 +12,7 @@ from tqdm import tqdm
 from aas import registry
 from aas.datasets.coco import Findings
 from aas.datasets.grandf import GcgAnswer, GcgTruth, read_answers, read_truth
-from aas.evaluations import report
+from aas.evaluations import report, several
 from aas.evaluations.gcg_evidence import all_pairs, captions, detections, of_captioned, pair_evidence
 from aas.metrics import bootstrap, check_installed
 from aas.metrics.captions import CaptionScorer
@@ -40,7 +40,11 @@ class EvalGcg(report.ReportOptions):
     )
 
     results: Annotated[
-        Path, typer.Option(help="Folder or URL of IMAGE_ID.json, as `aas segment gcg` writes them.", **OF_RUN)
+        tuple[Path, ...],
+        typer.Option(
+            help="Folder or URL of IMAGE_ID.json, as `aas segment gcg` writes them; of several, each beside the first.",
+            **OF_RUN,
+        ),
     ]
     gt_caption: Annotated[
         Path,
@@ -67,17 +71,21 @@ class EvalGcg(report.ReportOptions):
 
     def run(self) -> int:
         """Print the table, write what was asked for; returns the exit code."""
-        content, findings = evaluate(self)
+        places = several.named(self.results)
+        found = {name: evaluate(self, path) for name, path in places.items()}
+        if len(found) > 1:
+            return several.deliver(found, places, _figures, self)
+        ((content, findings),) = found.values()
         table = as_table(content) + (f"\n\n{WHY}" if len(self.protocols) > 1 else "")
         return report.deliver(content, findings, table, self)
 
 
-def evaluate(arguments: EvalGcg) -> tuple[dict[str, Any], Findings]:
-    """(what the JSON file holds, what was wrong)."""
+def evaluate(arguments: EvalGcg, results: Path) -> tuple[dict[str, Any], Findings]:
+    """Of one run (what the JSON file holds, what was wrong)."""
     check_installed("pycocoevalcap")
     findings: Findings = {}
     truth = read_truth(arguments.gt_caption, arguments.gt_mask, findings)
-    answers = read_answers(arguments.results, truth, findings)
+    answers = read_answers(results, truth, findings)
     captioner = CaptionScorer(arguments.caption_metrics)
     if not captioner.has_java:
         print(NO_JAVA, file=sys.stderr)
@@ -135,3 +143,14 @@ def as_table(content: Mapping[str, Any]) -> str:
 def _cell(content: Mapping[str, Any], protocol: str, figure: str) -> str:
     interval = content["intervals"].get(protocol, {}).get(figure)
     return report.cell(content[protocol][figure], interval)
+
+
+def _figures(content: Mapping[str, Any]) -> several.Figures:
+    """Those of captions once: protocols share them."""
+    of_captions = report.numbers(content["evidence"]["captions"], len(content["images"]))
+    found: dict[str, dict[str, Any]] = {}
+    for protocol in (name for name in PROTOCOLS if name in content):
+        for figure, value in content[protocol].items():
+            group = "captions" if figure in of_captions else protocol
+            found.setdefault(group, {})[figure] = value, content["intervals"].get(protocol, {}).get(figure)
+    return found

@@ -93,11 +93,12 @@ def table_of_groups(content: Mapping[str, Any]) -> str:
     return markdown(["", *figures], rows)
 
 
-def say_findings(findings: Findings) -> None:
-    """One line on stderr for each kind of thing that was wrong."""
+def say_findings(findings: Findings, run: str = "") -> None:
+    """One line on stderr for each kind of thing that was wrong, in that `run` if there are several."""
+    before = f"{run}: " if run else ""
     for what, where in findings.items():
         shown = "; ".join(where[:SHOWN]) + (f"; … and {len(where) - SHOWN} more" if len(where) > SHOWN else "")
-        print(harmless(f"{len(where)} {what.replace('_', ' ')}: {shown}"), file=sys.stderr)
+        print(harmless(f"{before}{len(where)} {what.replace('_', ' ')}: {shown}"), file=sys.stderr)
 
 
 def deliver(content: Mapping[str, Any], findings: Findings, table: str, options: ReportOptions) -> int:
@@ -105,7 +106,7 @@ def deliver(content: Mapping[str, Any], findings: Findings, table: str, options:
     if options.json_file:
         write_json(options.json_file, content)
     if options.csv_file:
-        write_csv(options.csv_file, content["images"], content["evidence"])
+        write_text(options.csv_file, as_csv(content["images"], content["evidence"]))
     say_findings(findings)
     print(table)
     return exit_code(findings)
@@ -121,7 +122,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, images: Sequence[str], groups: Mapping[str, bootstrap.Evidence]) -> None:
+def as_csv(images: Sequence[str], groups: Mapping[str, bootstrap.Evidence]) -> str:
     """One row per image: every figure that has a value for one image alone, a blank where that has nothing."""
     table: dict[str, list[str]] = {}
     for group, evidence in groups.items():
@@ -133,7 +134,7 @@ def write_csv(path: Path, images: Sequence[str], groups: Mapping[str, bootstrap.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", *table])
     writer.writerows(zip(images, *table.values(), strict=True))
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def _by_image(name: str, columns: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """The released weights of HG-LMM, whose licence allows no commercial use: nothing of them ships."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,9 +23,6 @@ RENAMED = [
     (r"^lifg\.conv3\.", "eyes.layers.4."),
     (r"^lifg\.dynamic_conv\.controller\.", "filter.weights."),
     (r"^lifg\.dynamic_conv\.ln\d+\.", "filter.norm."),
-    # a convolution, a norm and a ReLU each
-    *((rf"^lcb\.conv{i + 1}\.{k}\.", f"stem.layers.{3 * i + k}.") for i in range(3) for k in range(2)),
-    (r"^lcb\.proj\.", "stem.layers.10."),
     (r"^ldsi\.conv384to96\.", "attention."),
     (r"^ldsi\.conv96to128\.", "shallow."),
     (r"^ldsi\.conv192to128\.", "deeper."),
@@ -43,9 +41,13 @@ RENAMED = [
     (r"^fuse_maskhead\.mask_head_fpn\.5\.", "top_down.after.0."),
     (r"^fuse_maskhead\.mask_head_fpn\.7\.", "top_down.after.2."),
 ]
+# convolutions of the stem, and of the deeper one of an input of 1024 pixels
+STEM, DEEP_STEM = ("conv1", "conv2", "conv3"), ("conv1", "conv1_2", "conv1_3", "conv2", "conv3")
 LMM = ("deepseek_vl.", "llava.")  # the frozen LMM's own weights
+UNUSED = "cliplayer."  # of the head of DeepSeek-VL-7B, whose forward pass never reaches it
 FIRST, FIT = "lifg.conv1.weight", re.compile(r"^ldsi\.conv(\d+)to384\.weight$")
-FAMILIES = ("deepseek_vl", "llava")
+TWO_ENCODERS = "deepseek_vl_hybrid"
+FAMILIES = ("deepseek_vl", TWO_ENCODERS, "llava")
 WIDTH = 64
 
 
@@ -61,8 +63,7 @@ def head_of_hglmm(path: Path, config: PreTrainedConfig) -> HighResHead:
     """
     if config.model_type not in FAMILIES:
         raise ValueError(
-            f"HG-LMM's heads are read for {' and '.join(FAMILIES)}, not for {config.model_type}: DeepSeek-VL-7B's "
-            "looks at two vision encoders at once, and for others none was released."
+            f"HG-LMM's heads are read for {', '.join(FAMILIES)}, not for {config.model_type}: none was released."
         )
     weights = read_tensors(path, "checkpoint of HG-LMM")
     shape = HeadShape.of(config)
@@ -73,13 +74,22 @@ def head_of_hglmm(path: Path, config: PreTrainedConfig) -> HighResHead:
             f"{shape.n_channels}."
         )
     head = HighResHead(shape, WIDTH, "batch")
-    named = {_our_name(name): weight for name, weight in weights.items() if not name.startswith(LMM)}
+    left_out = (*LMM, UNUSED) if config.model_type == TWO_ENCODERS else LMM
+    renamed = [*RENAMED, *_stem_renamed(DEEP_STEM if head.halve is None else STEM)]
+    named = {_our_name(name, renamed): weight for name, weight in weights.items() if not name.startswith(left_out)}
     fill(head, {name: _in_our_order(name, weight, head) for name, weight in named.items()}, str(path))
     return head.eval()
 
 
-def _our_name(name: str) -> str:
-    for pattern, new in RENAMED:
+def _stem_renamed(convolutions: Sequence[str]) -> list[tuple[str, str]]:
+    """A convolution, a norm and a ReLU each; a pooling, and the last convolution."""
+    names = [(i, k, name) for i, name in enumerate(convolutions) for k in range(2)]
+    last = (r"^lcb\.proj\.", f"stem.layers.{3 * len(convolutions) + 1}.")
+    return [(rf"^lcb\.{name}\.{k}\.", f"stem.layers.{3 * i + k}.") for i, k, name in names] + [last]
+
+
+def _our_name(name: str, renamed: Sequence[tuple[str, str]]) -> str:
+    for pattern, new in renamed:
         name = re.sub(pattern, new, name)
     return name
 

@@ -12,6 +12,7 @@ from aas.heads.fusion import LARGE, Norm, Stem, TopDown
 from aas.heads.head import MaskHead, TextMixing
 
 DEPTHS = (3, 6, 9, 12, 15, 18, 20)  # of 24 blocks of the vision encoder those that are looked at, and the last
+HIGH_DEPTHS = (1, 2, 4, 5, 7, 9, 10)  # of 12 blocks of a second encoder, of more pixels, those that go with them
 N_EYES, N_STAGES = len(DEPTHS) + 1, 4  # paired into stages of the pyramid
 CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is brought to so many first
 
@@ -19,6 +20,11 @@ CHANNELS_THAT_FIT = 6  # times the width: attention of more or fewer channels is
 def eye_layers(n_layers: int) -> tuple[int, ...]:
     """Which blocks of a vision encoder are looked at, shallow ones first: of 24 those that were published."""
     return *(n_layers * depth // 24 for depth in DEPTHS), n_layers - 1
+
+
+def high_eye_layers(n_layers: int) -> tuple[int, ...]:
+    """The same of a second encoder, one for each of the first."""
+    return *(n_layers * depth // 12 for depth in HIGH_DEPTHS), n_layers - 1
 
 
 class HighResHead(MaskHead):

@@ -1,5 +1,5 @@
-"""Layers of a vision encoder, brought to the language model's width by the LMM's own projector; blocks of a
-convolutional encoder, which no projector fits, as they are."""
+"""Layers of a vision encoder, brought to the language model's width by the LMM's own projector, or layers of two of
+them in pairs; blocks of a convolutional encoder, which no projector fits, as they are."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,7 +23,7 @@ class Eyes:
         inner = getattr(model, "model", model)
         tower, self.projector = (_part(inner, names) for names in (TOWERS, PROJECTORS))
         stacks = [module for module in tower.modules() if isinstance(module, nn.ModuleList)] if tower else []
-        if self.projector is None or not stacks or hasattr(inner, "high_res_vision_model"):
+        if self.projector is None or not stacks:
             raise ValueError(
                 f"{type(model).__name__}: its vision encoder is no stack of blocks with a projector behind."
             )
@@ -31,20 +31,22 @@ class Eyes:
         self.layers = layers(len(self.blocks))
         self.widest = max(getattr(tower.config, "block_widths", None) or (0,))  # of a convolutional encoder
         self.seen: dict[int, Tensor] = {}
+        self.watched = [(self.blocks, self.layers, self.seen)]
         self.projected: Tensor | None = None
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Self:
-        hooks = [self.blocks[i].register_forward_hook(partial(self._see, i)) for i in set(self.layers)]
+        hooks = [
+            blocks[i].register_forward_hook(partial(_see, seen, i))
+            for blocks, layers, seen in self.watched
+            for i in set(layers)
+        ]
         self._hooks = [*hooks, self.projector.register_forward_pre_hook(self._enter, with_kwargs=True)]
         return self
 
     def __exit__(self, *exception: object) -> None:
         for hook in self._hooks:
             hook.remove()
-
-    def _see(self, index: int, _: nn.Module, __: Any, output: Any) -> None:
-        self.seen[index] = output if isinstance(output, Tensor) else output[0]
 
     def _enter(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         self.projected = arguments[0] if arguments else next(iter(named.values()))
@@ -68,6 +70,37 @@ class Eyes:
         """[C, H, W] of a block: the mean over each cell, zeros behind its channels, float32 [widest, h, w]."""
         cells = F.adaptive_avg_pool2d(block.float(), grid_hw).cpu()
         return F.pad(cells, (0, 0, 0, 0, 0, self.widest - len(cells)))
+
+
+class TwoEyes(Eyes):
+    """Of a model like DeepSeek-VL-7B, which looks at few and at many pixels at once. Blocks of the second encoder,
+    `high_layers(n)` of n, go the way of its last one: neck, projection to the first one's cells, and with a block of
+    that through the aligner."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Callable[[int], tuple[int, ...]],
+        high_layers: Callable[[int], tuple[int, ...]],
+    ):
+        super().__init__(model, layers)
+        self.inner: Any = getattr(model, "model", model)
+        self.encoder = self.inner.high_res_vision_model.vision_encoder
+        self.high_layers, self.high_seen = high_layers(len(self.encoder.layers)), dict[int, Tensor]()
+        self.watched.append((self.encoder.layers, self.high_layers, self.high_seen))
+
+    @torch.no_grad()
+    def of_image(self, image: int, grid_hw: tuple[int, int]) -> Tensor:
+        states = torch.stack([self.seen[i][image] for i in self.layers])
+        high = torch.stack([self.high_seen[i][image] for i in self.high_layers])
+        cells = self.inner.high_res_vision_proj(self.encoder.neck(high)).flatten(2).transpose(1, 2)
+        if cells.shape[1] != grid_hw[0] * grid_hw[1]:
+            raise ValueError("The second vision encoder's cells are not those of the grid.")
+        return self.projector(states, cells).float().transpose(1, 2).unflatten(2, grid_hw).cpu()
+
+
+def _see(seen: dict[int, Tensor], index: int, _: nn.Module, __: Any, output: Any) -> None:
+    seen[index] = output if isinstance(output, Tensor) else output[0]
 
 
 def _part(model: nn.Module, names: Sequence[str]) -> Any:

@@ -10,9 +10,9 @@ from torch import Tensor
 from aas.captured import Captured, Needs
 from aas.geometry import resampled
 from aas.heads.features import HeadShape, PhraseFeatures
-from aas.heads.highres import eye_layers
+from aas.heads.highres import eye_layers, high_eye_layers
 from aas.lmms.base import LMM
-from aas.lmms.eyes import Eyes
+from aas.lmms.eyes import Eyes, TwoEyes
 from aas.lmms.grids import COMBINED
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.sources import captured, internals_of
@@ -51,7 +51,7 @@ def phrase_features(
         raise ValueError("Features of phrases are of a given text: prepare each photograph with its answer.")
     inputs, columns, rows = lmm.replay_inputs(batch, answers, options)
     watch = internals_of(lmm, batch, columns, _needs(shape), options, rows)
-    eyes = Eyes(lmm.model, eye_layers) if with_eyes else None
+    eyes = _eyes(lmm) if with_eyes else None
     with lmm.watched(watch), eyes or nullcontext():
         lmm.model(**inputs, **lmm.forward_arguments(inputs), return_dict=True)
     kept = captured(lmm, watch, batch, answers, options)
@@ -62,13 +62,25 @@ def phrase_features(
     if eyes is None:
         return found
     return [
-        replace(one, pixels=_pixels(prepared), eyes=eyes.of_image(i, one.view.size_hw))
+        replace(one, pixels=_pixels(lmm, prepared), eyes=eyes.of_image(i, one.view.size_hw))
         for i, (one, prepared) in enumerate(zip(found, batch, strict=True))
     ]
 
 
-def _pixels(one: Prepared) -> Tensor:
-    """What the vision encoder saw of an image, float32 [3, H, W]; ValueError where it saw several parts."""
+def _eyes(lmm: LMM) -> Eyes:
+    if hasattr(getattr(lmm.model, "model", None), "high_res_vision_model"):
+        return TwoEyes(lmm.model, eye_layers, high_eye_layers)
+    return Eyes(lmm.model, eye_layers)
+
+
+def _pixels(lmm: LMM, one: Prepared) -> Tensor:
+    """What the vision encoder saw of an image, float32 [3, H, W]; of two encoders the larger input, from 0 to 1: in
+    DeepSeek-VL's own code each of the two normalises. ValueError where it saw several parts."""
+    high = one.inputs.get("high_res_pixel_values")
+    if high is not None:
+        how = lmm.processor.image_processor
+        mean, std = (torch.tensor(value)[:, None, None] for value in (how.high_res_image_mean, how.high_res_image_std))
+        return high[0].float() * std + mean if how.do_normalize else high[0].float()
     pixels = one.inputs.get("pixel_values")
     if pixels is None or pixels.ndim != 4 or len(pixels) != 1 or len(one.grids) != 1:
         raise ValueError("The head looks at one input of the vision encoder; this LMM cuts its images into several.")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from aas import registry
 from aas.available import all_here
 from aas.choices import TRAINING_FREE, PresetName
 from aas.ground import Grounder
+from aas.heads.named import head_path
 from aas.heads.stored import read_head_file
 from aas.lmms import load_lmm
 from aas.maps import DEFAULT, source_named
@@ -77,7 +77,7 @@ class Models:
         for segmenter in self.options.segmenter:
             all_here(segmenter=segmenter)
         for head in self.choices["head"][1:]:
-            read_head_file(Path(head))
+            read_head_file(head_path(head))
 
     def grounder(self, choice: Choice) -> Grounder:
         """Raises ValueError or OSError for a model that cannot be loaded, or that the choice does not fit."""

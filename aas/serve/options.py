@@ -22,7 +22,8 @@ class Serve:
     ] = ("embedded",)
     segmenter: Annotated[tuple[str, ...], MASK(help="The same for the segmenter.")] = ("embedded",)
     head: Annotated[
-        tuple[str, ...], MASK(help="File of a mask head that was trained on the model: a choice (docs/heads.md).")
+        tuple[str, ...],
+        MASK(help="Mask head that was trained on the model, by file or name: a choice (docs/heads.md)."),
     ] = ()
     phrases: Annotated[str, PHRASE(help="spaCy pipeline: embedded, a package name or a folder.")] = "embedded"
     dtype: Annotated[Dtype, MODEL(help="What an LMM computes in.")] = "auto"

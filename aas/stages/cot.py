@@ -1,10 +1,11 @@
 """`aas cot`: a visual chain of thought about each image, with a report of all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import PurePosixPath
 
+from aas.answering.server import ServerError
 from aas.cot.thinker import Chain, Question, Thinker
 from aas.datasets.rows import complain
 from aas.datasets.visual_cot import BoxedQuestion, read_boxed_questions
@@ -25,6 +26,7 @@ def cot(options: Cot) -> int:
 
     Raises ValueError or OSError, before anything is written, where the options cannot work.
     """
+    options = options.with_server()
     requests, saving = partial(_requests, options), partial(SavingThoughts, options.chain())
     fingerprint = None if options.questions is None else _fingerprint
     return carry(Carrying("cot", options, requests, fingerprint, saving, ThoughtReport))
@@ -36,13 +38,25 @@ class SavingThoughts(Saving):
     def __init__(self, chain: Chain, grounder: Grounder, run: RunFolder, with_png: bool):
         super().__init__(grounder, run, with_png)
         self.thinker = Thinker(grounder, chain)
+        self.nobody_answers: ServerError | None = None
+
+    def fed(self, items: Iterable[Request]) -> Iterator[tuple[Request, Exception | None]]:
+        """As they are: what a server is asked depends on what was found. Ends where it answered nobody."""
+        for item in items:
+            if self.nobody_answers is not None:
+                raise self.nobody_answers
+            yield item, None
 
     def prepare(self, item: Request) -> Asked:
         assert isinstance(item, Question)
         return self.thinker.prepare(item)
 
     def compute(self, batch: Sequence[Asked]) -> list[Grounding]:
-        return self.thinker.compute(batch)
+        try:
+            return self.thinker.compute(batch)
+        except ServerError as error:
+            self.nobody_answers = error
+            raise
 
 
 class ThoughtReport(RunReport):

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from aas.cot.thinker import Chain
 
 # Options of `aas ground` that a chain of thought has no use for.
-NOT_HERE = ("answer", "answers", "answers_from", "answers_model", "in_flight", "drop", "keep_all", "reasoning",
-            "min_confidence")  # fmt: skip
+NOT_HERE = ("answer", "answers", "drop", "keep_all", "reasoning", "min_confidence")
 CHAIN = partial(Option, rich_help_panel="Chain of thought")
 
 
@@ -56,8 +55,6 @@ class Cot(Ground):
             raise ValueError("--head and --thought-words are of --look thought, where a thing is grounded.")
         if self.look == "whole" and (self.show != "both" or self.crop_scale != 1):
             raise ValueError("--show and --crop-scale are of a crop, which --look whole does not make.")
-        if not 0 < self.crop_scale <= 100:
-            raise ValueError(f"--crop-scale {self.crop_scale}: give a number above 0 and at most 100.")
 
     def check_question(self) -> None:
         if bool(self.question.strip()) == (self.questions is not None):

@@ -85,8 +85,8 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""
         same = ("model", "segmenter", "phrases", "device", "segmenter_dtype", "preset", "merge", "words", "reasoning",
-                "prompt", "read_out", "mask_choice", "min_confidence", "head", "answers_from", "answers_model",
-                "in_flight")  # fmt: skip
+                "prompt", "read_out", "mask_choice", "min_confidence", "head", "head_threshold", "answers_from",
+                "answers_model", "in_flight")  # fmt: skip
         return {
             **{name: getattr(self, name) for name in same},
             **self.loading(),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from aas.choices import (
+    HEAD_THRESHOLD,
     TRAINING_FREE,
     Alignment,
     Dtype,
@@ -42,7 +43,13 @@ OF_FILES = (
     "head",
 )
 # Options that runs of before do not have, and what stands for having none: such a run can be gone on with.
-OF_LATE = {"maps": DEFAULT, "read_out": "argmax", "min_confidence": None, "head": None}
+OF_LATE = {
+    "maps": DEFAULT,
+    "read_out": "argmax",
+    "min_confidence": None,
+    "head": None,
+    "head_threshold": HEAD_THRESHOLD,
+}
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -238,7 +245,7 @@ class PhraseOptions:
 
 
 def head_file(name: str) -> str | None:
-    """What `--head` names: a file, or nothing where masks are to be made without training."""
+    """What `--head` names: a head, or nothing where masks are to be made without training."""
     return None if name == TRAINING_FREE else name
 
 
@@ -262,20 +269,22 @@ class MaskOptions:
         MASK(
             parser=head_file,
             metavar="NAME|FILE",
-            help="File of a mask head that was trained on the model: it makes the masks (docs/heads.md). "
-            f"{TRAINING_FREE}, the default: none.",
+            help="Mask head that was trained on the model, which makes the masks: a file, a folder, a Hugging Face id "
+            f"or a name (docs/heads.md). {TRAINING_FREE}, the default: none.",
         ),
     ] = None
-
-    @property
-    def head_path(self) -> Path | None:
-        """The head's file, if there is one."""
-        return None if self.head is None else Path(self.head)
+    head_threshold: Annotated[
+        float, MASK(help="With --head: a pixel's probability above which it belongs to the mask.")
+    ] = HEAD_THRESHOLD
 
     def check_masks(self) -> None:
         """Raises ValueError for options that cannot go together."""
         if self.head is not None and self.mask_choice != "last":
             raise ValueError(f"--head makes one mask of a phrase: --mask-choice {self.mask_choice} has none to choose.")
+        if not 0 < self.head_threshold < 1:
+            raise ValueError(f"--head-threshold {self.head_threshold}: give a probability above 0 and below 1.")
+        if self.head is None and self.head_threshold != HEAD_THRESHOLD:
+            raise ValueError("--head-threshold is of --head, which is not given.")
 
     def n_points(self, asked: int | None) -> int:
         """Peaks that become points: those asked for, or the segmenter's default."""

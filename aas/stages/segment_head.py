@@ -6,6 +6,7 @@ import numpy as np
 
 from aas import devices
 from aas.headed import WITH_ADAPTER, HeadMasks
+from aas.heads.named import head_path
 from aas.heads.stored import read_head_file
 from aas.lmms import load_lmm
 from aas.lmms.prepared import Prepared
@@ -37,9 +38,9 @@ class Rereading:
 def rereading(options: Segment, segmenter: Segmenter, device: str | None) -> Rereading | None:
     """What `--head` names, with the LMM of the attention's run; None without. Raises ValueError or OSError where they
     do not belong together, or are not there."""
-    if options.head_path is None:
+    if options.head is None:
         return None
-    read_head_file(options.head_path)  # before an LMM is loaded
+    read_head_file(head_path(options.head))  # before an LMM is loaded
     said = arguments_of(options.attn)
     if "model" not in said:
         raise ValueError(
@@ -49,4 +50,4 @@ def rereading(options: Segment, segmenter: Segmenter, device: str | None) -> Rer
     if said.get("adapter"):
         raise ValueError(WITH_ADAPTER)
     lmm = load_lmm(said["model"], device, **{name: said[name] for name in LOADING if said.get(name) is not None})
-    return Rereading(HeadMasks(options.head_path, lmm, segmenter, options.segmenter))
+    return Rereading(HeadMasks(options.head, lmm, segmenter, options.segmenter, options.head_threshold))

@@ -120,6 +120,7 @@ def opened(folders: Iterable[object], filled: object = None, chunk: int = 0, num
 def opened_for(options: Any) -> AbstractContextManager[None]:
     """`opened` with the run folders that a command's options name; that of `out` is filled."""
     values = [getattr(options, field.name) for field in fields(options)]
+    values += [one for value in values if isinstance(value, tuple) for one in value]
     chunk = getattr(options, "chunk", None)
     part = (0, 1) if chunk is None else (chunk.index, chunk.count)
     return opened(values, getattr(options, "out", None), *part)

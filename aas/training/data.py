@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from aas import registry, rle
-from aas.datasets.expressions import Expression, ExpressionDataset, Target, listed
+from aas.datasets.expressions import Expression, ExpressionDataset, Target, concatenated
 from aas.export.photograph import Found, Photograph, label_of, ready
 from aas.export.results import Results
 from aas.training.from_yaml import made
@@ -76,13 +76,9 @@ class DataSource:
         if not self.images.is_dir():
             raise FileNotFoundError(f"images: {self.images}: no such folder.")
         found = self.dataset.read()
-        together: dict[str, list[Expression]] = {}
-        for one in found.items:
-            together.setdefault(one.image if one.spans is None else one.id, []).append(one)
-        keys = list(together)
-        some = [keys[i] for i in evenly(len(keys), self.n_photographs)]
-        lessons = [Lesson(key, partial(_photograph, key, together[key], self.images)) for key in some]
-        return Source(lessons, found.problems)
+        texts = concatenated(found.items)
+        some = [texts[i] for i in evenly(len(texts), self.n_photographs)]
+        return Source([Lesson(one.id, partial(_photograph, one, self.images)) for one in some], found.problems)
 
 
 def of_run(folder: Path, images: Path | None) -> Source:
@@ -101,23 +97,19 @@ def evenly(n: int, n_wanted: int | None) -> Sequence[int]:
     return range(n) if n_wanted is None or n_wanted >= n else [i * n // n_wanted for i in range(n_wanted)]
 
 
-def _photograph(key: str, expressions: Sequence[Expression], folder: Path) -> Photograph:
+def _photograph(told: Expression, folder: Path) -> Photograph:
     """Phrases whose mask has no pixel are left out."""
-    path = folder / expressions[0].image
+    path = folder / told.image
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     source, size_hw = ready(path)
-    text, spans = expressions[0].text, expressions[0].spans
-    if spans is None:
-        text, spans = listed([one.text for one in expressions])
-    targets = [target for one in expressions for target in one.read_targets()]
     found = []
-    for (start, end), target in zip(spans, targets, strict=True):
+    for (start, end), target in zip(told.spans or (), told.read_targets(), strict=True):
         _check(target, size_hw)
         if rle.area(target.mask):
-            words = text[start:end]
+            words = told.text[start:end]
             found.append(Found(words, label_of(words), target.mask, span=(start, end)))
-    return Photograph(0, key, source, size_hw, text, found=tuple(found))
+    return Photograph(0, told.id, source, size_hw, told.text, found=tuple(found))
 
 
 def _check(target: Target, size_hw: tuple[int, int]) -> None:

@@ -6,7 +6,7 @@ mirrored, a few times each.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +44,16 @@ class Scene:
     captions: tuple[str, ...]
 
 
-def scenes(data: Path, split: str) -> Iterator[Scene]:
-    """With instance masks: for training (train2017, and of val2017 what is not kept out), or for choosing."""
+def scenes(data: Path, split: str, is_done: Callable[[int], bool] = lambda image_id: False) -> Iterator[Scene]:
+    """With instance masks: for training (train2017, and of val2017 what is not kept out), or for choosing. Those that
+    are done are passed over, and not even read."""
     choose, figures = kept_out(data)
     for subset in ("train2017", "val2017"):
         annotations = data / "coco/annotations"
         coco = COCO(annotations / f"instances_subset_{subset}.json")
         captions = COCO(annotations / f"captions_subset_{subset}.json").imgToAnns
         for image_id in sorted(coco.imgs):
-            if (image_id in choose) != (split == CHOOSE) or image_id in figures:
+            if (image_id in choose) != (split == CHOOSE) or image_id in figures or is_done(image_id):
                 continue
             pixels = read_image(data / f"coco/images/{subset}" / coco.imgs[image_id]["file_name"])
             said = tuple(clean_caption(one["caption"]) for one in captions.get(image_id, ()))
@@ -130,22 +131,28 @@ def write_runs(data: Path, work: Path, n_views: int) -> None:
         run = RunFolder(work / split, ".json")
         run.path.mkdir(exist_ok=True)
         run.begin("import", {"format": "coco", "split": split, "n_views": n_views}, {})
-        for scene in scenes(data, split):
-            for key, view, text, found in views(scene, 1 if split == CHOOSE else n_views, reader):
-                if found and not run.is_done(key):
+        n, done = 1 if split == CHOOSE else n_views, set(run.items())
+        # A photograph with a view without phrases is looked at again: nothing tells it from one that was not looked at.
+        for scene in scenes(data, split, lambda image_id: done.issuperset(_keys(image_id, n))):  # noqa: B023
+            for key, view, text, found in views(scene, n, reader):
+                if found and key not in done:
                     _write(run, work / PHOTOGRAPHS / f"{key}.jpg", key, view, text, found)
 
 
 def views(scene: Scene, n_views: int, reader: Reader) -> Iterator[tuple[str, Scene, str, list[tuple[Span, str]]]]:
     """Key, picture, text, and the phrases in it."""
     rng = np.random.default_rng(scene.image_id)
-    for i in range(n_views):
+    for i, key in enumerate(_keys(scene.image_id, n_views)):
         view = cropped(scene, rng) if i else scene
         if scene.captions:
             caption = view.captions[i % len(view.captions)]
-            yield f"{scene.image_id}-{i}", view, caption, reader(caption, view)
+            yield key, view, caption, reader(caption, view)
         else:
-            yield f"{scene.image_id}-{i}", view, *listed(view, rng)
+            yield key, view, *listed(view, rng)
+
+
+def _keys(image_id: int, n_views: int) -> list[str]:
+    return [f"{image_id}-{i}" for i in range(n_views)]
 
 
 def _write(run: RunFolder, picture: Path, key: str, view: Scene, text: str, found: list[tuple[Span, str]]) -> None:
