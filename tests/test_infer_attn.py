@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -261,9 +262,13 @@ def test_an_item_comes_back_as_it_was(tmp_path):
 
 def test_the_same_item_gives_the_same_bytes_in_another_process(tmp_path):
     """Whose order of sets is another."""
-    code = "import sys, pathlib; from tests.test_infer_attn import *; write_item(pathlib.Path(sys.argv[1]), an_item())"
+    code = (
+        "import pickle, sys; from pathlib import Path; from aas.store.attention import write_item; "
+        "write_item(Path(sys.argv[1]), pickle.load(sys.stdin.buffer))"
+    )
     write_item(tmp_path / "a", an_item())
-    subprocess.run([sys.executable, "-c", code, tmp_path / "b"], check=True, cwd=Path(__file__).parent.parent)
+    command = [sys.executable, "-c", code, tmp_path / "b"]
+    subprocess.run(command, check=True, input=pickle.dumps(an_item()), cwd=Path(__file__).parent.parent)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
