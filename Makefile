@@ -4,22 +4,27 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Python compiles what is imported when it first is; to compile all that is installed takes a minute.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python scripts/sample_photos.py samples
 	$(BIN)/aas ground samples --out grounded
 	@echo "Look at: $(CURDIR)/grounded/report.html and the pictures beside it"
 
-# Two processes of one thread each: the models of the tests are too small for more.
+# Two processes of one thread each: the models of the tests are too small for more. The order of files: tests/conftest.py.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: $(VENV)/.dev
+check: lint types
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
 $(VENV)/bin/python:

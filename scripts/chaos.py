@@ -49,7 +49,8 @@ def main() -> int:
     chance = random.Random(options.seed)
     photos = photographs(options.out / "photos", options.images)
     places = {"photos": photos, "attn": options.out / "attn"}
-    undisturbed(filled("infer-attn", places, places["attn"]))
+    if any("{attn}" in COMMANDS[name] for name in options.commands):
+        undisturbed(filled("infer-attn", places, places["attn"]))
     print("| command | images | kills | starts | lost or other | left over |\n|---|---|---|---|---|---|", flush=True)
     wrong = 0
     for name in options.commands:

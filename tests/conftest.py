@@ -9,6 +9,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "embedded"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# They take longest, and begin first: a process that began one of them at the end would leave the other without work.
+LONGEST = {"test_wheel", "test_study_difflmm", "test_difflmm_train", "test_app", "test_viewer", "test_train_lmm"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` gives its two processes a file at a time, in this order."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def libraries_as_before():

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -151,14 +149,11 @@ def test_expressions_name_an_image_by_its_path(photographs: Path, tmp_path: Path
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_terminal_that_cannot_write_it(photographs: Path, tmp_path: Path, encoding: str, as_json: bool):
     answer = "a dog 🐕"
-    command = [sys.executable, "-m", "aas.cli", "ground", photographs / "a.jpg", "--answer", answer, "--out", tmp_path]
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
-    done = subprocess.run([*command, *["--json"] * as_json], env=environment, capture_output=True, check=False)
-    assert done.returncode == 0 and (tmp_path / "report.html").is_file(), done.stderr
-    if as_json:
-        assert json.loads(done.stdout.decode(encoding))["caption"] == answer
-    else:
-        assert r"\U0001f415" in done.stdout.decode(encoding)
+    words = ["ground", str(photographs / "a.jpg"), "--answer", answer, "--out", str(tmp_path), *["--json"] * as_json]
+    done = CliRunner(charset=encoding).invoke(app, words)
+    assert done.exit_code == 0 and (tmp_path / "report.html").is_file(), done.stderr
+    said = done.stdout_bytes.decode(encoding)
+    assert json.loads(said)["caption"] == answer if as_json else r"\U0001f415" in said
 
 
 def test_what_is_not_looked_at_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -3,17 +3,19 @@
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from aas.engine.workers import in_workers
 from aas.stages.infer_attn_options import InferAttn
 from aas.stages.segment_options import Segment
 from aas.store.fingerprints import ENDS, WHOLE, fingerprint
 from aas.store.runs import RunFolder
+from tests.command import Forked
 
 
 def test_other_weights_in_the_same_folder(tmp_path: Path):
@@ -119,23 +121,18 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path):
     assert run.failures() == {"c": "broken too"}
 
 
-KILLED = """
-import os, signal, sys, time
-import numpy as np
-from aas.engine.workers import in_workers
-
-def pid(item):
-    return os.getpid(), np.zeros(10_000_000, np.uint8)  # more than a pipe holds: its writer waits
-
-made = in_workers(pid, range(100), 2)
-print(*{next(made)[1][0] for _ in range(4)}, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def with_workers() -> None:
+    """Says which they are, and is killed."""
+    made = in_workers(lambda _: (os.getpid(), np.zeros(10_000_000, np.uint8)), range(100), 2)  # a pipe holds less
+    print(*{next(made)[1][0] for _ in range(4)}, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_no_worker_outlives_a_killed_run():
-    done = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
-    workers = [int(pid) for pid in done.stdout.split()]
+    with Forked(with_workers) as process:
+        code, stdout, _ = process.ended(60)
+    assert code == -signal.SIGKILL
+    workers = [int(pid) for pid in stdout.split()]
     assert len(workers) == 2
     until = time.monotonic() + 20
     while any(is_running(pid) for pid in workers) and time.monotonic() < until:

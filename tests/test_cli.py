@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from aas.catalogue import LISTS
 from aas.cli import app
 from aas.version import __version__
+from tests.command import program
 
 
 def run(*arguments: object):
@@ -102,21 +103,22 @@ def test_the_preset_of_one_head_is_what_that_head_sees(attn, tmp_path):
     assert not np.array_equal(paper["points"], ground["points"])
 
 
-def test_quiet_and_verbose(attn, tmp_path):
-    def program(*arguments: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "aas.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+def ended(*arguments: object, anew: bool = False) -> tuple[int | None, str, str]:
+    with program(*arguments, anew=anew) as process:
+        return process.ended()
 
+
+def test_quiet_and_verbose(attn, tmp_path):
+    """Also of a program that was started anew: libraries say things while they are imported."""
     where = ("segment", "gcg", "--attn", attn / "all", "--images")
     assert "1 done" in run(*where, attn / "photos", "--out", tmp_path / "a").stderr
-    quiet = program("-q", *where, attn / "photos", "--out", tmp_path / "b")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert ended("-q", *where, attn / "photos", "--out", tmp_path / "b") == (0, "", "")
     two = [attn / "photos/a.png", attn / "photos/a.png"]
-    quiet = program("-q", "ground", *two, "--answer", "a cat", "--out", tmp_path / "two")
-    assert quiet.stderr == "" and len(quiet.stdout.splitlines()) == 2
+    _, stdout, stderr = ended("-q", "ground", *two, "--answer", "a cat", "--out", tmp_path / "two", anew=True)
+    assert stderr == "" and len(stdout.splitlines()) == 2
     (tmp_path / "none").mkdir()
-    failed = program("-q", *where, tmp_path / "none", "--out", tmp_path / "c")
-    assert failed.returncode == 3 and "a.png" in failed.stderr, "what failed is said all the same"
+    code, _, stderr = ended("-q", *where, tmp_path / "none", "--out", tmp_path / "c")
+    assert code == 3 and "a.png" in stderr, "what failed is said all the same"
     assert run("-v", "list", "presets").exit_code == 0
     assert logging.getLogger("aas").level == logging.DEBUG
 

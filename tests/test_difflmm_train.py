@@ -1,10 +1,9 @@
 """Training: what is learned of which tokens, which weights move, and that a break leaves no trace."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -15,8 +14,10 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
+from accelerate.state import AcceleratorState
 from peft import PeftModel
 from PIL import Image
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from transformers import LlavaProcessor
 from typer.testing import CliRunner
 
@@ -34,6 +35,7 @@ from difflmm.synthetic import QUESTION, SIDE, write_models, write_pictures
 from difflmm.train import train
 from difflmm.train.adapter import starting_model, with_adapter
 from difflmm.train.arguments import training_arguments
+from tests.command import Forked
 from tests.tiny.llava_original import write_tokenizer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -318,17 +320,29 @@ def test_resumed_training_is_the_same_bit_for_bit(parts, tmp_path):
         train(recipe(parts, broken, **plan | {"max_steps": 7}))
 
 
+def one_of_two(*words: str) -> None:
+    """What `torchrun` starts, which has no state of trainings before."""
+    from difflmm.cli import app
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    app(words)
+
+
+def torchrun(n_processes: int, *words: str) -> None:
+    """`torchrun --standalone -m difflmm.cli`, whose processes are forked from here and import nothing anew."""
+    plan = LaunchConfig(1, 1, n_processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+    elastic_launch(plan, one_of_two)(*words)
+
+
 def test_two_processes_learn_as_one(parts, tmp_path):
     """By torchrun: the same rows, the same steps, features made by both."""
     plan = {"max_steps": 3, "lora_dropout": 0}
     together = recipe(parts, tmp_path / "two", device_batch_size=2, features=tmp_path / "features", **plan)
     (tmp_path / "two.yaml").write_text(together.to_yaml())
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "difflmm.cli"]
-    command += ["train", "--config", str(tmp_path / "two.yaml")]
-    environment = {**os.environ, "PYTHONPATH": str(RECIPES.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "two")]
+    with Forked(partial(torchrun, 2, "train", "--config", str(tmp_path / "two.yaml"))) as launcher:
+        code, stdout, stderr = launcher.ended(300)
+    assert code == 0, stderr
+    assert stdout.split() == [str(tmp_path / "two")]
     train(recipe(parts, tmp_path / "one", **plan))
     losses = [[entry["loss"] for entry in log(tmp_path / name)] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

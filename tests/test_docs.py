@@ -9,6 +9,7 @@ import re
 import shlex
 import typing
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
@@ -104,9 +105,14 @@ def without_callbacks(command):
     return command
 
 
+@cache
+def parser_of(name: str):
+    return without_callbacks(typer.main.get_command(app_of(name)))
+
+
 def parse(name: str, arguments: list[str]) -> None:
     """Raise what the app would say of these arguments, if they are wrong."""
-    without_callbacks(typer.main.get_command(app_of(name))).main(arguments, prog_name=name, standalone_mode=False)
+    parser_of(name).main(arguments, prog_name=name, standalone_mode=False)
 
 
 def known_arguments(words: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -82,17 +83,17 @@ def test_any_split_gives_the_same_bytes(photos, model, tmp_path):
 
 
 def test_a_killed_run_goes_on_to_the_same_result(photos, tmp_path):
-    command = [sys.executable, "-m", "aas.cli", "infer-attn", "--images", photos, "--batch-size", "1", "--out"]
-    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
-    process = subprocess.Popen([*command, tmp_path / "killed"], stderr=subprocess.DEVNULL)
-    while not contents(tmp_path / "killed"):
-        time.sleep(0.005)
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    words = ("--images", photos, "--batch-size", 1, "--max-new-tokens", 12, "--out")
+    assert run(*words, tmp_path / "whole")[0] == 0
+    with command.program("infer-attn", *words, tmp_path / "killed") as process:
+        while not contents(tmp_path / "killed"):
+            time.sleep(0.005)
+            assert process.code() is None
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.ended()[0] == -signal.SIGKILL
     half = contents(tmp_path / "killed")
     assert len(half) < len(SIZES_HW)
-    subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
+    assert run(*words, tmp_path / "killed")[0] == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
@@ -260,10 +261,14 @@ def test_an_item_comes_back_as_it_was(tmp_path):
 
 
 def test_the_same_item_gives_the_same_bytes_in_another_process(tmp_path):
-    code = "import sys, pathlib; from tests.test_infer_attn import *; write_item(pathlib.Path(sys.argv[1]), an_item())"
-    for name in ("a", "b"):
-        root = Path(__file__).parent.parent
-        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True, cwd=root)
+    """Whose order of sets is another."""
+    code = (
+        "import pickle, sys; from pathlib import Path; from aas.store.attention import write_item; "
+        "write_item(Path(sys.argv[1]), pickle.load(sys.stdin.buffer))"
+    )
+    write_item(tmp_path / "a", an_item())
+    command = [sys.executable, "-c", code, tmp_path / "b"]
+    subprocess.run(command, check=True, input=pickle.dumps(an_item()), cwd=Path(__file__).parent.parent)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -5,11 +5,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +29,9 @@ from aas.segmenters import load_segmenter
 from aas.store.atomic import check_target, check_writable
 from aas.store.reference import load_tokenizer
 from tests import tiny
+from tests.command import program, run
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -318,28 +315,24 @@ def test_a_read_only_disk_is_found_before_models_are_loaded(tmp_path, monkeypatc
 # -------------------------------------------------------------------------------------------------- Ctrl-C
 
 
-@pytest.mark.parametrize("to_all", [True, False])
-def test_ctrl_c_ends_a_run_with_one_line(tmp_path, to_all):
+@pytest.mark.parametrize(("to_all", "anew"), [(True, True), (False, False)])
+def test_ctrl_c_ends_a_run_with_one_line(tmp_path, to_all, anew):
+    """Also of a program that was started anew, whose interpreter takes seconds to take itself apart."""
     (tmp_path / "photos").mkdir()
     for i in range(12):
         Image.new("RGB", (60, 40), (i, 9, 9)).save(tmp_path / f"photos/{i:02}.png")
-    command = [sys.executable, "-m", "aas.cli", "ground", str(tmp_path / "photos"), "--out", str(tmp_path / "out"),
-               "--answer", "a dog", "--workers", "2"]  # fmt: skip
-    # Tests that run in the background ignore Ctrl-C, and what they start would too.
-    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listens
-    ) as process:
+    words = ("ground", tmp_path / "photos", "--out", tmp_path / "out", "--answer", "a dog", "--workers", 2)
+    with program(*words, anew=anew) as process:
         end = time.monotonic() + 120
-        while not (tmp_path / "out/run.json").exists() and time.monotonic() < end and process.poll() is None:
+        while not (tmp_path / "out/run.json").exists() and time.monotonic() < end and process.code() is None:
             time.sleep(0.02)
         (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
         start = time.monotonic()
-        _, said = process.communicate(timeout=30)
-        assert process.returncode == 130 and time.monotonic() - start < 6  # one second, on a machine that is not busy
+        code, _, said = process.ended(30)
+        assert code == 130 and time.monotonic() - start < 6  # one second, on a machine that is not busy
     assert "Traceback" not in said and said.count("aas: stopped.") == 1
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "0 failed" in again.stderr and len(list((tmp_path / "out").glob("??.json"))) == 12
+    code, said = run(*words)
+    assert code == 0 and "0 failed" in said and len(list((tmp_path / "out").glob("??.json"))) == 12
 
 
 # ------------------------------------------------------------------------------------------- tiny photographs

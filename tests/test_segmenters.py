@@ -28,6 +28,7 @@ from aas.segmenters.sam_decoding import PROMPTS_PER_DECODE
 from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_original import load_sam_checkpoint
 from aas.segmenters.sam_records import SamCandidates
+from tests.command import run
 from tests.tiny.segmenters import FAMILIES, saved
 
 SIZES_HW = [(96, 144), (150, 70), (64, 64), (5, 3), (1, 40), (1, 300)]
@@ -592,9 +593,8 @@ class TestGoldenSam:
 
     def test_grounds_with_a_checkpoint(self, folder: Path, shared_dir: Path, tmp_path: Path) -> None:
         photo, checkpoint = shared_dir / "golden/images/dog.jpg", folder / "sam_tiny.pth"
-        command = [sys.executable, "-m", "aas.cli", "ground", photo, "--segmenter", checkpoint, "--out", tmp_path]
-        result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
+        code, said = run("ground", photo, "--segmenter", checkpoint, "--out", tmp_path)
+        assert code == 0, said
         item = json.loads((tmp_path / "dog.json").read_text())
         assert len(item["pred_masks"]) == len(item["phrases"]) > 0
 

@@ -5,67 +5,67 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from aas.engine.stopping import CODE
-from aas.store.atomic import PART, sweep, written
-from tests.test_behaviour_resume import is_running
-
-ROOT = Path(__file__).parent.parent
-N_ITEMS = 40
-RUN = """
-import sys, time
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from aas.cli.look import show_messages
 from aas.engine.filling import fill
+from aas.engine.processes import Processes
 from aas.engine.stage import Plan, Stage, Work
-from aas.store.atomic import write_text
+from aas.engine.stopping import CODE
+from aas.store.atomic import PART, sweep, write_text, written
 from aas.store.runs import RunFolder
+from tests.command import Forked
+from tests.test_behaviour_resume import is_running
+from tests.told import Number, load
 
-out, photo, way, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-show_messages(False, False)
-device = "slow" if seconds else "fast"
+N_ITEMS = 40
 
-@dataclass(frozen=True)
-class Item:
-    key: str
-    image: Path = photo
 
 class Slow(Stage):
+    def __init__(self, out: Path, seconds: float):
+        self.out, self.seconds = out, seconds
+
     def prepare(self, item):
         return item
+
     def compute(self, batch):
-        time.sleep(seconds)
+        time.sleep(self.seconds)
         return batch
+
     def finish(self, item, result):
-        write_text(out / f"{item.key}.json", "{}")
-
-plans = {"here": Plan(4), "workers": Plan(4, 2, True), "by item": Plan(1, 2, by_item=True)}
-items = [Item(f"{i:02}") for i in range(NUMBER)]
-if way == "processes":
-    from tests.told import Number
-    items = [Number(item.key, photo) for item in items]
-work = Work(items, [], NUMBER)
-if way == "processes":
-    from aas.engine.processes import Processes
-    from tests.told import load
-    sys.exit(fill(RunFolder(out, ".json"), "slow", {}, work, partial(load, out, {}), engine=Processes([device] * 2)))
-sys.exit(fill(RunFolder(out, ".json"), "slow", {}, work, lambda _device: (Slow(), plans[way], {})))
-""".replace("NUMBER", str(N_ITEMS))
+        write_text(self.out / f"{item.key}.json", "{}")
 
 
-def started(folder: Path, way: str, seconds: float) -> tuple[subprocess.Popen, list[str]]:
+PLANS = {"here": Plan(4), "workers": Plan(4, 2, True), "by item": Plan(1, 2, by_item=True)}
+
+
+def filled(out: Path, photo: Path, way: str, seconds: float) -> None:
+    """What a command does, to its exit code."""
+    show_messages(False, False)
+    items = [Number(f"{i:02}", photo) for i in range(N_ITEMS)]
+    device, stage, engine = "slow" if seconds else "fast", lambda _device: (Slow(out, seconds), PLANS[way], {}), None
+    if way == "processes":
+        stage, engine = partial(load, out, {}), Processes([device] * 2)
+    sys.exit(fill(RunFolder(out, ".json"), "slow", {}, Work(items, [], N_ITEMS), stage, engine=engine))
+
+
+def begun(folder: Path, way: str, seconds: float) -> Forked:
     photo = folder / "photo.png"
     Image.new("RGB", (4, 4)).save(photo)
-    command = [sys.executable, "-c", RUN, str(folder / "run"), str(photo), way, str(seconds)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(lambda: len(results(folder)) >= 2)
-    return process, command
+    return Forked(partial(filled, folder / "run", photo, way, seconds))
+
+
+@contextmanager
+def under_way(folder: Path, way: str, seconds: float) -> Iterator[Forked]:
+    with begun(folder, way, seconds) as process:
+        wait_for(lambda: len(results(folder)) >= 2)
+        yield process
 
 
 def results(folder: Path) -> list[str]:
@@ -92,38 +92,38 @@ def children(group: int) -> list[int]:
 )
 def test_the_batch_is_finished_and_the_same_command_goes_on(tmp_path: Path, way: str, number: int):
     """Also where the signal is sent to all processes, as schedulers do."""
-    process, command = started(tmp_path, way, 0.2)
-    os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == CODE, said
+    with under_way(tmp_path, way, 0.2) as process:
+        os.killpg(process.pid, number)
+        code, _, said = process.ended(60)
+    assert code == CODE, said
     assert "finishing the batch" in said and "goes on from here" in said and "Traceback" not in said
     there = results(tmp_path)
     assert 2 <= len(there) < N_ITEMS and (way == "by item" or len(there) % (2 if way == "processes" else 4) == 0)
     wait_for(lambda: not children(process.pid))
-    command[-1] = "0"
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"{N_ITEMS - len(there)} done, {len(there)} were there, 0 failed" in again.stderr
+    with begun(tmp_path, way, 0) as process:
+        code, _, said = process.ended(60)
+    assert code == 0 and f"{N_ITEMS - len(there)} done, {len(there)} were there, 0 failed" in said
     assert len(results(tmp_path)) == N_ITEMS
 
 
 def test_a_second_one_ends_at_once(tmp_path: Path):
-    process, _ = started(tmp_path, "workers", 3.0)
-    for _ in range(2):
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-    start = time.monotonic()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == CODE and "Traceback" not in said and time.monotonic() - start < 3.5
+    with under_way(tmp_path, "workers", 3.0) as process:
+        for _ in range(2):
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.3)
+        start = time.monotonic()
+        code, _, said = process.ended(60)
+    assert code == CODE and "Traceback" not in said and time.monotonic() - start < 3.5
     wait_for(lambda: not children(process.pid))
 
 
 def test_a_killed_worker_is_one_line(tmp_path: Path):
     """Of processes that prepare; the run ends, since nobody knows which of them had what."""
-    process, _ = started(tmp_path, "by item", 0.2)
-    worker = next(pid for pid in children(process.pid) if pid != process.pid)
-    os.kill(worker, signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and "ChildProcessError: a worker process was killed" in said
+    with under_way(tmp_path, "by item", 0.2) as process:
+        worker = next(pid for pid in children(process.pid) if pid != process.pid)
+        os.kill(worker, signal.SIGKILL)
+        code, _, said = process.ended(60)
+    assert code == 1 and "ChildProcessError: a worker process was killed" in said
 
 
 def test_what_killed_writers_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path):

@@ -15,6 +15,7 @@ from aas.capture import CaptureError
 from aas.cli import app
 from aas.datasets.yes_no import Question, read_questions
 from aas.lmms.base import LMM
+from aas.lmms.prepared import AskOptions
 from aas.lmms.yes_no import first_words
 from aas.metrics import bootstrap
 from aas.metrics.yes_no import yes_no
@@ -121,7 +122,7 @@ def test_the_first_word_is_that_of_the_answer():
     found = first_words(lmm, asked)
     assert {one.is_yes for one in found} == {True, False, None}
     for prepared, word in zip(asked, found, strict=True):
-        ((answer, _),) = lmm.run([prepared])
+        ((answer, _),) = lmm.run([prepared], AskOptions(2))
         assert answer.text[:1] == word.first_token and word.is_yes is {"y": True, "n": False}.get(word.first_token)
         with torch.no_grad():
             words = lmm.model(**prepared.inputs).logits[0, -1].double().softmax(-1)

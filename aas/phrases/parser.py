@@ -1,6 +1,7 @@
 """Noun phrases of a text, by any spaCy pipeline with a parser."""
 
 from collections.abc import Collection
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def load_pipeline(name: str | Path | Language) -> Language:
     if isinstance(name, Language):
         return _checked(name, f"{name.lang}_{name.meta['name']}")
     if name == "embedded":
-        return spacy.load(embedded_dir("phrases"))
+        return _embedded(embedded_dir("phrases"))
     with loading("spaCy pipeline", name):
         if Path(name).is_dir():
             check_pointers(Path(name))
@@ -41,6 +42,12 @@ def load_pipeline(name: str | Path | Language) -> Language:
         elif not _is_pipeline(str(name)):
             raise ValueError(f"{str(name)!r} is a package, but no spaCy pipeline: give one, as en_core_web_lg.")
         return _checked(spacy.load(Path(name) if Path(name).is_dir() else name), str(name))
+
+
+@cache
+def _embedded(folder: Path) -> Language:
+    """The one that ships, once in a process: it takes longer to load than the other models, and nothing changes it."""
+    return spacy.load(folder)
 
 
 def _is_pipeline(package: str) -> bool:
