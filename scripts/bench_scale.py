@@ -3,8 +3,9 @@
     python scripts/bench_scale.py --items 1000 10000 100000 1000000 --out work/scale
 
 The items are next to nothing, as are their photographs: only the store's own share is measured, each number of items in
-a process of its own, in seconds of its processor. More than 10,000 lie in shards, as a run leaves them. The last column
-is the time per item of going on, as a multiple of the first row's.
+a process of its own, in seconds of its processor. More than 10,000 lie in shards, as a run leaves them. To go on is all
+that `aas infer-attn` does in such a folder: it lists the photographs, and finds each of them done, and as it was. The last
+column is its time per item, as a multiple of the first row's.
 """
 
 import argparse
@@ -22,9 +23,8 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from aas.engine.chunks import ALL
-from aas.engine.filling import fill
-from aas.engine.stage import Work
+from aas.stages import infer_attn
+from aas.stages.infer_attn_options import InferAttn
 from aas.store.atomic import locked
 from aas.store.pieces import Piece
 from aas.store.runs import RunFolder
@@ -101,11 +101,15 @@ def filled(folder: Path, n_items: int) -> None:
     (folder / RUN).mkdir(parents=True)
     os.fsync = lambda _: None  # it is thrown away
     run = RunFolder(folder / RUN, ".safetensors")
-    description = {"command": "infer-attn", "arguments": {}, "n_images": n_items}
-    run.description_path.write_text(json.dumps(description))
+    run.begin("infer-attn", asked_for(folder).deciding(), {"n_images": n_items})
     photos = photographs(folder, n_items)
     notes = ({run.item_name(photo.key): noted(photo) for photo in islice(photos, SHARD_ITEMS)} for _ in count())
     (in_shards if n_items > MOST_LOOSE else as_files)(run, takewhile(bool, notes))
+
+
+def asked_for(folder: Path) -> InferAttn:
+    """The command that the folder is filled by."""
+    return InferAttn(images=folder / PHOTOS, out=folder / RUN)
 
 
 def noted(photo: Photo) -> dict[str, Any]:
@@ -135,11 +139,17 @@ def as_files(run: RunFolder, parts: Iterable[Notes]) -> None:
         run.made_of.add([{"item": name, **note} for name, note in notes.items()])
 
 
+class Same(Piece):
+    """The bytes of an item, of which no file is opened: all have the same."""
+
+    def body(self) -> Iterator[bytes]:
+        yield ITEM[self.start :]
+
+
 def in_shards(run: RunFolder, parts: Iterable[Notes]) -> None:
     """As a run leaves them."""
     one = run.path / ".item"
-    one.write_bytes(ITEM)
-    piece = Piece(one, len(ITEM) - 4, len(ITEM), ITEM[:-4])
+    piece = Same(one, len(ITEM) - 4, len(ITEM), ITEM[:-4])
     with locked(shards_of(run.path).path):
         for number, notes in enumerate(parts):
             put(shards_of(run.path), number, dict.fromkeys(notes, piece), notes)
@@ -153,16 +163,14 @@ def measured(folder: Path, n_items: int) -> Spent:
     listed = time.process_time()
     assert status(run.path)["done"] == n_items
     told = time.process_time()
-    photos = list(photographs(folder, n_items))
-    going_on = time.process_time()
-    work = Work(photos, [], n_items).part(ALL)
-    assert fill(run, "infer-attn", {}, work, no_model) == 0
+    infer_attn._load = no_model
+    assert infer_attn.infer_attn(asked_for(folder)) == 0
     went_on = time.process_time()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    return Spent(n_items, listed - start, went_on - going_on, told - listed, megabytes)
+    return Spent(n_items, listed - start, went_on - told, told - listed, megabytes)
 
 
-def no_model(device: str | None) -> tuple:
+def no_model(*_: object) -> tuple:
     raise AssertionError("everything is done")
 
 

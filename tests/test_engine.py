@@ -92,6 +92,27 @@ def test_a_full_disk_ends_the_run(tmp_path, plan):
         list(carry_out(Doubling(tmp_path, {"3": "full"}), NUMBERS, plan))
 
 
+@pytest.mark.parametrize("plan", [Plan(1), Plan(4), PLANS["finishing elsewhere"]])
+def test_a_folder_that_vanishes_ends_the_run(tmp_path, plan):
+    """As a network's does: where it was is an empty folder then, in which nothing is to begin."""
+    mounted, away = tmp_path / "mounted", tmp_path / "away"
+    run, work = RunFolder(mounted / "run", ".json"), Work(NUMBERS, [], 10)
+
+    def vanish(item):
+        if not away.exists():
+            mounted.rename(away)
+            mounted.mkdir()
+
+    mounted.mkdir()
+    with pytest.raises(OSError, match="the run folder is gone"):
+        fill(run, "double", {}, work, lambda _: (Doubling(run.path), plan, {}), vanish)
+    assert not list(mounted.iterdir())
+    mounted.rmdir()
+    away.rename(mounted)
+    assert 0 < run.n_done() < 10 and not run.failures()
+    assert fill(run, "double", {}, work, lambda _: (Doubling(run.path), plan, {})) == 0 and run.n_done() == 10
+
+
 def test_batches_are_halved_and_stay_small(tmp_path):
     stage = Doubling(tmp_path, memory=2)
     assert all(reason is None for _, reason in carry_out(stage, NUMBERS, Plan(8)))

@@ -118,6 +118,12 @@ def test_files_that_are_no_head(tmp_path):
         save_head(path, refining(), LMM)
 
 
+def test_equal_heads_are_equal_files(tmp_path):
+    """safetensors writes two names of metadata in an order of chance."""
+    path, head = tmp_path / "head.safetensors", HighResHead(planted.SHAPE, width=16)
+    assert len({(save_head(path, head, LMM), path.read_bytes()) for _ in range(8)}) == 1
+
+
 def test_a_file_that_lacks_a_tensor_is_refused(tmp_path):
     path = tmp_path / "head.safetensors"
     save_head(path, HighResHead(planted.SHAPE, width=16), LMM)

@@ -4,6 +4,7 @@ from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -13,7 +14,9 @@ from aas.engine.filling import fill
 from aas.engine.ledger import MOST_DEATHS, Ledger
 from aas.engine.processes import Processes
 from aas.engine.stage import Work
+from aas.store.addresses import folder_at
 from aas.store.runs import RunFolder
+from aas.store.spools import opened
 from tests import tiny
 from tests.told import NUMBERS, load
 
@@ -92,6 +95,17 @@ def test_the_command_gives_the_same_bytes(tmp_path: Path):
         assert result.exit_code == 0 and "5 done" in result.output, result.output
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / out).glob("*.safetensors")} for out in ("one", "two"))
     assert one == two and len(one) == 5
+
+
+def test_processes_over_one_queue_fill_a_run_at_a_url(tmp_path: Path, monkeypatch):
+    """They write into the folder that is sent from; this process sends."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url = folder_at("memory://queue/run")
+    with opened([url], url):
+        assert filled(url, ["a", "b"], {"05": "kill"}) == 3
+    there = {Path(name).name for name in fsspec.filesystem("memory").find("/queue/run")}
+    assert {f"{i:02}.json" for i in range(24) if i != 5} | {"run.json", "failed.jsonl", ".made_of.jsonl"} == there
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("words", [["--gpus", "7"], ["--gpus", "all"], ["--gpus", "0", "--device", "cpu"]])

@@ -17,6 +17,7 @@ from typer.models import OptionInfo, ParameterInfo
 from aas.cli.look import WITH_TRACEBACKS, Command, Group
 from aas.loading import is_ours
 from aas.store.objects import NotSent
+from aas.store.runs import GONE
 from aas.store.spools import opened_for
 
 DISK = {
@@ -24,7 +25,7 @@ DISK = {
     errno.EDQUOT: "no space left for you on the device: free some",
     errno.EROFS: "the file system cannot be written: name another folder with --out, or make it writable",
     errno.EIO: "the device cannot be read or written: mend it",
-}
+} | dict.fromkeys(GONE, "the run's folder is gone: bring its disk, or the network's folder, back")
 EXTRAS = {  # module that only an extra brings -> what to install
     "peft": '"attend-and-segment[train]"',
     "accelerate": '"attend-and-segment[difflmm]"',

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aas.images import list_images
+from aas.images import images_below
 from aas.images.skipped import say_what_is_skipped
 from aas.photographs import Address, File, Photographs, file_of, is_shard, is_url
 from aas.spellings import id_text
@@ -39,25 +39,25 @@ def find_sources(
     folder = folder_of(images)
     if isinstance(folder, Photographs):
         names = folder.members if ref_anno is None else annotated_names(ref_anno)
-        sources = [ImageSource(name, folder / name) for name in names]
+        sources = [ImageSource(name, folder / name) for name in dict.fromkeys(names)]
     else:
         sources = _on_this_machine(Path(images), ref_anno, [outside] if outside else [])
     if not sources:
         raise ValueError(f"{ref_anno or images}: no images found{_shards_in(Path(images))}.")
-    return sorted(dict.fromkeys(sources), key=lambda source: source.key)
+    return sorted(sources, key=lambda source: source.key)
 
 
 def _on_this_machine(images: Path, ref_anno: Path | None, outside: list[Path]) -> list[ImageSource]:
     if ref_anno is not None:
         if not images.is_dir():
             raise ValueError(f"--images {images} is not a folder: with --ref-anno it holds the annotation's images.")
-        return [ImageSource(name, images / name) for name in annotated_names(ref_anno)]
+        return [ImageSource(name, images / name) for name in dict.fromkeys(annotated_names(ref_anno))]
     if images.is_dir():
-        found = list_images(images, outside=outside)
+        found = images_below(images, outside=outside)
         say_what_is_skipped(images, outside)
-        return [ImageSource(path.relative_to(images).as_posix(), path) for path in found]
+        return [ImageSource(name, path) for name, path in found.items()]
     if images.is_file():
-        return _listed(images)
+        return list(dict.fromkeys(_listed(images)))
     raise FileNotFoundError(f"--images {images}: no such folder or list file.")
 
 

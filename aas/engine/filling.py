@@ -12,6 +12,7 @@ from tqdm import tqdm
 from aas.engine.local import bar, here
 from aas.engine.stage import I, Job, Plan, Stage, Work
 from aas.engine.stopping import CODE, Stop, stopping
+from aas.imports import collector_paused
 from aas.store.atomic import check_writable
 from aas.store.heartbeats import Heartbeat
 from aas.store.runs import RunFolder
@@ -40,11 +41,7 @@ def fill(
     says how the stage runs and what is noted of it. `done` hears of each item that is new; `made`: what people will
     want to open, if not the folder. `engine`: who does the items, this process if None.
     """
-    done_already = run.done_of(item.key for item in work.items)
-    if run.description_path.exists():
-        run.begin(command, arguments, {}, work.asked)
-        run.check_files((item.key, work.files(item)) for item in work.items if item.key in done_already)
-    waiting = [item for item in work.items if item.key not in done_already]
+    waiting = _waiting(run, command, arguments, work)
     gathering = Gathering(run, work.groups, (item.key for item in waiting))
     if waiting or work.missing:
         check_writable(run.path)
@@ -68,6 +65,17 @@ def fill(
         log.warning("stopped: the same command goes on from here (exit code %d)", CODE)
         return CODE
     return 3 if count.failed else 0
+
+
+@collector_paused()  # a million items are no garbage
+def _waiting(run: RunFolder, command: str, arguments: Mapping[str, Any], work: Work[I]) -> list[I]:
+    """The items that are not done yet. Raises ValueError where those that are were made of other things."""
+    done = run.done_of(item.key for item in work.items)
+    if run.description_path.exists():
+        run.begin(command, arguments, {}, work.asked)
+        names = ((done.get(item.key), item) for item in work.items)
+        run.check_files((name, work.files(item)) for name, item in names if name is not None)
+    return [item for item in work.items if item.key not in done]
 
 
 @dataclass
@@ -105,11 +113,12 @@ def _note(
     ):
         for item, failed in outcomes:
             progress.update()
-            heartbeat.count(failed is not None)
             if failed is None:
                 count.new += 1
                 done(item)
             else:
+                run.check_there()
                 count.failed += 1
                 run.fail(item.key, failed, work.shown(item))
+            heartbeat.count(failed is not None)
             gathering.count(item.key)

@@ -29,11 +29,14 @@ def groups_of(items: Sequence[I]) -> list[list[I]]:
     if len(items) <= sharding.MOST_LOOSE:
         return []
     groups: list[list[I]] = [[]]
-    numbers: dict[File, int] = {}
+    group_of: dict[File, list[I]] = {}
     for item in items:
-        if item.image not in numbers and len(groups[-1]) >= sharding.SHARD_ITEMS:
-            groups.append([])
-        groups[numbers.setdefault(item.image, len(groups) - 1)].append(item)
+        group = group_of.get(item.image)
+        if group is None:
+            if len(groups[-1]) >= sharding.SHARD_ITEMS:
+                groups.append([])
+            group = group_of[item.image] = groups[-1]
+        group.append(item)
     return groups
 
 

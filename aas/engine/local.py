@@ -31,9 +31,10 @@ from aas.engine.stage import (
 from aas.engine.stopping import Stop
 from aas.engine.workers import Finishing, in_workers
 from aas.progress import bar_for
+from aas.store.runs import GONE
 
 # Nobody's result can be written: the run ends, instead of failing item by item.
-ENDS_A_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+ENDS_A_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, *GONE}
 
 log = logging.getLogger(__name__)
 

@@ -63,6 +63,7 @@ class Noting(Stage[I, P, R]):
         return self.stage.fed(items)
 
     def prepare(self, item: I) -> P:
+        self.run.check_there()
         self.run.note_files(item.key, self.files(item))
         return self.stage.prepare(item)
 
@@ -70,6 +71,7 @@ class Noting(Stage[I, P, R]):
         return self.stage.compute(batch)
 
     def finish(self, item: I, result: R) -> None:
+        self.run.check_there()
         self.stage.finish(item, result)
         if self.notes_results:
             self.run.note_result(item.key)

@@ -16,6 +16,7 @@ from aas import registry
 from aas.heads.features import HeadShape
 from aas.heads.head import MaskHead
 from aas.store.atomic import write_bytes
+from aas.store.ordered import ordered
 from aas.store.origin import Origin
 
 SCHEMA = "aas.head/1"
@@ -39,7 +40,7 @@ def save_head(path: Path, head: MaskHead, lmm: Origin, segmenter: Origin | None 
     said = HeadFile(head.kind, head.shape, head.settings(), lmm, segmenter)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(head).items()}
     metadata = {"schema": SCHEMA, "head": json.dumps(asdict(said), sort_keys=True)}
-    write_bytes(path, save(tensors, metadata))
+    write_bytes(path, ordered(save(tensors, metadata)))
 
 
 def read_head_file(path: Path) -> HeadFile:

@@ -10,6 +10,7 @@ from PIL import Image
 from aas.images.arrays import of_array, of_tensor
 from aas.images.files import (
     ImageError,
+    images_below,
     list_images,
     read_bytes,
     read_file,
@@ -22,8 +23,8 @@ from aas.photographs import Member, file_of, is_url, is_web, member_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIXES", "ImageError", "ImageLike", "as_pixels", "known_suffixes", "list_images", "name_of",
-           "read_image", "upright_rgb"]  # fmt: skip
+__all__ = ["SUFFIXES", "ImageError", "ImageLike", "as_pixels", "images_below", "known_suffixes", "list_images",
+           "name_of", "read_image", "upright_rgb"]  # fmt: skip
 
 ImageLike: TypeAlias = "str | Path | Member | bytes | BinaryIO | Image.Image | np.ndarray | Tensor"
 

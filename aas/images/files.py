@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from aas.images.below import below, is_file
 from aas.images.pixels import FORMATS, deep_colour, known_suffixes, opened, upright_rgb
 from aas.photographs import File, ImageError, Member
 
@@ -91,12 +92,14 @@ def check_size(size_wh: tuple[int, int], name: str) -> None:
 
 def list_images(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
     """Image files in a folder and below it, sorted; hidden ones and those inside the folders `outside` are left out."""
-    skipped, suffixes = [path.resolve() for path in outside], known_suffixes()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not any(path.resolve().is_relative_to(skip) for skip in skipped)
-    )
+    return list(images_below(folder, outside).values())
+
+
+def images_below(folder: Path, outside: Iterable[Path] = ()) -> dict[str, Path]:
+    """As `list_images`, by their paths relative to the folder."""
+    suffixes = tuple(known_suffixes())
+    return {
+        name: Path(entry.path)
+        for name, entry in below(folder, outside)
+        if name.lower().endswith(suffixes) and is_file(entry)
+    }

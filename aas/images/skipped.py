@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from aas.images.below import Entry, below, is_file
 from aas.images.pixels import HEIF, known_suffixes
 
 FEW = 5  # are named
@@ -14,20 +15,14 @@ log = logging.getLogger(__name__)
 def not_looked_at(folder: Path, outside: Iterable[Path] = ()) -> list[Path]:
     """Files of other kinds than images, linked folders and broken links, in a folder and below it, sorted; hidden ones
     and those inside the folders `outside` are left out."""
-    skipped, suffixes = [path.resolve() for path in outside], known_suffixes()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if _is_passed_over(path, suffixes)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not any(path.absolute().is_relative_to(skip) for skip in skipped)
-    )
+    suffixes = tuple(known_suffixes())
+    return [Path(entry.path) for name, entry in below(folder, outside) if _is_passed_over(name, entry, suffixes)]
 
 
-def _is_passed_over(path: Path, suffixes: set[str]) -> bool:
-    if path.is_dir() or not path.exists():
-        return path.is_symlink()
-    return path.suffix.lower() not in suffixes or not path.is_file()  # a named pipe, a device
+def _is_passed_over(name: str, entry: Entry, suffixes: tuple[str, ...]) -> bool:
+    if entry.is_dir(follow_symlinks=False):
+        return False
+    return not name.lower().endswith(suffixes) or not is_file(entry)  # a named pipe, a device, a broken link
 
 
 def say_what_is_skipped(folder: Path, outside: Iterable[Path] = ()) -> None:

@@ -11,7 +11,7 @@ from aas.datasets.answers import match_answers, read_answers
 from aas.datasets.sources import ImageSource
 from aas.ground import Request
 from aas.grounding import photograph_of
-from aas.images import ImageLike, known_suffixes, list_images, name_of
+from aas.images import ImageLike, images_below, known_suffixes, name_of
 from aas.images.skipped import say_what_is_skipped
 from aas.photographs import ImageError, Photographs, file_of, is_elsewhere, is_url, located
 from aas.stages.answering_options import check_asked
@@ -87,9 +87,9 @@ def _add(inputs: Inputs, path: Path, out: Path) -> None:
     if path.is_dir():
         if path.resolve() == out.resolve():
             raise ValueError(f"--out {out} is a folder of images to ground; name another one for the results.")
-        found = list_images(path, outside=[out])
+        found = images_below(path, outside=[out])
         say_what_is_skipped(path, [out])
-        inputs.images += [Found(one, str(one), PurePosixPath(one.relative_to(path).as_posix())) for one in found]
+        inputs.images += [Found(one, str(one), PurePosixPath(name)) for name, one in found.items()]
         if not found:
             inputs.missing.append((str(path), f"{path}: no images in this folder"))
     elif path.is_file():

@@ -19,6 +19,7 @@ from aas.rle import MAX_SIDE
 from aas.spellings import number_of
 from aas.store.atomic import write_bytes
 from aas.store.keys import ATTENTION_SUFFIX, is_cut, unquoted
+from aas.store.ordered import ordered
 from aas.store.shards import elsewhere
 
 SCHEMA = "1"
@@ -76,7 +77,7 @@ def write_item(path: Path, item: AttentionItem) -> None:
     }
     if item.attention.sources != (DEFAULT,):
         metadata["sources"] = json.dumps(item.attention.sources)
-    write_bytes(path, _ordered(save(tensors, metadata)))
+    write_bytes(path, ordered(save(tensors, metadata)))
 
 
 def _image_metadata(image: str) -> dict[str, str]:
@@ -88,16 +89,6 @@ def _image_metadata(image: str) -> dict[str, str]:
 def _image_of(metadata: Mapping[str, str]) -> str:
     encoded = metadata.get("image_encoded")
     return metadata["image"] if encoded is None else unquote(encoded, errors="surrogateescape")
-
-
-def _ordered(content: bytes) -> bytes:
-    """safetensors writes its metadata in an order of chance; here it is sorted."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = _header(content)
-    text = json.dumps({"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header})
-    encoded = text.encode()
-    encoded += b" " * (-len(encoded) % 8)
-    return len(encoded).to_bytes(8, "little") + encoded + content[start:]
 
 
 def read_item(path: Path) -> AttentionItem:

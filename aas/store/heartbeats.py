@@ -54,8 +54,8 @@ class Heartbeat:
         self.tell()
 
     def tell(self) -> None:
-        """Say that it goes on, where that was not said just now."""
-        if time.time() - self.worker.told > EVERY_SECONDS:
+        """Say that it goes on, where that was not said just now, and the run folder is there."""
+        if time.time() - self.worker.told > EVERY_SECONDS and self.folder.parent.is_dir():
             self.worker.told = time.time()
             write_text(self.path, json.dumps(asdict(self.worker)) + "\n")
 

@@ -13,7 +13,8 @@ RESULT_SUFFIX = ".json"
 
 MAX_BYTES = 224  # of a name; file systems allow 255, and something is put behind it
 _CUT = re.compile(r"[^/\\:*?\"<>|\x00-\x1f]*%~[0-9a-f]{16}")  # no other percent sign stays before a tilde
-UNSAFE = {ord(c): f"%{ord(c):02X}" for c in '%/\\:*?"<>|' + "".join(map(chr, range(32)))}
+UNSAFE = {ord(c): f"%{ord(c):02X}" for c in '\\:*?"<>|' + "".join(map(chr, range(32)))}  # beside % and /
+_UNSAFE = re.compile(f"[{re.escape(''.join(map(chr, UNSAFE)))}]")
 
 
 def quoted(name: str) -> str:
@@ -25,7 +26,9 @@ def quoted(name: str) -> str:
     """
     if is_cut(name):
         return name
-    safe = name.translate(UNSAFE)
+    safe = name.replace("%", "%25").replace("/", "%2F")
+    if _UNSAFE.search(safe):  # a translation takes longer, and there may be a million names
+        safe = safe.translate(UNSAFE)
     if not safe.isascii():
         safe = "".join(map(_encoded_byte, safe))
     if safe.startswith("."):

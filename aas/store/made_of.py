@@ -70,7 +70,8 @@ class MadeOf:
         there, changed, copied = self.notes(), [], []
         for item, files in items:
             noted = there.of(item)
-            others = {kind: file for kind, file in files.items() if kind in noted and _may_differ(file, noted[kind][1])}
+            looked_at = {kind: file for kind, file in files.items() if kind in noted}
+            others = {kind: file for kind, file in looked_at.items() if not _is_as_it_was(file, noted[kind][1])}
             if not others:
                 continue
             told = _told(others)
@@ -133,22 +134,23 @@ def _digest_and_stamp(file: File) -> list[Any] | None:
     return None if note is None else [note[RESULT][0], None]
 
 
-def _may_differ(file: File, stamp: list[Any] | None) -> bool:
-    """Whether a file must be looked into to know that it is the same."""
+def _is_as_it_was(file: File, stamp: list[Any] | None) -> bool:
+    """Whether a file need not be looked into to know that it is the same."""
     try:
-        return stamp is None or _stamp(file) != stamp
+        return stamp is not None and _stamp(file, is_new=False) == stamp
     except OSError:  # it is gone, or in a shard by now
-        return True
+        return False
 
 
-def _stamp(file: File) -> list[Any] | None:
-    """What changes when a file does; None where that cannot be trusted yet."""
+def _stamp(file: File, is_new: bool = True) -> list[Any] | None:
+    """What changes when a file does; None where that cannot be trusted yet. One that is held against a stamp of before,
+    which could be trusted then, is not `is_new`."""
     if not isinstance(file, Path):
         return file.stamp()
     if (facts := facts_at(file)) is not None and not file.is_file():
         return None if facts.id is None else [facts.size, facts.id]
     found = os.stat(file)
-    if time.time() - max(found.st_mtime, found.st_ctime) < FRESH_SECONDS:
+    if is_new and time.time() - max(found.st_mtime, found.st_ctime) < FRESH_SECONDS:
         return None
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 

@@ -1,5 +1,6 @@
 """Run folders: what was asked (run.json), what is done (the items), what failed (failed.jsonl)."""
 
+import errno
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 MERGED = "results.json"
 OWN_FILES = {"run.json", MERGED}
 FEW = 3  # are named in a message
+GONE = (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN)  # of a network folder that vanished
 
 
 class RunFolder:
@@ -66,10 +68,13 @@ class RunFolder:
         in_shards = shards_of(self.path).names()
         return self.loose().union(name for name in in_shards if name.endswith(self.suffix))
 
-    def done_of(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that are done; of many it is faster to look into the folder once than to ask for each."""
-        names = self._names() if self.path.is_dir() else set()
-        return {key for key in keys if self.item_name(key) in names}
+    def done_of(self, keys: Iterable[str]) -> dict[str, str]:
+        """Those of `keys` that are done, and the names of their files; of many it is faster to look into the folder
+        once than to ask for each."""
+        if not self.path.is_dir():
+            return {}
+        loose, in_shards = self.loose(), shards_of(self.path).names()
+        return {key: name for key in keys if (name := self.item_name(key)) in in_shards or name in loose}
 
     def is_done(self, key: str) -> bool:
         """Whether it has a file, of its own or in a shard."""
@@ -122,8 +127,8 @@ class RunFolder:
             )
 
     def check_files(self, files: Iterable[tuple[str, Files]]) -> None:
-        """ValueError where items that are done, each by its key, are of files that are others now."""
-        changed = self.made_of.others((self.item_name(key), made_of) for key, made_of in files)
+        """ValueError where items that are done, each by its file's name, are of files that are others now."""
+        changed = self.made_of.others(files)
         if changed:
             raise ValueError(
                 f"{self.path} holds results of other files: changed since is the {_few(changed)}. Delete these items "
@@ -135,6 +140,12 @@ class RunFolder:
         if isinstance(self.path, Spooled):
             return " (of one in a shard, the shard's .index.jsonl)" if shards_of(self.path).numbers() else ""
         return f" (`aas shard --back {self.path}` first)" if shards_of(self.path).numbers() else ""
+
+    def check_there(self) -> None:
+        """OSError where the folder that was begun is gone: it would be made anew, where a network's folder was
+        mounted."""
+        if not self.description_path.exists():
+            raise OSError(errno.ESTALE, "the run folder is gone", str(self.path))
 
     def note_files(self, key: str, files: Files) -> None:
         """What the item is made of, for later starts."""

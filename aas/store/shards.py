@@ -25,6 +25,7 @@ INDEX = ".index.jsonl"
 FRESH_SECONDS = 2  # file systems keep times of so many seconds: within them a file may change and look the same
 ASKED, RESULT = "asked", "result"  # of a note: the fingerprint of a line of --answers; the item itself, once written
 _NAME = re.compile(r"\d{6,}\..*")
+_SUFFIXES = tuple(KINDS)
 Note = dict[str, Any]  # of an item, as in its line
 
 
@@ -161,7 +162,7 @@ def _notes(index: Path, *_: Stamp) -> dict[str, Note]:
 
 
 def _is_held(line: Mapping[str, Any]) -> bool:
-    return RESULT in line and is_note(line) and line["item"].endswith(tuple(KINDS))
+    return RESULT in line and is_note(line) and line["item"].endswith(_SUFFIXES)
 
 
 def is_note(entry: Mapping[str, Any]) -> bool:

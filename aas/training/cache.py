@@ -25,6 +25,7 @@ from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_records import SamEmbedding
 from aas.store.atomic import write_bytes
 from aas.store.keys import quoted
+from aas.store.ordered import ordered
 from aas.training.data import Lesson
 
 SEEN = ("eyes", "pixels")  # of the vision encoder, for heads that need it
@@ -139,7 +140,8 @@ def write_example(path: Path, example: Example, told: str = "") -> None:
         tensors["embedding"] = features.embedding.features[0]
         about["input_size_hw"] = features.embedding.input_size_hw
     metadata = {"about": json.dumps(about), "told": told}
-    write_bytes(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata))
+    contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, ordered(save(contiguous, metadata)))
 
 
 def read_example(path: Path) -> Example:
