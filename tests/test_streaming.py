@@ -8,6 +8,7 @@ from skimage import data
 
 import aas
 from aas.lmms.prepared import AskOptions
+from aas.presets import DEFAULT_QUESTION
 from aas.records import GroundedPhrase
 from aas.streaming import pulled
 from tests import tiny
@@ -57,9 +58,9 @@ def test_the_end_is_what_a_call_gives(grounder, photo):
 
 
 def test_a_phrase_is_relative_to_the_words_until_then(grounder):
-    """Its map is the mean of its tokens' maps minus the mean over the whole words that were there."""
+    """Its map is the mean of its tokens' attention minus the mean over the whole words that were there."""
     events = list(grounder.stream(data.coffee()))
-    maps, answer = events[-1].token_maps, events[-1].answer
+    answer, maps = events[-1].answer, grounder.lmm.ask(data.coffee(), DEFAULT_QUESTION)[1].maps
     phrase = next(event for event in events if isinstance(event, GroundedPhrase))
     index = events.index(phrase)
     text = "".join(event for event in events[:index] if isinstance(event, str))

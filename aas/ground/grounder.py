@@ -7,9 +7,10 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from aas.asking import How, ask_options, told_apart
+from aas.asking import Asking, How, ask_options, told_apart
 from aas.available import all_here
 from aas.choices import (
+    HEAD_THRESHOLD,
     Dtype,
     Keep,
     Kind,
@@ -38,7 +39,7 @@ from aas.maps import DEFAULT
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions
-from aas.presets import DEFAULT_QUESTION, LEFT_OUT, n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, LEFT_OUT, maps_for, n_points_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
@@ -64,18 +65,19 @@ class Grounder(Steps):
     LLM, where `model` is a LoRA in LLaVA's own format. `adapter`: a peft LoRA to merge. `device`, `dtype`, `quantize`
     and `device_map`: how the LMM is loaded; the segmenter shares the device, and computes in `segmenter_dtype`.
 
-    `preset`: `paper`, `reference-2024` or `reference-2025`; it says which heads count and how the maps of a phrase's
-    tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts. `maps`:
-    names of map sources, `"tam"` or a list, the first of which points (docs/maps.md); `read_out`: the first point is
-    the map's `argmax`, the `centroid` of what is above its mean, or inside of the largest such `region`.
+    `preset`: `paper` (the default), `reference-2024` or `reference-2025`; it says which heads count and how the maps of
+    a phrase's tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts.
+    `maps`: names of map sources, `"tam"` or a list, the first of which points (docs/maps.md): by default `mean`, and of
+    the embedded LMM, where nothing else is said of attention, a sum of three. `read_out`: the first point is the map's
+    `argmax`, the `centroid` of what is above its mean, or inside of the largest such `region`.
     `max_new_tokens`, `temperature`, `top_p`, `seed`: how the LMM answers. `words`: tokens of a phrase's `root` or of
     the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none;
     `reasoning`: ground what the model says between `<think>` and `</think>` too.
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
     and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
-    `best-attention`. `head`: a file of a mask head that was trained on this LMM (docs/heads.md), which makes the masks
-    instead. `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM
-    answers at once.
+    `best-attention`. `head`: a mask head that was trained on this LMM, by file or name (docs/heads.md), which makes
+    the masks instead, of pixels of more than `head_threshold`. `min_confidence`: phrases of less are left out
+    (docs/maps.md). `batch_size`: images of a list that the LMM answers at once.
     `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
     that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
@@ -90,7 +92,7 @@ class Grounder(Steps):
         *,
         device: "str | torch.device | None" = None,
         segmenter_dtype: Dtype = "auto",
-        preset: PresetName = "paper",
+        preset: PresetName | None = None,
         merge: Merge | None = None,
         words: Words = "root",
         drop: Sequence[Kind] = LEFT_OUT,
@@ -101,6 +103,7 @@ class Grounder(Steps):
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
         head: str | Path | None = None,
+        head_threshold: float = HEAD_THRESHOLD,
         min_confidence: float | None = None,
         batch_size: int | None = None,
         answers_from: str | None = None,
@@ -112,11 +115,13 @@ class Grounder(Steps):
         if head is not None and how.get("adapter"):
             raise ValueError(WITH_ADAPTER)
         named, (asking, loading) = preset_named(preset), told_apart(how)
+        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
+        if asking.get("maps") is None:
+            asking["maps"] = maps_for(called[0], preset, *_said_of_attention(asking))
         if asking.get("heads") is None:
             asking["heads"] = named.heads
         blackbox = blackbox_of(asking)
         options = ask_options(**asking)
-        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
         points = (n_points_for(called[1], n_points), n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
@@ -139,7 +144,7 @@ class Grounder(Steps):
             mask_choice=mask_choice,
             judge=judge,
             blackbox=blackbox,
-            head=None if head is None else HeadMasks(Path(head), lmm, eyes, segmenter),
+            head=None if head is None else HeadMasks(head, lmm, eyes, segmenter, head_threshold),
             served=served(lmm, options) if served else None,
             batch_size=batch_size,
         )
@@ -185,10 +190,10 @@ class Grounder(Steps):
         """The same while the model writes: the answer's text in pieces (str), each phrase (GroundedPhrase) when
         something is written behind it, and at the end the Grounding, equal to that of a call.
 
-        A phrase's `span` lies in the text that was told before it. Its map is relative to the words until then, and
-        the parser has read no further: the Grounding at the end may have a better mask of it, or read other phrases,
-        and has their confidence. Each of the Grounding's phrases was told once. Where the whole answer is needed
-        (alignment "self", other map sources, `min_confidence`) phrases come when it is there. Another call waits until
+        A phrase's `span` lies in the text that was told before it. Its map is of the attention, relative to the words
+        until then, and the parser has read no further: the Grounding at the end may have a better mask of it, or read
+        other phrases, and has their confidence. Each of the Grounding's phrases was told once. Where the whole answer
+        is needed (alignment "self", `min_confidence`, a head) phrases come when it is there. Another call waits until
         the answer is written; the iterator may be left, or closed, at any time. `history`: earlier questions about the
         image and their answers, which the model is shown before this one.
 
@@ -245,6 +250,12 @@ class Grounder(Steps):
 def _name(model: object) -> str:
     """Of what is loaded already, that by which aas loaded it; empty for what came from elsewhere."""
     return model if isinstance(model, str) else str(getattr(model, "loaded_as", ""))
+
+
+def _said_of_attention(asking: Asking) -> list[object]:
+    """Which attention is asked for, other than all of it by the rows that predict."""
+    alignment = asking.get("alignment", "predict")
+    return [asking.get("layers"), asking.get("heads"), None if alignment == "predict" else alignment]
 
 
 def _served_by(address: str | None, model: str | None, in_flight: int) -> "Callable[[LMM, AskOptions], Served] | None":

@@ -40,8 +40,7 @@ def answered(
         if options.alignment == "predict" and not needs.replay:
             return _results(lmm, batch, *_written(lmm, batch, options, hear, at_once), options)
         # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
-        words = None if hear is None else (lambda answer, _: hear(answer, None))
-        given = list(words_alone(lmm, batch, options, words, at_once))
+        given = list(_told(lmm, batch, options, hear, at_once))
     answers = [ids for ids in given if ids is not None]
     assert len(answers) == len(batch), "all answers are given, or none"
     n = at_once or len(batch)
@@ -53,6 +52,16 @@ def answered(
             lmm, batch[part], answers[part], *replayed(lmm, batch[part], answers[part], options), options
         )
     ]
+
+
+def _told(
+    lmm: "LMM", batch: Sequence[Prepared], options: AskOptions, hear: Hear | None, at_once: int | None
+) -> list[Tensor]:
+    """As `LMM.answered`; who hears of maps that the whole answer is needed for hears of the attention until then."""
+    if hear is None or options.alignment != "predict":
+        words = None if hear is None else (lambda answer, _: hear(answer, None))
+        return words_alone(lmm, batch, options, words, at_once)
+    return _written(lmm, batch, replace(options, maps=DEFAULT_OPTIONS.maps), hear, at_once)[0]
 
 
 def words_alone(

@@ -14,7 +14,7 @@ from aas.heads.stored import read_head_file
 from aas.lmms import load_lmm
 from aas.maps import DEFAULT, source_named
 from aas.phrases.parser import load_pipeline
-from aas.presets import PRESETS
+from aas.presets import PRESETS, maps_for
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import Segmenter
 from aas.serve.options import Serve
@@ -50,8 +50,9 @@ class Models:
     @property
     def choices(self) -> dict[str, list[str]]:
         """What can be chosen, by the fields of `Choice`; the first of each is what stands there at first."""
-        maps = [DEFAULT, *(name for name in registry.MAP_SOURCES if name != DEFAULT and _needs_no_argument(name))]
         models, segmenters = list(self.options.model), list(self.options.segmenter)
+        named = [DEFAULT, *(name for name in registry.MAP_SOURCES if name != DEFAULT and _needs_no_argument(name))]
+        maps = list(dict.fromkeys([maps_for(models[0]), *named]))
         heads = [TRAINING_FREE, *(name for name in self.options.head if name != TRAINING_FREE)]
         return {"model": models, "segmenter": segmenters, "maps": maps, "preset": list(PRESETS), "head": heads}
 

@@ -61,7 +61,7 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
             raise ValueError("--answer is for all images, --answers has one for each: give one of them.")
         if self.answer is not None and self.answers_from is not None:
             raise ValueError("--answer gives the words, --answers-from asks a server for them: give one of them.")
-        indices("--layers", self.layers), indices("--heads", self.heads or "all"), names_of(self.maps)
+        indices("--layers", self.layers), indices("--heads", self.heads or "all"), names_of(self.maps_used)
         if self.heads == "all" and preset_named(self.preset).heads is not None:
             raise ValueError(f"--preset {self.preset} averages other heads than all: leave --heads out, or the preset.")
 
@@ -76,6 +76,10 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
             "drop": self.left_out,
             "given_answers": self.answers is not None,
         }
+
+    @property
+    def maps_used(self) -> str:
+        return self.maps_of(self, self.heads, self.preset)
 
     @property
     def left_out(self) -> tuple[Kind, ...]:

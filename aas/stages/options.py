@@ -26,7 +26,7 @@ from aas.choices import (
 from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
 from aas.photographs import located
-from aas.presets import DEFAULT_QUESTION, n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, MAPS_EMBEDDED, PAPER, maps_for, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
 OF_FILES = (
@@ -50,6 +50,7 @@ OF_LATE = {
     "head": None,
     "head_threshold": HEAD_THRESHOLD,
 }
+BY_DEFAULT = ("maps", "preset")  # what these stand for decides, not that they were left out
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -139,6 +140,7 @@ class RunOptions:
         """Those that decide what the results are: a run folder is filled with the same ones only."""
         elsewhere = {field.name for field in fields(RunOptions)} | set(self.inputs()) | {"out"}
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in elsewhere}
+        found |= {name: getattr(self, f"{name}_used") for name in BY_DEFAULT if hasattr(self, f"{name}_used")}
         found = {name: value for name, value in found.items() if OF_LATE.get(name, MISSING) != value}
         return found | {"files": self.fingerprints()}
 
@@ -210,13 +212,32 @@ class AttentionOptions(AnswerOptions):
     alignment: Annotated[Alignment, ATTENTION(help="The row that predicts the token, or the token's own.")] = "predict"
     view: Annotated[str | None, ATTENTION(help="Of models with several grids: its name, or combined.")] = None
     maps: Annotated[
-        str, ATTENTION(metavar="NAME[,NAME]", help="Map sources (`aas list maps`); the first of them points.")
-    ] = DEFAULT
+        str | None,
+        ATTENTION(
+            metavar="NAME[,NAME]",
+            help=f"Map sources (`aas list maps`); the first of them points. Default: mean; embedded: {MAPS_EMBEDDED}, "
+            "unless layers, heads, --keep, --alignment or a preset are chosen.",
+        ),
+    ] = None
 
     def asking(self) -> dict[str, Any]:
         """Arguments of `aas.asking.ask_options`, without heads and what is kept of them."""
-        same = ("alignment", "view", "maps", "max_new_tokens", "temperature", "top_p", "seed")
-        return {"layers": indices("--layers", self.layers)} | {name: getattr(self, name) for name in same}
+        same = ("alignment", "view", "max_new_tokens", "temperature", "top_p", "seed")
+        given = {"layers": indices("--layers", self.layers), "maps": self.maps_used}
+        return given | {name: getattr(self, name) for name in same}
+
+    @property
+    def maps_used(self) -> str:
+        """Names of map sources."""
+        raise NotImplementedError
+
+    def maps_of(self, model: ModelOptions, *chosen: object) -> str:
+        """Names of map sources; `chosen`: what else than layers and alignment is said of attention."""
+        if self.maps is not None:
+            return self.maps
+        alignment = None if self.alignment == "predict" else self.alignment
+        named = "" if model.adapter else model.model
+        return maps_for(named, indices("--layers", self.layers), alignment, *chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +245,9 @@ class PhraseOptions:
     """Which phrases, which of their tokens, and what is shown to the segmenter."""
 
     phrases: Annotated[str, PHRASE(help="spaCy pipeline: embedded, a package name or a folder.")] = "embedded"
-    preset: Annotated[PresetName, PHRASE(help="The published method, or what the authors' releases do.")] = "paper"
+    preset: Annotated[
+        PresetName | None, PHRASE(help="The published method, or what the authors' releases do. Default: paper.")
+    ] = None
     merge: Annotated[Merge | None, PHRASE(help="Tokens of a phrase to one map. Default: the preset's.")] = None
     words: Annotated[Words, PHRASE(help="Tokens of the root word, or of the whole chunk.")] = "root"
     drop: Annotated[tuple[Kind, ...], PHRASE(help="Leave out pronouns, or the unseen (the image, a side).")] = ()
@@ -237,6 +260,11 @@ class PhraseOptions:
     read_out: Annotated[
         ReadOut, PHRASE(help="The first point: largest, centroid above the mean, or in the largest region above it.")
     ] = "argmax"
+
+    @property
+    def preset_used(self) -> PresetName:
+        """The paper's, unless another is named."""
+        return self.preset or PAPER
 
     @property
     def merge_used(self) -> Merge:

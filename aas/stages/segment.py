@@ -97,7 +97,7 @@ def _facts(options: Segment) -> dict[str, Any]:
     facts: dict[str, Any] = {
         **options.noted(),
         "preset": {
-            "name": options.preset,
+            "name": options.preset_used,
             "heads": preset_named(options.preset).heads,
             "merge": options.merge_used,
         },

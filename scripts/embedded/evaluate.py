@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,21 @@ from tqdm import tqdm
 from aas import Grounder
 from aas.geometry import deepest_xy
 from aas.images import read_image
+from aas.lmms.prepared import DEFAULT_OPTIONS as MEAN_ALONE
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import phrase_map
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import noun_phrases
 from aas.pointing.masks import phrase_masks
-from aas.pointing.phrases import Pointed
+from aas.pointing.phrases import Pointed, prompted
 from aas.pointing.prompts import point_prompt, points_prompt
-from aas.presets import N_POINTS_EMBEDDED
+from aas.presets import DEFAULT_QUESTION, N_POINTS_EMBEDDED
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
 
 METHODS = {
+    "ground": "what `aas ground` does with these models: three peaks of their map source",
     "attention": "attention minus token mean: its peak (the method)",
-    "peaks": "… its three highest peaks (what `aas ground` does with these models)",
+    "peaks": "… its three highest peaks",
     "raw": "raw attention: its peak",
     "centre": "image centre",
     "random": "random point",
@@ -96,6 +98,9 @@ class Evaluation:
         self, grounder: Grounder, matcher: CategoryMatcher, threshold: float, seed: int, segments: bool = True
     ):
         self.grounder, self.matcher, self.threshold, self.segments = grounder, matcher, threshold, segments
+        self.options = replace(
+            grounder.ask_options, maps=tuple(dict.fromkeys([*grounder.ask_options.maps, *MEAN_ALONE.maps]))
+        )
         self.rng = np.random.default_rng(seed)
         self.cases: list[Case] = []
 
@@ -105,7 +110,12 @@ class Evaluation:
         best = self.matcher.best(answer.text[slice(*phrase.root_span)], indices)
         return self.matcher.names[best[0]] if best and best[1] >= self.threshold else None
 
+    def ask(self, pixels: np.ndarray, answer: str | None = None) -> tuple[Answer, AttentionMaps]:
+        """The model's own answer, or a given one, with the maps of what `aas ground` takes and of plain attention."""
+        return self.grounder.lmm.ask(pixels, DEFAULT_QUESTION, answer, self.options)
+
     def add(self, image_id: int, pixels: np.ndarray, answer: Answer, maps: AttentionMaps, things: list[Thing]) -> None:
+        """`maps`: as `ask` gives them."""
         by_name = {thing.name: thing for thing in things}
         matched = []
         for phrase in noun_phrases(self.grounder.pipeline, answer):
@@ -114,11 +124,13 @@ class Evaluation:
                 matched.append((phrase, by_name[name]))
         if not matched:
             return
-        residual = without_token_mean(maps.maps)
+        attention = maps.of("mean").maps
+        residual, merge = without_token_mean(attention), self.grounder.pointing.merge
+        by_default = prompted([one for one, _ in matched], answer, maps, self.grounder.pointing, pixels.shape[:2])
         pointed = []
-        for phrase, thing in matched:
-            merge = self.grounder.pointing.merge
-            method, raw = (phrase_map(source, phrase.token_indices, merge) for source in (residual, maps.maps))
+        for (phrase, thing), ground in zip(matched, by_default, strict=True):
+            method, raw = (phrase_map(source, phrase.token_indices, merge) for source in (residual, attention))
+            pointed.append(ground)
             for prompt in self.prompts(method, raw, maps.view, pixels.shape[:2], thing).values():
                 point_xy = int(prompt[0, 0]), int(prompt[0, 1])
                 pointed.append(Pointed(phrase, method, maps.view, point_xy, _positive(prompt)))
@@ -138,7 +150,7 @@ class Evaluation:
     def prompts(
         self, method: np.ndarray, raw: np.ndarray, view: View, image_hw: tuple[int, int], thing: Thing
     ) -> dict[str, np.ndarray]:
-        """Positive points [P, 2] of each method, the first of them the one that is right or not."""
+        """Positive points [P, 2] of each method but `ground`, the first of them the one that is right or not."""
         height, width = image_hw
         points = {
             "attention": [point_prompt(method, view, image_hw)],
@@ -148,7 +160,7 @@ class Evaluation:
             "random": [(int(self.rng.integers(width)), int(self.rng.integers(height)))],
             "ground truth": [deepest_xy(thing.union)],
         }
-        return {name: np.asarray(points[name], np.float32) for name in METHODS}
+        return {name: np.asarray(points[name], np.float32) for name in METHODS if name != "ground"}
 
     def mean(
         self, value: Callable[[Case], float], keep: Callable[[Case], bool] = lambda case: True
@@ -227,7 +239,7 @@ def main() -> None:
     named, answers, seconds = [], {}, 0.0
     for image_id, pixels, things in tqdm(photographs(coco, args.data, ids), total=len(ids), unit="photo"):
         started = time.perf_counter()
-        answer, maps = grounder.lmm.ask(pixels, "Describe the image in detail.")
+        answer, maps = own.ask(pixels)
         seconds += time.perf_counter() - started
         answers[image_id] = answer.text
         own.add(image_id, pixels, answer, maps, things)
@@ -237,7 +249,7 @@ def main() -> None:
                 named.append(category in {thing.name for thing in things})
         for caption in captions.imgToAnns[image_id]:
             text = " ".join(caption["caption"].split())
-            given.add(image_id, pixels, *grounder.lmm.ask(pixels, "Describe the image in detail.", text), things)
+            given.add(image_id, pixels, *given.ask(pixels, text), things)
     said = answer_figures(answers, {i: [c["caption"] for c in captions.imgToAnns[i]] for i in ids})
     result: dict[str, Any] = {
         "split": args.split,

@@ -70,6 +70,7 @@ def cut_decoder(model: LlamaForCausalLM, ids: Sequence[int], layers: Sequence[in
     """`model` in place, with the rows `ids` of its vocabulary and the `layers` of these numbers."""
     config = model.config
     config.vocab_size, config.num_hidden_layers = len(ids), len(layers)
+    config.name_or_path = ""  # a folder of whoever trains
     embeddings = nn.Embedding.from_pretrained(model.get_input_embeddings().weight[list(ids)].clone(), freeze=False)
     model.set_input_embeddings(embeddings)
     model.lm_head = nn.Linear(config.hidden_size, len(ids), bias=False)

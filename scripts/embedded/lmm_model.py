@@ -29,6 +29,9 @@ QUESTIONS = (
 IMAGE = "<image>"
 # An answer is one sentence, as a caption is: let go on after its full stop, the model tells of what is not there.
 FULL_STOPS = (".", "..")
+# Greedy answers say "a sink and a sink". On the photographs for choosing 1, 1.03, 1.06, 1.1 and 1.2 gave a CIDEr-D of
+# 0.605, 0.631, 0.639, 0.587 and 0.160, and 0.55, 0.52, 0.49, 0.46 and 0.31 of the content words were right.
+REPETITION_PENALTY = 1.06
 # The decoder's own chat format, without its system message.
 BEFORE, AFTER = "<|im_start|>user\n", "\n{}<|im_end|>\n<|im_start|>assistant\n"
 CHAT_TEMPLATE = (
@@ -77,6 +80,7 @@ def build_model(
         eos_token_id=[tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(stop) for stop in FULL_STOPS)],
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=96,
+        repetition_penalty=REPETITION_PENALTY,
     )
     return model
 
