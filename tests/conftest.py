@@ -1,5 +1,6 @@
 """What all tests share: the scripts' folder on the path, and the data that is not in the repository."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,12 @@ LONGEST = {"test_wheel", "test_study_difflmm", "test_difflmm_train", "test_app",
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test` gives its two processes a file at a time, in this order."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: trainings, which collect garbage several times each, are not to look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -23,14 +23,15 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-d
 
 @dataclass
 class Installed:
-    """The wheel in a folder of its own, and an empty folder to work in; the libraries are those of the tests."""
+    """The wheel in a folder of its own, and an empty folder to work in; the libraries are those of the tests. Nothing
+    else of this machine is known there, and the hub's network is switched off."""
 
     site: Path
     folder: Path
 
     def run(self, *command: str) -> str:
-        path = f"{self.site / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PYTHONPATH": str(self.site), "PATH": path}
+        environment = {"PYTHONPATH": str(self.site), "PATH": str(self.site / "bin"), "HOME": str(self.folder)}
+        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
