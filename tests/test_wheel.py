@@ -62,7 +62,8 @@ def wheel(sdist, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Installed:
     there = Installed(tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty"))
-    subprocess.run([*PIP, "install", "--no-deps", "--target", there.site, wheel], check=True, capture_output=True)
+    command = [*PIP, "install", "--no-deps", "--no-compile", "--target", there.site, wheel]
+    subprocess.run(command, check=True, capture_output=True)
     where = there.run(sys.executable, "-P", "-c", "import aas, difflmm; print(aas.__file__, difflmm.__file__)")
     assert [Path(file).parent.parent for file in where.split()] == [there.site, there.site]
     return there
