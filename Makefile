@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Python compiles what is imported when it first is; to compile all that is installed takes a minute.
+# Python compiles what is imported when it first is, and keeps that; to compile all that is installed takes a minute.
+export PYTHONDONTWRITEBYTECODE =
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: demo test check lint types clean

@@ -48,7 +48,7 @@ SMALL |= {"gradient_checkpointing": False, "workers": 0, "save_steps": 50, "log_
 STAGE_1 = {"projector_learning_rate": 2e-3}
 STAGE_2 = {"projector_learning_rate": 1e-3, "lora_learning_rate": 1e-3, "lora_rank": 32, "lora_alpha": 64}
 TOWERS = {"clip": 64, "vae": 16, "unet": 32}  # and their batches
-N_QUICK = 5  # photographs of each part
+N_QUICK = {"train": 5, "choose": 5, "figures": 2}  # photographs
 
 
 # ---------------------------------------------------------------------------------------------- what is trained on
@@ -157,7 +157,7 @@ def main() -> None:
     check_settings(args)
     photos = captioned_photos(args.data)
     if args.quick:
-        photos = {part: of[:N_QUICK] for part, of in photos.items()}
+        photos = {part: of[: N_QUICK[part]] for part, of in photos.items()}
     if not (args.work / "llm/tokenizer.json").is_file():
         write_llm(args.work / "llm")
     write_small((photo for of in photos.values() for photo in of), args.data, args.work / "photos")

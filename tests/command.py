@@ -25,6 +25,13 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def done(*arguments: object) -> str:
+    """The output of a command that nothing is wrong with."""
+    code, said = run(*arguments)
+    assert code == 0, said
+    return said
+
+
 class Forked:
     """`made` called in a process that leads a group of its own, as one that a shell starts. It has imported what this
     one has, which takes programs seconds."""

@@ -1,13 +1,17 @@
 """What all tests share: the scripts' folder on the path, and the data that is not in the repository."""
 
+import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.testing
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "embedded"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+typer.testing._get_command = cache(typer.main.get_command)  # an app's commands are the same whoever calls one
 
 # They take longest, and begin first: a process that began one of them at the end would leave the other without work.
 LONGEST = {"test_wheel", "test_study_difflmm", "test_difflmm_train", "test_app", "test_viewer", "test_train_lmm"}
@@ -16,6 +20,12 @@ LONGEST = {"test_wheel", "test_study_difflmm", "test_difflmm_train", "test_app",
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test` gives its two processes a file at a time, in this order."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: trainings, which collect garbage several times each, are not to look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

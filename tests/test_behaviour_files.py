@@ -16,6 +16,7 @@ from aas.images import read_image
 from aas.store.attention import read_item
 from aas.store.results import read_result
 from aas.store.status import status, verify
+from tests.command import done
 
 BREAKS = (
     "\u2028",
@@ -98,11 +99,6 @@ LONG = "/".join(letter * 60 for letter in "abcd") + "/photo.jpg"
 LATIN = os.fsdecode(b"caf\xe9.jpg")
 
 
-def aas(*arguments: object) -> None:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
-
-
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
     for name in ("a.jpg", "n" * 245 + ".jpg", LONG, LATIN, "../far/b.jpg"):
@@ -114,10 +110,10 @@ def photographs(tmp_path: Path) -> Path:
 
 def stages(images: Path, work: Path, n: int) -> None:
     """All that can be done with attention, of n images."""
-    aas("infer-attn", "--images", images, "--out", work / "r", "--max-new-tokens", 8)
-    aas("segment", "gcg", "--attn", work / "r", "--images", images, "--out", work / "s")
-    aas("show", "masks", work / "s", "--out", work / "shown")
-    aas("show", "attn", work / "r", "--out", work / "seen")
+    done("infer-attn", "--images", images, "--out", work / "r", "--max-new-tokens", 8)
+    done("segment", "gcg", "--attn", work / "r", "--images", images, "--out", work / "s")
+    done("show", "masks", work / "s", "--out", work / "shown")
+    done("show", "attn", work / "r", "--out", work / "seen")
     for run in ("r", "s"):
         assert status(work / run)["done"] == n and verify(work / run) == []
     assert len(list((work / "shown").glob("*.png"))) == n + 1 and len(list((work / "seen").glob("*.png"))) == n
@@ -140,8 +136,8 @@ def test_a_list_of_photographs_elsewhere(photographs: Path, tmp_path: Path, far:
 def test_expressions_name_an_image_by_its_path(photographs: Path, tmp_path: Path):
     (tmp_path / "answers.jsonl").write_text(json.dumps({"image": str(photographs / "a.jpg"), "answer": "a dog"}))
     same = ("--images", photographs, "--answers", tmp_path / "answers.jsonl")
-    aas("infer-attn", *same, "--out", tmp_path / "r")
-    aas("segment", "expressions", "--attn", tmp_path / "r", *same, "--out", tmp_path / "s")
+    done("infer-attn", *same, "--out", tmp_path / "r")
+    done("segment", "expressions", "--attn", tmp_path / "r", *same, "--out", tmp_path / "s")
     assert status(tmp_path / "s")["done"] == 1
 
 
@@ -150,9 +146,9 @@ def test_expressions_name_an_image_by_its_path(photographs: Path, tmp_path: Path
 def test_a_terminal_that_cannot_write_it(photographs: Path, tmp_path: Path, encoding: str, as_json: bool):
     answer = "a dog 🐕"
     words = ["ground", str(photographs / "a.jpg"), "--answer", answer, "--out", str(tmp_path), *["--json"] * as_json]
-    done = CliRunner(charset=encoding).invoke(app, words)
-    assert done.exit_code == 0 and (tmp_path / "report.html").is_file(), done.stderr
-    said = done.stdout_bytes.decode(encoding)
+    result = CliRunner(charset=encoding).invoke(app, words)
+    assert result.exit_code == 0 and (tmp_path / "report.html").is_file(), result.stderr
+    said = result.stdout_bytes.decode(encoding)
     assert json.loads(said)["caption"] == answer if as_json else r"\U0001f415" in said
 
 

@@ -5,21 +5,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from aas.cli import app
 from tests import tiny
+from tests.command import done
 from tests.tiny import segmenters
 from tests.tiny.llava import llava
 
 QUESTION = "What is it?"
 ANSWER = "Young skateboarders and photographers watch a white lighthouse behind the waterfront."
 COLUMNS = ("phrases", "points", "pred_masks", "spans")
-
-
-def run(*arguments: object) -> None:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, (result.output, result.exception)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +31,16 @@ def folder(tmp_path_factory) -> Path:
 
 def at_once(folder: Path, out: Path, *options: object) -> dict:
     common = ("--model", folder / "model", "--segmenter", folder / "sam", "--question", QUESTION, "--out", out)
-    run("ground", folder / "photos/photo.png", *common, *options)
+    done("ground", folder / "photos/photo.png", *common, *options)
     return json.loads((out / "photo.json").read_text())
 
 
 def in_two_steps(folder: Path, out: Path, attention: tuple[object, ...], masks: tuple[object, ...]) -> dict:
     where = ("--images", folder / "photos")
-    run("infer-attn", *where, "--model", folder / "model", "--question", QUESTION, "--out", out / "attn", *attention)
-    run("segment", "gcg", "--attn", out / "attn", *where, "--segmenter", folder / "sam", "--out", out / "masks", *masks)
+    done("infer-attn", *where, "--model", folder / "model", "--question", QUESTION, "--out", out / "attn", *attention)
+    done(
+        "segment", "gcg", "--attn", out / "attn", *where, "--segmenter", folder / "sam", "--out", out / "masks", *masks
+    )
     return json.loads((out / "masks/photo.json").read_text())
 
 

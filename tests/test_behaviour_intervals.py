@@ -6,21 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from typer.testing import CliRunner
 
-from aas.cli import app
+from tests.command import done
 
 SIDE = 40
 # Of each image: detections whose point is on the thing, and detections.
 FIRST = [(2, 2), (0, 3), (1, 1), (4, 5), (0, 1), (3, 3), (1, 6), (2, 2), (0, 2), (5, 5), (1, 2), (0, 1)]
 SECOND = [(1, 2), (2, 3), (1, 1), (5, 5), (1, 1), (3, 3), (5, 6), (1, 2), (0, 2), (4, 5), (2, 2), (0, 1)]
 N_RESAMPLES = 200
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
 
 
 def encoded(x0: int, x1: int) -> dict:
@@ -46,7 +39,9 @@ def evaluated(folder: Path, name: str, points: list[tuple[int, int]], *more: obj
     ]  # fmt: skip
     (folder / "gt.json").write_text(json.dumps(truth))
     (folder / "dt.json").write_text(json.dumps(detections))
-    run("eval", "instance", "--results", folder / "dt.json", "--gt", folder / "gt.json", "--json", folder / name, *more)
+    done(
+        "eval", "instance", "--results", folder / "dt.json", "--gt", folder / "gt.json", "--json", folder / name, *more
+    )
     return json.loads((folder / name).read_text())
 
 
@@ -88,7 +83,7 @@ def test_a_comparison_draws_the_same_images_for_both(tmp_path, seed):
     evaluated(tmp_path, "a.json", FIRST, "--bootstrap", 0)
     evaluated(tmp_path, "b.json", SECOND, "--bootstrap", 0)
     pair = (tmp_path / "a.json", tmp_path / "b.json", "--json", tmp_path / "c.json")
-    run("eval", "compare", *pair, "--bootstrap", N_RESAMPLES, "--seed", seed)
+    done("eval", "compare", *pair, "--bootstrap", N_RESAMPLES, "--seed", seed)
     found = json.loads((tmp_path / "c.json").read_text())["instance"]["point_accuracy"]
     once, times = np.ones(len(FIRST)), drawn(seed)
     difference = float(accuracy(SECOND, once) - accuracy(FIRST, once))
@@ -103,7 +98,7 @@ def test_an_image_of_one_run_only_does_not_count(tmp_path):
     evaluated(tmp_path, "a.json", FIRST, "--bootstrap", 0)
     evaluated(tmp_path, "b.json", [*SECOND, (9, 9)], "--bootstrap", 0)
     pair = (tmp_path / "b.json", tmp_path / "a.json", "--json", tmp_path / "c.json")
-    run("eval", "compare", *pair, "--bootstrap", N_RESAMPLES)
+    done("eval", "compare", *pair, "--bootstrap", N_RESAMPLES)
     found = json.loads((tmp_path / "c.json").read_text())["instance"]["point_accuracy"]
     once = np.ones(len(FIRST))
     assert found["a"] == pytest.approx(accuracy(SECOND, once)) and found["b"] == pytest.approx(accuracy(FIRST, once))

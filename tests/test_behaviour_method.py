@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoProcessor, LlavaForConditionalGeneration
-from typer.testing import CliRunner
 
 import aas
-from aas.cli import app
 from tests import tiny
+from tests.command import done
 from tests.tiny.llava import llava
 
 QUESTION = "What is it?"
@@ -25,12 +24,6 @@ SIZE_HW = (60, 90)
 BOX_XYXY = (15, 0, 75, 60)  # CLIP's centre crop of it
 MERGES = {"mean": np.mean, "max": np.max, "first": lambda maps, axis: maps[0]}
 PRESETS = {"paper": (None, "mean"), "reference-2024": (-2, "mean"), "reference-2025": (None, "max")}
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +100,7 @@ def test_what_is_expected_differs(eager):
 
 def grounded(folder: Path, out: Path, *more: object) -> dict:
     photo = folder / "photos/photo.png"
-    run("ground", photo, "--model", folder / "model", "--question", QUESTION, "--answer", ANSWER, "--out", out, *more)
+    done("ground", photo, "--model", folder / "model", "--question", QUESTION, "--answer", ANSWER, "--out", out, *more)
     return json.loads((out / "photo.json").read_text())
 
 
@@ -139,13 +132,13 @@ def test_phrase_maps_are_residuals(folder, eager):
 @pytest.fixture(scope="module")
 def attn(folder) -> Path:
     (folder / "answers.jsonl").write_text(json.dumps({"image": "photo.png", "answer": ANSWER}))
-    run("infer-attn", "--images", folder / "photos", "--model", folder / "model", "--question", QUESTION, "--answers",
+    done("infer-attn", "--images", folder / "photos", "--model", folder / "model", "--question", QUESTION, "--answers",
         folder / "answers.jsonl", "--out", folder / "attn")  # fmt: skip
     return folder / "attn"
 
 
 def segmented(folder: Path, attn: Path, out: Path, *more: object) -> dict:
-    run("segment", "gcg", "--attn", attn, "--images", folder / "photos", "--out", out, *more)
+    done("segment", "gcg", "--attn", attn, "--images", folder / "photos", "--out", out, *more)
     return json.loads((out / "photo.json").read_text())
 
 
@@ -168,7 +161,7 @@ def test_segment_merges_as_it_is_told(folder, attn, eager, tmp_path, options, me
 
 def test_one_head_of_each_layer(folder, eager, tmp_path):
     """2024's way in two commands: the head is chosen when attention is captured."""
-    run("infer-attn", "--images", folder / "photos", "--model", folder / "model", "--question", QUESTION, "--answers",
+    done("infer-attn", "--images", folder / "photos", "--model", folder / "model", "--question", QUESTION, "--answers",
         folder / "answers.jsonl", "--heads", "-2", "--out", tmp_path / "attn")  # fmt: skip
     item = segmented(folder, tmp_path / "attn", tmp_path / "masks")
     assert item["points"] == eager.points(-2, "mean")
@@ -179,7 +172,7 @@ def test_a_phrase_that_is_the_whole_answer_keeps_its_map(folder, eager, tmp_path
     word = ROOTS[1]
     ids = [eager.ids[i] for i in eager.tokens(word)]  # no space in front, no end token
     (tmp_path / "answers.jsonl").write_text(json.dumps({"image": "photo.png", "answer": "", "token_ids": ids}))
-    run("infer-attn", "--images", folder / "photos", "--model", folder / "model", "--question", QUESTION, "--answers",
+    done("infer-attn", "--images", folder / "photos", "--model", folder / "model", "--question", QUESTION, "--answers",
         tmp_path / "answers.jsonl", "--out", tmp_path / "attn")  # fmt: skip
     item = segmented(folder, tmp_path / "attn", tmp_path / "masks", "--merge", "first")
     token_maps = looked_at(folder, ids).maps.mean((0, 1))

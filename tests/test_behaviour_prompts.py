@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
-from aas.cli import app
 from aas.records import Answer, AttentionMaps, View
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import MaskCandidates, Segmenter
 from aas.segmenters.choice import choose
 from aas.store.attention import AttentionItem, write_item
+from tests.command import done
 from tests.tiny import segmenters
 
 GRID_HW, CELL = (6, 8), 20  # pixels of a cell: the grid fills the photograph
@@ -28,12 +27,6 @@ PHRASES = {"a dog": 1, "a cat": 4, "a horse": 7}  # and their token
 PEAKS = {"a dog": [(1, 1), (4, 6), (4, 2)], "a cat": [(4, 4), (1, 6), (1, 2)], "a horse": [(2, 4), (4, 1), (5, 6)]}
 TROUGHS = {"a dog": [(1, 5), (3, 4)], "a cat": [(4, 1), (2, 4)], "a horse": [(0, 1), (0, 6)]}
 SCALE = 0.0005  # of the largest peak: attention as models have it
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
 
 
 def bumps(phrase: str) -> np.ndarray:
@@ -104,7 +97,7 @@ def asked(segmenter: Segmenter, photo: np.ndarray, phrase: str, n_points: int = 
 def segmented(folder: Path, out: Path, *more: object) -> dict[str, tuple[list[int], np.ndarray, float]]:
     """Phrase -> its point, mask and score."""
     where = ("--attn", folder / "attn", "--images", folder / "photos", "--out", out, "--segmenter", folder / "sam")
-    run("segment", "gcg", *where, *more)
+    done("segment", "gcg", *where, *more)
     item = json.loads((out / "photo.json").read_text())
     assert item["phrases"] == list(PHRASES)
     masks = [coco_mask.decode(mask).astype(bool) for mask in item["pred_masks"]]

@@ -14,6 +14,7 @@ import spacy.lang
 import torch
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor as JavaMeteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from pycocotools import mask as coco_mask
@@ -33,6 +34,17 @@ needs_java = pytest.mark.skipif(not captions.java_works(), reason="no Java here"
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
     return write_text_encoder(tmp_path_factory.mktemp("encoder") / "bert")
+
+
+@pytest.fixture(scope="module")
+def meteor_program() -> JavaMeteor:
+    return JavaMeteor()
+
+
+@pytest.fixture
+def one_meteor(meteor_program, monkeypatch):
+    """Its Java process takes many seconds to load: one for all tests."""
+    monkeypatch.setattr("pycocoevalcap.meteor.meteor.Meteor", lambda: meteor_program)
 
 
 @pytest.fixture
@@ -167,7 +179,7 @@ MEANT = [["a man on a horse"], ["a dog"], ["two small dogs sit", "Dogs don't sit
 
 
 @needs_java
-def test_captions_are_those_of_pycocoevalcap():
+def test_captions_are_those_of_pycocoevalcap(one_meteor):
     pairs = [captions.Caption(said, meant) for said, meant in zip(SAID, MEANT, strict=True)]
     scorer = captions.CaptionScorer(["METEOR", "CIDEr", "Bleu", "ROUGE_L"])
     found = bootstrap.figures(scorer.evidence(pairs), np.ones((1, 5)))
@@ -376,7 +388,7 @@ def golden_paths(shared_dir):
 
 
 @needs_java
-def test_golden_figures(shared_dir, tmp_path):
+def test_golden_figures(shared_dir, tmp_path, one_meteor):
     paths, text_encoder, folder = golden_paths(shared_dir)
     options = [word for name, path in paths.items() for word in (f"--{name.replace('_', '-')}", str(path))]
     options += ["--text-encoder", text_encoder, "--json", str(tmp_path / "a.json"), "--csv", str(tmp_path / "a.csv")]

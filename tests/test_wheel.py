@@ -23,14 +23,15 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-d
 
 @dataclass
 class Installed:
-    """The wheel in a folder of its own, and an empty folder to work in; the libraries are those of the tests."""
+    """The wheel in a folder of its own, and an empty folder to work in; the libraries are those of the tests. Nothing
+    else of this machine is known there, and the hub's network is switched off."""
 
     site: Path
     folder: Path
 
     def run(self, *command: str) -> str:
-        path = f"{self.site / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environment = os.environ | {"PYTHONPATH": str(self.site), "PATH": path}
+        environment = {"PYTHONPATH": str(self.site), "PATH": str(self.site / "bin"), "HOME": str(self.folder)}
+        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -61,7 +62,8 @@ def wheel(sdist, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Installed:
     there = Installed(tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty"))
-    subprocess.run([*PIP, "install", "--no-deps", "--target", there.site, wheel], check=True, capture_output=True)
+    command = [*PIP, "install", "--no-deps", "--no-compile", "--target", there.site, wheel]
+    subprocess.run(command, check=True, capture_output=True)
     where = there.run(sys.executable, "-P", "-c", "import aas, difflmm; print(aas.__file__, difflmm.__file__)")
     assert [Path(file).parent.parent for file in where.split()] == [there.site, there.site]
     return there
