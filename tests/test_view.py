@@ -132,7 +132,7 @@ def test_phrases_of_one_mask_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch):
     assert said.rows == [panel.Row(0, "A cat · a red mat", "0.87")]
     judged = [replace(one, confidence=0.5), replace(same, confidence=0.25)]
     (row,) = panel.content(answer, judged, things(judged), confidence="uncalibrated").rows
-    assert row.note == "0.87 · confidence (uncalibrated) 0.50, 0.25"
+    assert row == panel.Row(0, "A cat · a red mat", "0.87", "confidence (uncalibrated) 0.50 · 0.25")
     assert [piece.phrase for piece in said.pieces] == [0, None, 0, None]
 
 

@@ -33,11 +33,13 @@ CONFIDENCE_NAMES: dict[ConfidenceKind, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One thing of the legend: its colour, which is its number less 1, what its phrases say, its figures."""
+    """One thing of the legend: its colour, which is its number less 1, what its phrases say, its score, and what stands
+    below these."""
 
     colour: int
     words: str
     note: str
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,18 @@ def content(
         Piece(piece.text, None if piece.phrase is None else thing_of[piece.phrase].colour)
         for piece in pieces_of(answer.text, phrases)
     ]
-    notes = [_note([phrases[i] for i in thing.phrases], confidence) for thing in shown]
-    rows = [Row(one.colour, one_line(one.words(phrases)), note) for one, note in zip(shown, notes, strict=True)]
+    rows = [_row(thing, phrases, confidence) for thing in shown]
     return Content(harmless(answer.question).strip(), pieces, rows, not_shown(left_out))
 
 
-def _note(phrases: Sequence[GroundedPhrase], confidence: ConfidenceKind | None) -> str:
-    """The score of a thing's mask, and how far the picture supports each of its phrases."""
-    score, values = f"{phrases[0].score:.2f}", [one.confidence for one in phrases if one.confidence is not None]
+def _row(thing: Thing, phrases: Sequence[GroundedPhrase], confidence: ConfidenceKind | None) -> Row:
+    """With the score of its mask, and below how far the picture supports each of its phrases."""
+    words, score = one_line(thing.words(phrases)), f"{phrases[thing.phrases[0]].score:.2f}"
+    values = [f"{value:.2f}" for i in thing.phrases if (value := phrases[i].confidence) is not None]
     if confidence is None or not values:
-        return score
-    said = dict.fromkeys(f"{value:.2f}" for value in values)
-    return f"{score} · {CONFIDENCE_NAMES[confidence]} {', '.join(said)}"
+        return Row(thing.colour, words, score)
+    said = values[:1] if len(set(values)) == 1 else values
+    return Row(thing.colour, words, score, f"{CONFIDENCE_NAMES[confidence]} {' · '.join(said)}")
 
 
 def not_shown(left_out: Sequence[str]) -> str:
@@ -111,7 +113,7 @@ def _draw_at(panel_width_px: int, said: Content, text_px: int) -> Image.Image:
     n_columns = _legend_columns(said.rows, small_px, inner_px)
     answer_top = margin + (len(question) * small.line_px + 0.6 * text_px if any(question) else 0)
     legend_top = answer_top + len(lines) * large.line_px + 1.2 * text_px
-    remark_top = legend_top + -(-len(said.rows) // n_columns) * _LEGEND_ROW_EM * small_px + 0.6 * text_px
+    remark_top = legend_top + -(-len(said.rows) // n_columns) * _row_em(said.rows) * small_px + 0.6 * text_px
     bottom = remark_top + (len(remark) * small.line_px if any(remark) else -0.6 * text_px)
     picture = Image.new("RGB", (panel_width_px, round(bottom + margin)), WHITE)
     small.draw(picture, question, (margin, margin))
@@ -160,9 +162,17 @@ class _Style:
 
 def _legend_columns(rows: Sequence[Row], small_px: int, inner_px: float) -> int:
     """As many columns as fit with the longest row uncut, one at least."""
-    longest_px = max((width_px(row.words, small_px) + width_px(row.note, small_px) for row in rows), default=0)
+    widths = (
+        (width_px(row.words, small_px) + width_px(row.note, small_px), width_px(row.below, small_px)) for row in rows
+    )
+    longest_px = max(itertools.chain.from_iterable(widths), default=0)
     other_px = (_NUMBER_EM + 2 * _GAP_EM + 2) * small_px
     return max(1, int(inner_px // (longest_px + other_px)))
+
+
+def _row_em(rows: Sequence[Row]) -> float:
+    """The height of each row, in heights of its letters."""
+    return _LEGEND_ROW_EM + _SMALL_LINE_EM * any(row.below for row in rows)
 
 
 def _draw_legend(
@@ -176,14 +186,14 @@ def _draw_legend(
     column_px = width_px / n_columns
     for index, row in enumerate(rows):
         line, column = divmod(index, n_columns)
-        xy = (top_left_xy[0] + column * column_px, top_left_xy[1] + line * _LEGEND_ROW_EM * small_px)
+        xy = (top_left_xy[0] + column * column_px, top_left_xy[1] + line * _row_em(rows) * small_px)
         _draw_row(picture, row, xy, small_px, column_px - 2 * small_px * (n_columns > 1))
 
 
 def _draw_row(
     picture: Image.Image, row: Row, top_left_xy: tuple[float, float], small_px: int, item_width_px: float
 ) -> None:
-    """The number on the thing's colour, its words (cut when too long), its score."""
+    """The number on the thing's colour, its words (cut when too long), its score, and what stands below."""
     x, y = top_left_xy
     chip_px, middle_y, colour = _NUMBER_EM * small_px, y + _LEGEND_ROW_EM * small_px / 2, colour_of(row.colour)
     chip = (x, middle_y - chip_px / 2, x + chip_px, middle_y + chip_px / 2)
@@ -195,3 +205,6 @@ def _draw_row(
     write(picture, (words_x, middle_y), words, small_px, INK)
     note_x = words_x + width_px(words, small_px) + _GAP_EM * small_px
     write(picture, (note_x, middle_y), row.note, small_px, GREY)
+    if row.below:
+        below = shortened(row.below, small_px, item_width_px - (_NUMBER_EM + _GAP_EM) * small_px)
+        write(picture, (words_x, middle_y + 0.9 * _SMALL_LINE_EM * small_px), below, small_px, GREY)
