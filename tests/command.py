@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
 from types import TracebackType
@@ -75,7 +76,9 @@ class Forked:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         if self.code() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has no group yet
+                os.killpg(self.pid, signal.SIGKILL)
+            self.process.kill()
         self.process.join()
         for file in self.files:
             file.close()
