@@ -24,7 +24,7 @@ from aas.stages.calibrate_options import Calibrate
 def captions(data: Path) -> dict[str, str]:
     """One of each photograph, by its name as seen from coco/images."""
     held_out = {image_id for ids in kept_out(data) for image_id in ids}
-    found = {}
+    found: dict[str, str] = {}
     for split in ("train2017", "val2017"):
         content = json.loads((data / f"coco/annotations/captions_subset_{split}.json").read_text())
         names = {one["id"]: f"{split}/{one['file_name']}" for one in content["images"] if one["id"] not in held_out}
