@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import aas
 from aas.cli import app
 from aas.paths import embedded_dir
+from aas.presets import DEFAULT_QUESTION, MAPS_EMBEDDED
 from aas.rle import of_mask
 from tests.tiny.llava import llava
 
@@ -89,7 +90,8 @@ def test_answer_without_a_noun_phrase(grounder, tmp_path):
 def test_replayed_answer_has_the_maps_of_the_generated_one(grounder):
     said, maps = grounder.lmm.ask(data.coffee(), "Describe the image.")
     _, again = grounder.lmm.ask(data.coffee(), "Describe the image.", said.text)
-    assert np.abs(maps.maps - again.maps).max() <= 1e-5 * np.abs(maps.maps).max()
+    n = len(said.token_ids)  # the given one has a token of its end behind the full stop, which ended the other
+    assert np.abs(maps.maps - again.maps[:n]).max() <= 1e-5 * np.abs(maps.maps).max()
 
 
 def test_embedded_capture_equals_eager_attention(grounder):
@@ -213,15 +215,15 @@ def test_attention_of_every_layer_and_head(grounder):
     config = grounder.lmm.text_config
     n_tokens, grid = len(answer.token_ids), kept.view.size_hw
     assert kept.maps.shape == (config.num_hidden_layers, config.num_attention_heads, n_tokens, *grid)
-    mean = grounder(data.chelsea(), answer="a cat").token_maps
-    np.testing.assert_allclose(kept.maps.mean((0, 1)), mean, atol=1e-6)
+    _, mean = grounder.lmm.ask(data.chelsea(), DEFAULT_QUESTION, "a cat")
+    np.testing.assert_allclose(kept.maps.mean((0, 1)), mean.maps, atol=1e-6)
     assert grounder.attention(data.chelsea(), answer="a cat", keep="layers")[1].maps.ndim == 4
 
 
 def test_what_is_loaded_already_is_taken(grounder):
     other = aas.Grounder(
         grounder.lmm.model, processor=grounder.lmm.processor, segmenter=grounder.segmenter, phrases=grounder.pipeline,
-        n_points=3,
+        n_points=3, maps=MAPS_EMBEDDED,
     )  # fmt: skip
     one, two = (which(data.chelsea(), answer="a cat") for which in (grounder, other))
     np.testing.assert_array_equal(one.masks, two.masks)
@@ -364,7 +366,8 @@ def test_it_is_the_two_stages_at_once(tmp_path):
     assert run(photo, *one, "--out", tmp_path / "ground").exit_code == 0
     (tmp_path / "answers.jsonl").write_text(json.dumps({"image": "a.png", "answer": "a cat beside a dog"}))
     where = ["--images", str(tmp_path / "photos")]
-    asked = ["infer-attn", *where, "--answers", str(tmp_path / "answers.jsonl"), "--out", str(tmp_path / "attn")]
+    asked = ["infer-attn", *where, "--answers", str(tmp_path / "answers.jsonl"), "--maps", MAPS_EMBEDDED]
+    asked += ["--out", str(tmp_path / "attn")]
     assert CliRunner().invoke(app, asked).exit_code == 0
     shown = ["segment", "gcg", *where, "--attn", str(tmp_path / "attn"), "--out", str(tmp_path / "masks")]
     assert CliRunner().invoke(app, shown).exit_code == 0
@@ -487,6 +490,6 @@ def test_works_in_another_folder(tmp_path, monkeypatch):
 def test_embedded_models_are_small_and_safe():
     root = embedded_dir("lmm").parent
     files = [path for path in root.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 60_000_000
+    assert sum(path.stat().st_size for path in files) <= 96_000_000
     pickles = [b"\x80" + bytes([protocol]) for protocol in range(2, 6)]
     assert not [path for path in files if path.read_bytes()[:2] in pickles or path.suffix in (".pt", ".pth")]

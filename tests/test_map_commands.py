@@ -14,8 +14,10 @@ from aas.geometry import centroid_xy, deepest_xy, largest_pixel_xy, region_xy
 from aas.geometry.maps import map_on_image
 from aas.lmms.yes_no import yes_probabilities
 from aas.maps.blackbox import Blackbox
+from aas.presets import MAPS_EMBEDDED
 from aas.records import View
 from aas.registry import MAP_SOURCES
+from aas.stages.ground_options import Ground
 from aas.store.attention import read_item
 from tests import tiny
 from tests.command import run
@@ -251,3 +253,17 @@ def test_attention_of_another_source():
     assert lens.sources == ("lens", "mean") and lens.of("mean").maps is attention.maps
     with pytest.raises(ValueError, match="no maps of 'tam', but of: mean, lens"):
         attention.of("tam")
+
+
+def test_the_embedded_lmm_is_read_by_a_sum(grounder):
+    """Unless something is said of attention, or of the method; other models are read by the mean."""
+    same = {"processor": grounder.lmm.processor, "segmenter": grounder.segmenter, "phrases": grounder.pipeline}
+
+    def maps(model: object, **said: object) -> tuple[str, ...]:
+        return aas.Grounder(model, **same, **said).ask_options.maps
+
+    assert maps(grounder.lmm) == (MAPS_EMBEDDED,) and maps(grounder.lmm.model) == ("mean",)
+    for said in ({"preset": "paper"}, {"maps": "mean"}, {"layers": (0,)}, {"heads": (1,)}, {"alignment": "self"}):
+        assert maps(grounder.lmm, **said) == ("mean",), said
+    for said, expected in (({}, MAPS_EMBEDDED), ({"preset": "paper"}, "mean"), ({"model": "other"}, "mean")):
+        assert Ground(images=("a.jpg",), **said).maps_used == expected

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from aas.choices import Dtype, Kind
 from aas.maps import names_of
-from aas.presets import LEFT_OUT, preset_named
+from aas.presets import LEFT_OUT, maps_for, preset_named
 from aas.stages.answering_options import ServedOptions
 from aas.stages.options import (
     ANSWER,
@@ -43,6 +43,15 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
     png: Annotated[bool, Option("--png/--no-png", help="NAME.png: the picture with its masks beside the answer.")] = (
         True
     )
+    # A field of AttentionOptions that may also be left out, as `heads`.
+    maps: Annotated[  # type: ignore[assignment]
+        str | None,
+        ATTENTION(
+            metavar="NAME[,NAME]",
+            help="Map sources (`aas list maps`); the first of them points. Default: mean, of the embedded LMM a sum of "
+            "three, unless something else is said of attention, or a preset named.",
+        ),
+    ] = None
     heads: Annotated[str | None, ATTENTION(help="all, or numbers: -2. Default: the preset's.")] = None
     drop: Annotated[
         tuple[Kind, ...],
@@ -77,9 +86,17 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
             "given_answers": self.answers is not None,
         }
 
+    def stood_for(self) -> dict[str, Any]:
+        return {"maps": self.maps_used, "preset": self.preset_used}
+
     @property
     def maps_used(self) -> str:
-        return self.maps_of(self, self.heads, self.preset)
+        """Names of map sources, as `Grounder` chooses them."""
+        if self.maps is not None:
+            return self.maps
+        alignment = None if self.alignment == "predict" else self.alignment
+        chosen = (indices("--layers", self.layers), self.heads, alignment, self.preset)
+        return maps_for("" if self.adapter else self.model, *chosen)
 
     @property
     def left_out(self) -> tuple[Kind, ...]:

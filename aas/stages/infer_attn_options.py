@@ -30,12 +30,7 @@ class InferAttn(ServedOptions, AttentionOptions, ModelOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_answer()
-        indices("--layers", self.layers), indices("--heads", self.heads), names_of(self.maps_used)
-
-    @property
-    def maps_used(self) -> str:
-        keep = None if self.keep == "mean" else self.keep
-        return self.maps_of(self, indices("--heads", self.heads), keep)
+        indices("--layers", self.layers), indices("--heads", self.heads), names_of(self.maps)
 
     def inputs(self) -> dict[str, Any]:
         return super().inputs() | {"images": self.images, "ref_anno": self.ref_anno, "answers": self.answers}

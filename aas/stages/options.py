@@ -26,7 +26,7 @@ from aas.choices import (
 from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
 from aas.photographs import located
-from aas.presets import DEFAULT_QUESTION, MAPS_EMBEDDED, PAPER, maps_for, n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, PAPER, n_points_for, preset_named
 from aas.store.fingerprints import fingerprint
 
 OF_FILES = (
@@ -50,7 +50,6 @@ OF_LATE = {
     "head": None,
     "head_threshold": HEAD_THRESHOLD,
 }
-BY_DEFAULT = ("maps", "preset")  # what these stand for decides, not that they were left out
 MODEL = partial(Option, rich_help_panel="Model")
 ANSWER = partial(Option, rich_help_panel="Answer")
 ATTENTION = partial(Option, rich_help_panel="Attention")
@@ -140,9 +139,13 @@ class RunOptions:
         """Those that decide what the results are: a run folder is filled with the same ones only."""
         elsewhere = {field.name for field in fields(RunOptions)} | set(self.inputs()) | {"out"}
         found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in elsewhere}
-        found |= {name: getattr(self, f"{name}_used") for name in BY_DEFAULT if hasattr(self, f"{name}_used")}
+        found |= self.stood_for()
         found = {name: value for name, value in found.items() if OF_LATE.get(name, MISSING) != value}
         return found | {"files": self.fingerprints()}
+
+    def stood_for(self) -> dict[str, Any]:
+        """What options that may be left out stand for, here."""
+        return {}
 
     def fingerprints(self) -> dict[str, str]:
         """Option -> fingerprint of what it names here: other files of the same name make other results."""
@@ -212,32 +215,13 @@ class AttentionOptions(AnswerOptions):
     alignment: Annotated[Alignment, ATTENTION(help="The row that predicts the token, or the token's own.")] = "predict"
     view: Annotated[str | None, ATTENTION(help="Of models with several grids: its name, or combined.")] = None
     maps: Annotated[
-        str | None,
-        ATTENTION(
-            metavar="NAME[,NAME]",
-            help=f"Map sources (`aas list maps`); the first of them points. Default: mean; embedded: {MAPS_EMBEDDED}, "
-            "unless layers, heads, --keep, --alignment or a preset are chosen.",
-        ),
-    ] = None
+        str, ATTENTION(metavar="NAME[,NAME]", help="Map sources (`aas list maps`); the first of them points.")
+    ] = DEFAULT
 
     def asking(self) -> dict[str, Any]:
         """Arguments of `aas.asking.ask_options`, without heads and what is kept of them."""
-        same = ("alignment", "view", "max_new_tokens", "temperature", "top_p", "seed")
-        given = {"layers": indices("--layers", self.layers), "maps": self.maps_used}
-        return given | {name: getattr(self, name) for name in same}
-
-    @property
-    def maps_used(self) -> str:
-        """Names of map sources."""
-        raise NotImplementedError
-
-    def maps_of(self, model: ModelOptions, *chosen: object) -> str:
-        """Names of map sources; `chosen`: what else than layers and alignment is said of attention."""
-        if self.maps is not None:
-            return self.maps
-        alignment = None if self.alignment == "predict" else self.alignment
-        named = "" if model.adapter else model.model
-        return maps_for(named, indices("--layers", self.layers), alignment, *chosen)
+        same = ("alignment", "view", "maps", "max_new_tokens", "temperature", "top_p", "seed")
+        return {"layers": indices("--layers", self.layers)} | {name: getattr(self, name) for name in same}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,6 +59,9 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
     def inputs(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("attn", "images", "ref_anno", "answers")}
 
+    def stood_for(self) -> dict[str, Any]:
+        return {"preset": self.preset_used}
+
     def deciding(self) -> dict[str, Any]:
         of_instances = ("categories", "category_thresh", "more_masks")
         left_out = {"task"} | (set() if self.task == "instance" else set(of_instances))

@@ -137,7 +137,8 @@ def cross_validated(
 
 def digest(name: str) -> str:
     """Of an embedded model's weights: rules are of these."""
-    return sha256((embedded_dir(name) / "model.safetensors").read_bytes()).hexdigest()
+    (weights,) = embedded_dir(name).glob("*.safetensors")
+    return sha256(weights.read_bytes()).hexdigest()
 
 
 def fit(data: Path, out: Path) -> None:

@@ -34,11 +34,6 @@ def mobilenet(args: argparse.Namespace) -> Backbone:
     return backbone
 
 
-def shipped(args: argparse.Namespace) -> Backbone:
-    file = Path("checkpoints/embedded/lmm/model.safetensors")
-    return load_backbone(Backbone("mobilenet_v2"), file, "vision_tower.backbone.")
-
-
 def lite2(args: argparse.Namespace) -> Backbone:
     return load_backbone(Backbone("efficientnet_lite2"), args.parts / "efficientnet_lite2.safetensors")
 
@@ -50,7 +45,6 @@ def tuned(args: argparse.Namespace) -> Backbone:
 EYES: dict[str, tuple[Callable[[argparse.Namespace], Backbone], int]] = {  # and the side of their input in pixels
     "MobileNetV2, ImageNet": (mobilenet, 224),
     "EfficientNet-Lite2, ImageNet": (lite2, 256),
-    "MobileNetV2, shipped": (shipped, 512),
     "EfficientNet-Lite2, tuned": (tuned, 448),
 }
 
