@@ -8,6 +8,7 @@ from typing import Any
 
 from aas import registry
 from aas.choices import TRAINING_FREE
+from aas.model_files import SCALES
 from aas.presets import PRESETS
 
 Row = dict[str, Any]
@@ -196,7 +197,7 @@ def _embedded(kind: str, model_type: str) -> Row:
     for path in embedded_dir(kind).glob("*.safetensors"):
         with safe_open(path, "np") as file:
             for name in file.keys():  # noqa: SIM118  no mapping
-                n_weights += math.prod(file.get_slice(name).get_shape())
+                n_weights += 0 if name.endswith(SCALES) else math.prod(file.get_slice(name).get_shape())
     return _with_memory("embedded", model_type, n_weights)
 
 

@@ -15,9 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from aas.model_files import INT8_FILE
-
-SCALES = ".int8_scales"  # behind a tensor's name: its scales
+from aas.model_files import INT8_FILE, SCALES
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 INDEX = ".index.json"  # lists the shards of the file that it is named after
 INT8_FILE = "model_int8.safetensors"  # see aas.int8
+SCALES = ".int8_scales"  # there, behind a tensor's name: its scales
 MODEL_FILES = (
     "model.safetensors",
     f"model.safetensors{INDEX}",

@@ -10,6 +10,7 @@ again: the same command goes on where it was stopped.
 """
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Iterable
@@ -18,15 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "embedded"))
 
-import torch
 from PIL import Image
 from split import default_data_dir
 from study_judge import QUESTION, Judge, summarise, tables
 from study_towers import SIDE, Photo, TowerTrainer, captioned_photos
 from tqdm import tqdm
-from transformers import AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlamaForCausalLM
 
-import aas.lmms.embedded  # noqa: F401  registers the embedded LMM's tower
+from aas.lmms import load_lmm
 from aas.paths import embedded_dir
 from aas.store.atomic import write_text
 from difflmm.data.images import read_image
@@ -48,17 +48,20 @@ SMALL |= {"gradient_checkpointing": False, "workers": 0, "save_steps": 50, "log_
 STAGE_1 = {"projector_learning_rate": 2e-3}
 STAGE_2 = {"projector_learning_rate": 1e-3, "lora_learning_rate": 1e-3, "lora_rank": 32, "lora_alpha": 64}
 TOWERS = {"clip": 64, "vae": 16, "unet": 32}  # and their batches
+N_LAYERS_QUICK = 2
 N_QUICK = {"train": 5, "choose": 5, "figures": 2}  # photographs
 
 
 # ---------------------------------------------------------------------------------------------- what is trained on
 
 
-def write_llm(folder: Path) -> None:
-    """The embedded LMM's language model and tokenizer, float32."""
-    lmm = LlavaForConditionalGeneration.from_pretrained(embedded_dir("lmm"), dtype=torch.float32)
-    llm = LlamaForCausalLM(lmm.config.text_config)
-    llm.model.load_state_dict(lmm.model.language_model.state_dict())
+def write_llm(folder: Path, n_layers: int | None) -> None:
+    """The embedded LMM's language model, or its first layers, and tokenizer, float32."""
+    decoder = load_lmm("embedded", "cpu").model.model.language_model
+    config = copy.deepcopy(decoder.config)
+    config.num_hidden_layers = n_layers or config.num_hidden_layers
+    llm = LlamaForCausalLM(config)
+    llm.model.load_state_dict({name: w for name, w in decoder.state_dict().items() if name in llm.model.state_dict()})
     llm.tie_weights()
     llm.save_pretrained(folder)
     AutoTokenizer.from_pretrained(embedded_dir("lmm")).save_pretrained(folder)
@@ -159,7 +162,7 @@ def main() -> None:
     if args.quick:
         photos = {part: of[: N_QUICK[part]] for part, of in photos.items()}
     if not (args.work / "llm/tokenizer.json").is_file():
-        write_llm(args.work / "llm")
+        write_llm(args.work / "llm", N_LAYERS_QUICK if args.quick else None)
     write_small((photo for of in photos.values() for photo in of), args.data, args.work / "photos")
     write_rows(photos["train"], args.work)
     towers = train_towers(photos, args)
