@@ -3,15 +3,12 @@
 import gc
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
-import typer.testing
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts" / "embedded"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-typer.testing._get_command = cache(typer.main.get_command)  # an app's commands are the same whoever calls one
 
 # They take longest, and begin first: a process that began one of them at the end would leave the other without work.
 LONGEST = {"test_wheel", "test_study_difflmm", "test_difflmm_train", "test_app", "test_viewer", "test_train_lmm"}
