@@ -105,5 +105,12 @@ def test_list_images(tmp_path):
     (tmp_path / "in/out").mkdir()
     for name in ("in/b.JPG", "in/a.png", "in/notes.txt", "in/.hidden/c.png", "in/out/d.png", "in/.e.png"):
         (tmp_path / name).write_bytes(b"x")
+    for name in ("in/a/1.png", "in/a-b/1.png", "in/a/.hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for name, target in (("to out.png", "out/d.png"), ("to b.png", "b.JPG"), ("loop.png", "loop.png"), ("to a", "a")):
+        (tmp_path / "in" / name).symlink_to(target)
     found = list_images(tmp_path / "in", outside=[tmp_path / "in/out"])
-    assert [path.name for path in found] == ["a.png", "b.JPG"]
+    names = [path.relative_to(tmp_path / "in").as_posix() for path in found]
+    assert names == ["a/1.png", "a-b/1.png", "a.png", "b.JPG", "to b.png"], "folder by folder, by name"
+    assert not list_images(tmp_path / "in/out", outside=[tmp_path / "in"])

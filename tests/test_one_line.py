@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from aas.cli import app
 from aas.cli.options import usage_errors
+from aas.engine.cluster import NoCluster
 from aas.evaluations.report import ReportOptions
 from aas.lmms import load_lmm
 from aas.loading import in_short, is_ours
@@ -242,6 +243,8 @@ def test_a_librarys_words_in_short():
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2, "File name too long"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), 2, 'pip install "attend-and-segment[train]"'),
         (torch.OutOfMemoryError("CUDA out of memory"), 1, "the memory does not suffice"),
+        (NoCluster("no Ray cluster can be begun on this machine: it timed out"), 2, "no Ray cluster can be begun"),
+        (OSError(errno.ESTALE, "the run folder is gone", "x"), 1, "the run's folder is gone: bring its disk"),
     ],
 )
 def test_what_ends_a_command(capsys, error, code, said):

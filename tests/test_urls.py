@@ -18,7 +18,7 @@ from aas.engine.chunks import ALL, Chunk
 from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.photographs import limits
-from aas.store import sharding, spools
+from aas.store import made_of, sharding, spools
 from aas.store.addresses import folder_at
 from aas.store.atomic import write_text
 from aas.store.heartbeats import Worker
@@ -37,6 +37,8 @@ NAMES = ["a.jpg", "sub/b.jpg", "run", "é.jpg", "[x]*?.jpg", "f.jpg"]
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(limits, "WAITS", (0.0, 0.0))
+    # No time of a photograph is noted: each run writes them anew, and a busy machine takes longer than two seconds.
+    monkeypatch.setattr(made_of, "FRESH_SECONDS", float("inf"))
     fsspec.filesystem("memory").store.clear()
 
 

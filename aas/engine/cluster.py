@@ -29,6 +29,10 @@ ENVIRONMENT = {  # of Ray, where nothing else is said
 }
 
 
+class NoCluster(ConnectionError):
+    """There is no Ray cluster, and none can be begun; the message says why."""
+
+
 class Worker:
     """The actor: it loads the models once, then does what it is handed."""
 
@@ -90,14 +94,14 @@ class Ray:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    """ConnectionError, in one line, where there is no cluster, and none can be begun."""
+    """Raises NoCluster."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError, a bare Exception: by what is missing
         what = f"no Ray cluster answers at {address}" if address else "no Ray cluster can be begun on this machine"
-        raise ConnectionError(f"{what}: {in_short(error)}") from error
+        raise NoCluster(f"{what}: {in_short(error)}") from error
 
 
 class _Driver:

@@ -2,8 +2,7 @@
 
 import json
 
-LENGTH = 8  # bytes before a safetensors header, which say how long it is
-ALIGNED = 8
+from aas.store.pieces import ALIGNED, LENGTH
 
 
 def ordered(content: bytes) -> bytes:
