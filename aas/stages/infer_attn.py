@@ -15,6 +15,7 @@ from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import half_the_cores, n_workers
 from aas.images import read_image
+from aas.imports import collector_paused
 from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.decoded import suits
@@ -147,6 +148,7 @@ class Answering(Stage[Request, tuple[tuple[int, int], Prepared], Result]):
         write_item(self.run.item_path(item.key), attention_item)
 
 
+@collector_paused()
 def find_requests(options: InferAttn) -> Work[Request]:
     """This chunk's images and what to ask of them. Lines of --answers about no image are told by the first chunk."""
     sources = find_sources(options.images, options.ref_anno, outside=options.out)

@@ -12,6 +12,7 @@ from aas.datasets.answers import read_answers
 from aas.engine.filling import fill
 from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
+from aas.imports import collector_paused
 from aas.phrases.parser import load_pipeline
 from aas.pointing.phrases import PointingOptions
 from aas.presets import preset_named
@@ -79,6 +80,7 @@ def _load(
     return stage, plan_for(batch_size, options.workers, n_items, by_item), _facts(options)
 
 
+@collector_paused()
 def _work(options: Segment, annotation: Annotation | None) -> tuple[Work[SegmentJob], Sequence[SegmentJob]]:
     """This chunk's work, and the jobs of all chunks."""
     if options.answers is None:
