@@ -107,3 +107,23 @@ def test_the_collector_rests_while_heavy_libraries_are_imported():
         assert not gc.isenabled()
         raise ImportError
     assert gc.isenabled()
+
+
+def test_what_was_imported_counts_as_old_and_what_was_frozen_stays_so():
+    with collector_paused():
+        made = [[]]
+    assert any(one is made for one in gc.get_objects(generation=2))
+    gc.freeze()
+    try:
+        with collector_paused():
+            pass
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+
+
+def test_the_command_ends_without_looking_through_all_that_it_imported():
+    said = "atexit.register(lambda: print(gc.get_freeze_count() > 0))"
+    code = f"import atexit, gc, sys; {said}; from aas.cli import run; sys.argv = ['aas', '--version']; run()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split()[-1] == "True"

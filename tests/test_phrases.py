@@ -148,3 +148,9 @@ def test_an_unknown_pipeline_says_what_to_do():
 def test_any_folder(shared_dir):
     pipeline = load_pipeline(str(shared_dir / "golden/models/en_ewt_np"))
     assert texts(noun_phrases(pipeline, answer("A dog on a bench."))) == ["A dog", "a bench"]
+
+
+def test_the_embedded_pipeline_splits_words_as_its_folder_says():
+    plain = spacy.load(embedded_dir("phrases"), exclude=PIPELINE.pipe_names)
+    assert len(plain.tokenizer.rules) > 1000
+    assert PIPELINE.tokenizer.to_bytes() == plain.tokenizer.to_bytes()

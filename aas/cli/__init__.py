@@ -10,6 +10,7 @@ from aas.cli.heads import head
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
 from aas.cli.stopping import stop_at_ctrl_c
+from aas.imports import end_quickly
 from aas.version import __version__
 
 app = group(
@@ -51,5 +52,7 @@ def main(
     context.call_on_close(stop_at_ctrl_c())
 
 
-if __name__ == "__main__":
-    app()
+def run(prog_name: str | None = None) -> None:
+    """The command, in a process of its own."""
+    end_quickly()
+    app(prog_name=prog_name)

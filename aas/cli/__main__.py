@@ -1,6 +1,6 @@
 """`python -m aas.cli`, the same as the command `aas`."""
 
-from aas.cli import app
+from aas.cli import run
 
 if __name__ == "__main__":
-    app(prog_name="aas")
+    run(prog_name="aas")

@@ -1,12 +1,17 @@
 """Noun phrases of a text, by any spaCy pipeline with a parser."""
 
+<<<<<<< HEAD
 from collections.abc import Collection
 from functools import cache
+=======
+from collections.abc import Callable, Collection
+>>>>>>> speed
 from importlib.util import find_spec
 from pathlib import Path
 
 import spacy
 from spacy.language import Language
+from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc, Span, Token
 from spacy.util import is_package
 
@@ -21,6 +26,15 @@ from aas.phrases.reading import Reading
 from aas.phrases.visible import TESTS
 from aas.records import Answer, Phrase
 
+FROM_FILE = "aas.FromFile.v1"
+
+
+@spacy.registry.tokenizers(FROM_FILE)
+def _from_file() -> Callable[[Language], Tokenizer]:
+    """An empty tokenizer, for the rules that the pipeline's folder has: spaCy's own would be filled with those of its
+    language first, which takes as long as reading all others."""
+    return lambda nlp: Tokenizer(nlp.vocab)
+
 
 def load_pipeline(name: str | Path | Language) -> Language:
     """`embedded`, the name of an installed spaCy package, a folder, or a pipeline that is loaded already.
@@ -30,7 +44,11 @@ def load_pipeline(name: str | Path | Language) -> Language:
     if isinstance(name, Language):
         return _checked(name, f"{name.lang}_{name.meta['name']}")
     if name == "embedded":
+<<<<<<< HEAD
         return _embedded(embedded_dir("phrases"))
+=======
+        return spacy.load(embedded_dir("phrases"), config={"nlp": {"tokenizer": {"@tokenizers": FROM_FILE}}})
+>>>>>>> speed
     with loading("spaCy pipeline", name):
         if Path(name).is_dir():
             check_pointers(Path(name))
