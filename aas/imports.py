@@ -8,15 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-<<<<<<< HEAD
     """For imports, and for lists of very many items: what they make stays, but Python's collector looks through all of
     it again and again, which is a fifth of the time that torch, transformers and spaCy take. Afterwards it is as it
-    was."""
-=======
-    """For imports: what they make stays, but Python's collector looks through all of it again and again, which is a
-    fifth of the time that torch, transformers and spaCy take. Afterwards it is as it was, but what is there counts as
-    old at once, where it would be looked through twice before it does."""
->>>>>>> speed
+    was, but what is there counts as old at once, where it would be looked through twice before it does."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,11 +1,7 @@
 """Noun phrases of a text, by any spaCy pipeline with a parser."""
 
-<<<<<<< HEAD
-from collections.abc import Collection
-from functools import cache
-=======
 from collections.abc import Callable, Collection
->>>>>>> speed
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,11 +40,7 @@ def load_pipeline(name: str | Path | Language) -> Language:
     if isinstance(name, Language):
         return _checked(name, f"{name.lang}_{name.meta['name']}")
     if name == "embedded":
-<<<<<<< HEAD
         return _embedded(embedded_dir("phrases"))
-=======
-        return spacy.load(embedded_dir("phrases"), config={"nlp": {"tokenizer": {"@tokenizers": FROM_FILE}}})
->>>>>>> speed
     with loading("spaCy pipeline", name):
         if Path(name).is_dir():
             check_pointers(Path(name))
@@ -65,7 +57,7 @@ def load_pipeline(name: str | Path | Language) -> Language:
 @cache
 def _embedded(folder: Path) -> Language:
     """The one that ships, once in a process: it takes longer to load than the other models, and nothing changes it."""
-    return spacy.load(folder)
+    return spacy.load(folder, config={"nlp": {"tokenizer": {"@tokenizers": FROM_FILE}}})
 
 
 def _is_pipeline(package: str) -> bool:
