@@ -11,13 +11,13 @@ import sample_photos
 from PIL import Image
 
 from aas import Grounder, Grounding
+from aas.presets import MAPS_EMBEDDED
 from aas.store.atomic import write_png
 from aas.view import attention_sheet
 from aas.view.report import About, Report
 from aas.view.report_entry import entry
 
 DOCS = Path(__file__).parent.parent / "docs"
-MAPS = ("mean", "tam")
 GIVEN = {
     "coffee": "A cup of coffee on a saucer, a spoon, and a wooden table.",
     "astronaut": "A woman in an orange suit, a flag, and a helmet.",
@@ -33,7 +33,7 @@ def write_picture(name: str, picture: Image.Image) -> None:
 
 def write_report(answers: list[Grounding]) -> None:
     """The viewer's page of the model's own answers, in one file."""
-    report = Report(DOCS / "gallery/report.html", About("Gallery", [("Model", "embedded"), ("Maps", ", ".join(MAPS))]))
+    report = Report(DOCS / "gallery/report.html", About("Gallery", [("Model", "embedded"), ("Maps", MAPS_EMBEDDED)]))
     for one in answers:
         report.add(one.name, entry(one.name, one.image, [one.panel()]))
     report.write()
@@ -41,7 +41,7 @@ def write_report(answers: list[Grounding]) -> None:
 
 def draw_all(photos: Path) -> None:
     """Of the sample photographs in a folder."""
-    grounder = Grounder(maps=MAPS)
+    grounder = Grounder()
     answers = [grounder(photos / f"{name}.jpg") for name in sample_photos.NAMES]
     for grounding in answers:
         write_picture(grounding.name, grounding.draw())
