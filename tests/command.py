@@ -8,19 +8,29 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
+from unittest.mock import patch
 
+import typer
 from typer.testing import CliRunner
 
 from aas.cli import app
 
 
+@cache
+def commands() -> object:
+    """Of `app`, made once: to make them takes longer than most commands. A name of a registry stays what it was first
+    (`aas.cli.options.lazy_group`): tests that give one to something else call `CliRunner` themselves."""
+    return typer.main.get_command(app)
+
+
 def run(*arguments: object) -> tuple[int, str]:
     """Exit code and output; what is no mistake of the user's is raised."""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
+    with patch("typer.testing._get_command", return_value=commands()):
+        result = CliRunner().invoke(app, list(map(str, arguments)))
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
