@@ -110,12 +110,13 @@ def attention_rows(
     for start in range(0, batch, part):
         here = slice(start, start + part)
         mask_here = mask if mask is None or len(mask) == 1 else mask[here]
-        scores = _scores(query[here], key[here], mask_here, scaling, softcap)
-        log_sum = scores.logsumexp(-1, keepdim=True)
-        if sinks is not None:
-            log_sum = torch.logaddexp(log_sum, sinks.float()[:, None, None])
-        chosen = scores.gather(3, columns[here][:, None, None, :].expand(-1, n_heads, n_rows, -1))
-        rows.append((chosen - log_sum).exp())
+        weights = _scores(query[here], key[here], mask_here, scaling, softcap)
+        if sinks is None:
+            weights = weights.softmax(-1)  # one pass, where a logarithm and its exponential take five
+        else:
+            log_sum = torch.logaddexp(weights.logsumexp(-1, keepdim=True), sinks.float()[:, None, None])
+            weights.sub_(log_sum).exp_()
+        rows.append(weights.gather(3, columns[here][:, None, None, :].expand(-1, n_heads, n_rows, -1)))
     return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
@@ -130,7 +131,7 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, sof
         scores = softcap * torch.tanh(scores / softcap)
     if mask is None:
         return scores
-    return scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
 
 
 @dataclass
