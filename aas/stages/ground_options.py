@@ -44,14 +44,14 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
         True
     )
     # A field of AttentionOptions that may also be left out, as `heads`.
-    maps: Annotated[  # type: ignore[assignment]
+    maps: Annotated[
         str | None,
         ATTENTION(
             metavar="NAME[,NAME]",
             help="Map sources (`aas list maps`); the first of them points. Default: mean, of the embedded LMM a sum of "
             "three, unless something else is said of attention, or a preset named.",
         ),
-    ] = None
+    ] = None  # type: ignore[assignment]
     heads: Annotated[str | None, ATTENTION(help="all, or numbers: -2. Default: the preset's.")] = None
     drop: Annotated[
         tuple[Kind, ...],
