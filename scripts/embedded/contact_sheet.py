@@ -7,7 +7,10 @@ CC BY-SA, no known restrictions): nobody picked them. `docs/sheet.md`, beside th
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from caption_data import free_to_train
 from PIL import Image
@@ -17,7 +20,7 @@ from split import default_data_dir, kept_out, manifest
 from aas import Grounder
 
 N_KEPT_OUT, N_COLUMNS = 12, 4
-TILE_WH, GAP = (620, 560), 12  # pixels
+TILE_WH, GAP = (430, 330), 10  # pixels
 
 
 def sheet(pictures: list[Image.Image]) -> Image.Image:
@@ -57,10 +60,10 @@ def main() -> None:
         "Four of scikit-image (CC0), and of COCO val2017, from Flickr:",
     ]
     lines += [f"- {row['image_id']}: <{row['flickr_url']}>, COCO licence {row['licence_id']}" for row in rows]
-    sheet([grounding.draw() for grounding in groundings]).save(args.out, quality=85)
+    sheet([grounding.draw() for grounding in groundings]).save(args.out, quality=80)
     args.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
     for file, grounding in zip(files, groundings, strict=True):
-        print(file.name, "|", grounding.answer, "|", ", ".join(grounding.labels))
+        print(file.name, "|", grounding.answer.text, "|", ", ".join(grounding.labels))
 
 
 if __name__ == "__main__":
