@@ -17,6 +17,7 @@ from skimage import data
 from aas import rle
 from aas.export.results import Results
 from aas.grounding import Grounding
+from aas.presets import MAPS_EMBEDDED
 from aas.serve.editing import pixels_of
 from aas.serve.models import Choice, Models
 from aas.serve.options import Serve
@@ -123,13 +124,15 @@ def test_a_question_follows_what_was_said(page, turn, models, monkeypatch):
     monkeypatch.setattr(lmm, "run", lambda batch, *_: seen.extend(batch) or 1 / 0)  # before it answers
     page.ask(photo=page.photo(), question="Is it hot?", after=turn)
     words = lmm.tokenizer.decode(seen[0].inputs["input_ids"][0])
-    assert re.search(f"Describe the image in detail.*ASSISTANT: {SENTENCE} *USER: *Is it hot.*ASSISTANT:", words)
+    assert re.search(
+        f"Describe the image in detail.*assistant\n{SENTENCE}.*user\nIs it hot.*assistant\n", words, re.DOTALL
+    )
     assert page.ask(photo=page.photo(), question="?", after="gone")["error"].startswith("This answer is no longer kept")
 
 
 def test_choices(page, models):
-    assert models.choices["model"] == ["embedded"] and models.choices["maps"][0] == "mean"
-    assert models.first == Choice("embedded", "embedded")
+    assert models.choices["model"] == ["embedded"] and models.choices["maps"][:2] == [MAPS_EMBEDDED, "mean"]
+    assert models.first == Choice("embedded", "embedded", MAPS_EMBEDDED)
     choice = {"maps": "tam", "preset": "reference-2025"}
     found = grounding(page, page.ask(photo=page.photo(), answer="a cup", choice=choice)["turn"])
     assert found.attention.sources == ("tam",)

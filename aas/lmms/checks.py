@@ -19,6 +19,7 @@ from aas.records import View
 GREY, SQUARE_RGB = 127, (250, 30, 60)
 SQUARES = ((0.08, 0.10), (0.60, 0.06), (0.12, 0.58), (0.52, 0.62))  # left, top; as parts of width and height
 SIDE = 0.32
+TILE = 16  # pixels
 SMALL_SIDE = 0.1
 SMALL_CENTRES = tuple((x, y) for y in (0.16, 0.39, 0.61, 0.84) for x in (0.16, 0.39, 0.61, 0.84))  # parts of the sides
 SCALES = tuple(1.1**i for i in range(-4, 5))  # that a view's sides are tried at: 0.68 to 1.46
@@ -38,16 +39,16 @@ class PlantedSquares:
 
 
 def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is it?") -> list[PlantedSquares]:
-    """Plant squares in a grey picture of `image_hw` pixels, one at a time: in each of the model's views the tokens that
+    """Plant squares in a picture of `image_hw` pixels, one at a time: in each of the model's views the tokens that
     change must be where the view says that the square is."""
     height, width = image_hw
-    grey = np.full((height, width, 3), GREY, np.uint8)
-    empty_keys, grids = _image_keys(lmm, grey, question)
+    tiles = _tiles(image_hw)
+    empty_keys, grids = _image_keys(lmm, tiles, question)
     worst = [1.0] * len(grids)
     for left, top in SQUARES:
         x0, y0 = round(left * width), round(top * height)
         x1, y1 = x0 + round(SIDE * width), y0 + round(SIDE * height)
-        image = grey.copy()
+        image = tiles.copy()
         image[y0:y1, x0:x1] = SQUARE_RGB
         keys, _ = _image_keys(lmm, image, question)
         for i, (grid, before, after) in enumerate(zip(grids, empty_keys, keys, strict=True)):
@@ -55,6 +56,13 @@ def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is 
             coverage = cell_coverage(grid.view, (x0, y0, x1, y1)).ravel()
             worst[i] = min(worst[i], _separation(change[coverage > 0.5], change[coverage == 0]))
     return [PlantedSquares(g.view.name, g.view.size_hw, w) for g, w in zip(grids, worst, strict=True)]
+
+
+def _tiles(image_hw: tuple[int, int]) -> np.ndarray:
+    """Of colours at random: where a picture is plain, a deep convolutional tower's cells see a square from far away."""
+    n_rows, n_columns = (-(-side // TILE) for side in image_hw)
+    colours = np.random.default_rng(0).integers(0, 256, (n_rows, n_columns, 3), np.uint8)
+    return colours.repeat(TILE, 0).repeat(TILE, 1)[: image_hw[0], : image_hw[1]]
 
 
 def fitted_scales(lmm: LMM, image_hw: tuple[int, int], question: str = "What is it?") -> list[float]:

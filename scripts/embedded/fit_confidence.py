@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from split import default_data_dir, kept_out
 from tqdm import tqdm
 
-from aas import Grounder
+from aas import Grounder, Grounding
 from aas.confidence.judging import AnswerOrigin
 from aas.confidence.rule import FURTHEST, RULES, Rule, embedded_rules
 from aas.confidence.signals import Signals
@@ -66,22 +66,33 @@ def annotations(data: Path) -> tuple[Path, Path]:
 
 
 def sets_of_sources(grounder: Grounder) -> list[tuple[str, ...]]:
-    """What points by default alone, and beside others."""
+    """What points by default alone; what `aas infer-attn` stores; and the first beside others."""
     (default,) = grounder.ask_options.maps
-    return [(default,), (default, *(name for name in SOURCES if name != default))]
+    return [(default,), (SOURCES[0],), (default, *SOURCES)]
+
+
+def grounded(grounder: Grounder, path: Path, maps: tuple[str, ...]) -> Grounding:
+    """The model's own answer, pointed at by the first of `maps`."""
+    grounder.ask_options = replace(grounder.ask_options, maps=maps)
+    return grounder(path, DEFAULT_QUESTION)
+
+
+def signals_of(grounder: Grounder, grounding: Grounding, maps: tuple[str, ...]) -> Sequence[Signals]:
+    """Of each phrase."""
+    phrases, scores = [one.phrase for one in grounding], [one.score for one in grounding]
+    return grounder.judge.signals(maps, grounding.answer, grounding.attention, phrases, scores)
 
 
 def phrases_of(grounder: Grounder, sets: Sequence[tuple[str, ...]], data: Path, split: str) -> list[Phrase]:
     """Of the model's own answers to a split's photographs."""
     presence = Presence(*annotations(data), "embedded", 0.7, {})
-    grounder.ask_options = replace(grounder.ask_options, maps=sets[-1])
+    widest = {maps[0]: maps for maps in sorted(sets, key=len)}  # by what points
     found = []
     for image_id, path in tqdm(files(data, split).items(), unit="photo"):
-        grounding = grounder(path, DEFAULT_QUESTION)
+        by_first = {first: grounded(grounder, path, maps) for first, maps in widest.items()}
+        grounding = by_first[sets[0][0]]
         phrases, scores = [one.phrase for one in grounding], [one.score for one in grounding]
-        signals = [
-            grounder.judge.signals(maps, grounding.answer, grounding.attention, phrases, scores) for maps in sets
-        ]
+        signals = [signals_of(grounder, by_first[maps[0]], maps) for maps in sets]
         likely = token_probabilities(grounding.answer, phrases) or ()
         named = presence.named_by(grounding.answer.text, [phrase.span for phrase in phrases])
         for i, category in enumerate(named):
