@@ -1,4 +1,4 @@
-"""Several runs of the same data in one table: the figures of each, and by how much the first run's are worse."""
+"""Several runs of the same data in one table: the figures of each, and how they differ from those of the first."""
 
 import csv
 import io
