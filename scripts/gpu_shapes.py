@@ -188,7 +188,7 @@ SAM_VIT_H = {
 
 TINY_TEXT = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 4096, "max_position_embeddings": 512,
+    "num_key_value_heads": 2, "vocab_size": 13312, "max_position_embeddings": 512,
 }  # fmt: skip
 TINY_CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 TINY_QWEN = TINY_TEXT | {"rope_parameters": QWEN_ROPE | {"mrope_section": [2, 3, 3]}}

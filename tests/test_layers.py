@@ -110,6 +110,7 @@ def test_the_collector_rests_while_heavy_libraries_are_imported():
 
 
 def test_what_was_imported_counts_as_old_and_what_was_frozen_stays_so():
+    gc.unfreeze()  # what these tests froze
     with collector_paused():
         made: list[list[int]] = [[]]
     assert any(one is made for one in gc.get_objects(generation=2))

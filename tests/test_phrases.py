@@ -153,4 +153,5 @@ def test_any_folder(shared_dir):
 def test_the_embedded_pipeline_splits_words_as_its_folder_says():
     plain = spacy.load(embedded_dir("phrases"), exclude=PIPELINE.pipe_names)
     assert len(plain.tokenizer.rules) > 1000
-    assert PIPELINE.tokenizer.to_bytes() == plain.tokenizer.to_bytes()
+    found, expected = (one.tokenizer.to_bytes(exclude=["vocab"]) for one in (PIPELINE, plain))  # words join it in use
+    assert found == expected

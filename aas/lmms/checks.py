@@ -31,7 +31,7 @@ FEWEST_CELLS = 6  # to a side, from which on a scale of 1.2 is seen
 @dataclass(frozen=True)
 class PlantedSquares:
     """`separation`: how often a token inside a square changes more than one outside (0.5 is chance, 1 perfect), the
-    worst of the squares; `view`: the grid that was looked at."""
+    worst of the squares, in that picture in which the model shows it best; `view`: the grid that was looked at."""
 
     view: str
     size_hw: tuple[int, int]
@@ -39,16 +39,26 @@ class PlantedSquares:
 
 
 def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is it?") -> list[PlantedSquares]:
-    """Plant squares in a picture of `image_hw` pixels, one at a time: in each of the model's views the tokens that
-    change must be where the view says that the square is."""
-    height, width = image_hw
-    tiles = _tiles(image_hw)
-    empty_keys, grids = _image_keys(lmm, tiles, question)
+    """Plant squares in pictures of `image_hw` pixels, one at a time: in each of the model's views the tokens that
+    change must be where the view says that the square is.
+
+    In a grey picture and in one of tiles, of which the better counts: in the first a deep convolutional tower's cells
+    see a square from far away, and in the second a discrete tokenizer's codes may stay what they were.
+    """
+    found = [
+        _planted(lmm, picture, question) for picture in (np.full((*image_hw, 3), GREY, np.uint8), _tiles(image_hw))
+    ]
+    return [max(both, key=lambda one: one.separation) for both in zip(*found, strict=True)]
+
+
+def _planted(lmm: LMM, picture: np.ndarray, question: str) -> list[PlantedSquares]:
+    height, width = picture.shape[:2]
+    empty_keys, grids = _image_keys(lmm, picture, question)
     worst = [1.0] * len(grids)
     for left, top in SQUARES:
         x0, y0 = round(left * width), round(top * height)
         x1, y1 = x0 + round(SIDE * width), y0 + round(SIDE * height)
-        image = tiles.copy()
+        image = picture.copy()
         image[y0:y1, x0:x1] = SQUARE_RGB
         keys, _ = _image_keys(lmm, image, question)
         for i, (grid, before, after) in enumerate(zip(grids, empty_keys, keys, strict=True)):
@@ -59,7 +69,7 @@ def plant_squares(lmm: LMM, image_hw: tuple[int, int], question: str = "What is 
 
 
 def _tiles(image_hw: tuple[int, int]) -> np.ndarray:
-    """Of colours at random: where a picture is plain, a deep convolutional tower's cells see a square from far away."""
+    """A picture of tiles of colours at random."""
     n_rows, n_columns = (-(-side // TILE) for side in image_hw)
     colours = np.random.default_rng(0).integers(0, 256, (n_rows, n_columns, 3), np.uint8)
     return colours.repeat(TILE, 0).repeat(TILE, 1)[: image_hw[0], : image_hw[1]]
