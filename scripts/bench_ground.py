@@ -41,14 +41,15 @@ def main() -> None:
     grounder = aas.Grounder()
     print(f"from start to loaded: {time.perf_counter() - started:.2f} s")
     photo = cv2.resize(data.coffee(), (640, 480))
-    answer, maps = grounder.lmm.ask(photo, "Describe the image in detail.")
+    options = grounder.ask_options
+    answer, maps = grounder.lmm.ask(photo, "Describe the image in detail.", options=options)
     grounding = grounder(photo)
     with tempfile.TemporaryDirectory() as folder:
         stages = {
-            f"answer and maps ({len(answer.token_ids)} tokens)": lambda: grounder.lmm.ask(photo, "Describe the image."),
-            f"phrases, points, masks ({len(grounding.phrases)} phrases)": lambda: grounder.ground(
-                "coffee", photo, answer, maps
+            f"answer and maps ({len(answer.token_ids)} tokens)": lambda: grounder.lmm.ask(
+                photo, "Describe the image.", options=options
             ),
+            f"phrases, points, masks ({len(grounding.phrases)} phrases)": lambda: grounder.ground(photo, answer, maps),
             "picture and JSON": lambda: grounding.save(folder),
             "all of it": lambda: grounder(photo).save(folder),
         }
