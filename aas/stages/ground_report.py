@@ -21,7 +21,7 @@ from aas.view.report import About, Report
 from aas.view.report_entry import entry
 
 EMBEDDED_NOTICE = (
-    "The embedded model is small (7 million parameters, trained on 2,000 photographs): expect simple captions and "
+    "The embedded model is small (56 million parameters, 2,000 photographs): expect simple captions and "
     "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
 )
 REPORT_SHARE = 0.1  # of the time, at most, goes into reports of what is done so far
