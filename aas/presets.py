@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import get_args
 
-from aas.choices import Kind, Merge, PresetName, check
+from aas.choices import Alignment, Kind, Merge, PresetName, check
 from aas.maps import DEFAULT
 
 DEFAULT_QUESTION = "Describe the image in detail."
@@ -37,14 +37,22 @@ assert set(PRESETS) == set(get_args(PresetName))
 
 def preset_named(name: str | None) -> Preset:
     """The paper's where none is named; ValueError for a name that is none."""
-    check("preset", name := name or PAPER, PresetName)
+    name = name or PAPER
+    check("preset", name, PresetName)
     return PRESETS[name]  # type: ignore[index]
 
 
-def maps_for(lmm: str, *chosen: object) -> str:
-    """The map source, unless some are asked for. `lmm`: its name. `chosen`: what is said of attention or of the method,
-    as layers, heads or a preset; where anything is, the maps are the method's."""
-    return MAPS_EMBEDDED if lmm == "embedded" and not any(one is not None for one in chosen) else DEFAULT
+def maps_for(
+    lmm: str,
+    layers: object = None,
+    heads: object = None,
+    alignment: Alignment = "predict",
+    preset: PresetName | None = None,
+) -> str:
+    """The map source, unless some are asked for. `lmm`: its name; the others as in `Grounder`, None for what is not
+    said. Where anything is said of attention or of the method, the maps are the method's."""
+    is_said = layers is not None or heads is not None or alignment != "predict" or preset is not None
+    return MAPS_EMBEDDED if lmm == "embedded" and not is_said else DEFAULT
 
 
 def n_points_for(segmenter: str, asked: int | None = None) -> int:

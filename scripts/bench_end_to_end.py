@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--segmenter", default="embedded")
     args = parser.parse_args()
-    grounder = Grounder(model=args.model, segmenter=args.segmenter, n_points=1, mask_choice="last")
+    grounder = Grounder(args.model, args.segmenter, maps="mean", n_points=1, mask_choice="last")
     reference = Reference(grounder, args.segmenter)
     images = photographs(args.images, args.n)
     seconds: dict[str, float] = {"ours": 0.0, "reference": 0.0}

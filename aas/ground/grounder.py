@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from aas.asking import Asking, How, ask_options, told_apart
+from aas.asking import How, ask_options, told_apart
 from aas.available import all_here
 from aas.choices import (
     HEAD_THRESHOLD,
@@ -117,7 +117,8 @@ class Grounder(Steps):
         named, (asking, loading) = preset_named(preset), told_apart(how)
         called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
         if asking.get("maps") is None:
-            asking["maps"] = maps_for(called[0], preset, *_said_of_attention(asking))
+            alignment = asking.get("alignment", "predict")
+            asking["maps"] = maps_for(called[0], asking.get("layers"), asking.get("heads"), alignment, preset)
         if asking.get("heads") is None:
             asking["heads"] = named.heads
         blackbox = blackbox_of(asking)
@@ -250,12 +251,6 @@ class Grounder(Steps):
 def _name(model: object) -> str:
     """Of what is loaded already, that by which aas loaded it; empty for what came from elsewhere."""
     return model if isinstance(model, str) else str(getattr(model, "loaded_as", ""))
-
-
-def _said_of_attention(asking: Asking) -> list[object]:
-    """Which attention is asked for, other than all of it by the rows that predict."""
-    alignment = asking.get("alignment", "predict")
-    return [asking.get("layers"), asking.get("heads"), None if alignment == "predict" else alignment]
 
 
 def _served_by(address: str | None, model: str | None, in_flight: int) -> "Callable[[LMM, AskOptions], Served] | None":

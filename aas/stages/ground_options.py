@@ -94,9 +94,8 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
         """Names of map sources, as `Grounder` chooses them."""
         if self.maps is not None:
             return self.maps
-        alignment = None if self.alignment == "predict" else self.alignment
-        chosen = (indices("--layers", self.layers), self.heads, alignment, self.preset)
-        return maps_for("" if self.adapter else self.model, *chosen)
+        layers = indices("--layers", self.layers)
+        return maps_for("" if self.adapter else self.model, layers, self.heads, self.alignment, self.preset)
 
     @property
     def left_out(self) -> tuple[Kind, ...]:

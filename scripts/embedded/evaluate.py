@@ -29,7 +29,7 @@ from tqdm import tqdm
 from aas import Grounder
 from aas.geometry import deepest_xy
 from aas.images import read_image
-from aas.lmms.prepared import DEFAULT_OPTIONS as MEAN_ALONE
+from aas.maps import DEFAULT
 from aas.maps.mean import without_token_mean
 from aas.maps.merge import phrase_map
 from aas.phrases.categories import CategoryMatcher
@@ -98,9 +98,8 @@ class Evaluation:
         self, grounder: Grounder, matcher: CategoryMatcher, threshold: float, seed: int, segments: bool = True
     ):
         self.grounder, self.matcher, self.threshold, self.segments = grounder, matcher, threshold, segments
-        self.options = replace(
-            grounder.ask_options, maps=tuple(dict.fromkeys([*grounder.ask_options.maps, *MEAN_ALONE.maps]))
-        )
+        sources = dict.fromkeys([*grounder.ask_options.maps, DEFAULT])
+        self.options = replace(grounder.ask_options, maps=tuple(sources))
         self.rng = np.random.default_rng(seed)
         self.cases: list[Case] = []
 
@@ -124,7 +123,7 @@ class Evaluation:
                 matched.append((phrase, by_name[name]))
         if not matched:
             return
-        attention = maps.of("mean").maps
+        attention = maps.of(DEFAULT).maps
         residual, merge = without_token_mean(attention), self.grounder.pointing.merge
         by_default = prompted([one for one, _ in matched], answer, maps, self.grounder.pointing, pixels.shape[:2])
         pointed = []
