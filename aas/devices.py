@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 from aas.choices import Dtype, check
 
-SMALL_WEIGHTS = 30_000_000  # a model with more keeps all cores busy by itself, and several would need much memory
+SMALL_WEIGHTS = 60_000_000  # a model with more keeps all cores busy by itself, and several would need much memory
 
 
 def is_small(model: "torch.nn.Module") -> bool:

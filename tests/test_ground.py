@@ -372,9 +372,8 @@ def test_it_is_the_two_stages_at_once(tmp_path):
     shown = ["segment", "gcg", *where, "--attn", str(tmp_path / "attn"), "--out", str(tmp_path / "masks")]
     assert CliRunner().invoke(app, shown).exit_code == 0
     ground, masks = (json.loads((tmp_path / f"{name}/a.json").read_text()) for name in ("ground", "masks"))
-    for key in masks.keys() - {"question", "scores"}:
+    for key in masks.keys() - {"question"}:
         assert ground[key] == masks[key], key
-    assert ground["scores"] == pytest.approx(masks["scores"], abs=1e-5)  # threads round
     assert len(ground["prompt_points"][0]) == 3, "of the embedded segmenter"
 
 
