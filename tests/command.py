@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from multiprocessing import get_context
+from multiprocessing.forkserver import ForkServer, _forkserver
 from types import TracebackType
 from typing import Self
 from unittest.mock import patch
@@ -61,6 +62,7 @@ class Forked:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__
         threading.excepthook = threading.__excepthook__
+        vars(_forkserver).update(vars(ForkServer()))  # the one that serves its parent would not serve it
         made()
 
     @property

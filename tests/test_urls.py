@@ -163,7 +163,7 @@ def test_killed_before_an_object_is_there(tmp_path, local, monkeypatch, n_sent):
 
 
 def kill_after(monkeypatch, n_objects: int) -> None:
-    """This process, in the middle of the sending."""
+    """This process, in the middle of the sending. Each object is there whole or not at all, as in a real store."""
     sent, kind = [], type(fsspec.filesystem("file"))
     real = kind.put_file
 
@@ -171,7 +171,10 @@ def kill_after(monkeypatch, n_objects: int) -> None:
         sent.append(to)
         if len(sent) > n_objects:
             os.kill(os.getpid(), signal.SIGKILL)
-        real(self, path, to)
+        to = Path(to)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        real(self, path, f"{to.parents[1] / to.name}.half")
+        os.replace(f"{to.parents[1] / to.name}.half", to)
 
     monkeypatch.setattr(kind, "put_file", put)
 

@@ -18,7 +18,7 @@ from aas.photographs.remote import facts_of, system_and_path
 from aas.photographs.store import Facts
 
 AT_ONCE = 16  # objects on their way
-READS_ONLY = ("http", "https", "hf")  # of the stores of photographs those that take no results
+READS_ONLY = ("http", "https", "hf", "webhdfs")  # stores of photographs that take no results, or show half of one
 T = TypeVar("T")
 U = TypeVar("U")
 
