@@ -58,7 +58,7 @@ class Needs:
     @property
     def replay(self) -> bool:
         """Whether one pass over prompt and answer is needed, where each token's own pass would not do."""
-        return self.derivatives or bool(self.matrices)
+        return bool(self.matrices)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Captured:
     reasoning, None for all.
 
     By layer: `attention` float32 [T, N], with `by_head` [H, T, N]; or the mean alone, under MEAN. `heads`: which, None
-    for all. `values` [H_kv, S or the prompt's, d]; `outputs` [D, H, d]; `residuals` and `states` [S or S - 1, D];
+    for all. `values` [H_kv, S or S - 1, d]; `outputs` [D, H, d]; `residuals` and `states` [S or S - 1, D];
     `derivatives` [H, T, d]: of the logit w_y . n(x) of answer token t by what attention brings, x what leaves the
     layer, n the final norm; `matrices` float32 [S, S]. `word_rows` [S, D]: the rows of the output matrix.
     `generic` float32 [N]: the attention, mean over heads, of the row that would begin an answer to a generic question.

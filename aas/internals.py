@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from aas.capture import AttentionCapture, Call, CaptureError, Selection, Watch, attention_rows, mask_of_rows
 from aas.captured import Needs
@@ -42,21 +42,12 @@ class Decoder:
         return weight.detach()[token_ids.to(weight.device).clamp(max=len(weight) - 1)]
 
 
-@dataclass(frozen=True)
-class _Entered:
-    """How a layer was called: the hidden states of the wanted rows [B, R, D], and everything else."""
-
-    hidden: Tensor
-    more: tuple[Any, ...]
-    named: dict[str, Any]
-
-
 class Internals(AttentionCapture):
     """Captures attention as `needs` wants it, and beside it, by layer:
 
-    `values` [B, H_kv, S, D_v] of the first pass; `hidden` [B, S, D] that comes in, pass after pass; of a replay
-    `matrices`, of each image [S, S] without its padding. `places`: of each image, where its sequence begins and its
-    columns int64 [n], counted from there.
+    `values` [B, H_kv, S, D_v], and `hidden` [B, S, D] that comes in, of all passes; of a replay `matrices`, of each
+    image [S, S] without its padding. While an answer is written its last token never comes in: S is one less. `places`:
+    of each image, where its sequence begins and its columns int64 [n], counted from there.
     """
 
     def __init__(
@@ -72,12 +63,14 @@ class Internals(AttentionCapture):
         layers, heads = (None if some is None else tuple(sorted(some)) for some in (needs.layers, needs.heads))
         super().__init__(columns, Selection(layers, heads, needs.attention or "mean"), rows, records, cross)
         self.needs, self.decoder, self.places = needs, decoder, places
-        self.values: dict[int, Tensor] = {}
         self.matrices: dict[int, list[Tensor]] = {}
         self.modules: dict[int, nn.Module] = {}
+        # Pass after pass, by layer.
+        self._values: dict[int, list[Tensor]] = defaultdict(list)
         self._hidden: dict[int, list[Tensor]] = defaultdict(list)
-        self._entered: dict[int, _Entered] = {}
-        self._brought: dict[int, Tensor] = {}  # [B, R, H, D_v]: what attention returned
+        self._entered: dict[int, list[Tensor]] = defaultdict(list)  # [B, R, D]: `hidden` of the wanted rows
+        self._brought: dict[int, list[Tensor]] = defaultdict(list)  # [B, R, H, D_v]: what attention returned to them
+        self._arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}  # of the last pass: all else
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -99,8 +92,10 @@ class Internals(AttentionCapture):
         if index in self.needs.hidden:
             self._hidden[index].append(hidden)
         if self.needs.derivatives:
-            named = {name: value for name, value in named.items() if name != "hidden_states"}
-            self._entered[index] = _Entered(self._of_rows(hidden), tuple(more), named)
+            self._entered[index].append(self._of_rows(hidden))
+            named = {name: None if name == "attention_mask" else value for name, value in named.items()}
+            named.pop("hidden_states", None)
+            self._arguments[index] = tuple(map(_no_cache, more)), {name: _no_cache(named[name]) for name in named}
 
     def see(self, module: nn.Module, call: Call) -> None:
         """As a watch does, and takes note of the module."""
@@ -113,22 +108,33 @@ class Internals(AttentionCapture):
         super().record(index, call)
         if self.needs.values:
             assert call.value is not None
-            self.values.setdefault(index, call.value)
+            self._keep_values(self._values[index], call.value, call.query.shape[2])
         if self.needs.derivatives:
             assert call.output is not None
-            self._brought[index] = self._of_rows(call.output)
+            self._brought[index].append(self._of_rows(call.output))
         if index in self.needs.matrices:
             self.matrices[index] = [self._matrix(call, image) for image in range(len(self.places))]
 
+    def _keep_values(self, kept: list[Tensor], value: Tensor, n_new: int) -> None:
+        if not kept or (not self.cross and value.shape[2] == sum(part.shape[2] for part in kept) + n_new):
+            kept[:] = [value]  # the cache's own: nothing is stored twice
+        elif not self.cross:
+            kept.append(value[:, :, -n_new:].clone())  # the cache has dropped some
+
     def _of_rows(self, values: Tensor) -> Tensor:
-        """[B, Q, ...] to [B, R, ...]."""
-        assert self.rows is not None
+        """[B, Q, ...] to [B, R, ...], of a pass of generation the last row."""
+        if self.rows is None:
+            return values[:, -1:].clone()  # a prompt's others are not held
         rows = self.rows.to(values.device)
         return values[torch.arange(len(rows), device=rows.device)[:, None], rows]
 
     def hidden(self, index: int) -> Tensor:
         """The states that came into a layer, [B, S, D] with the padding; its number is that of layers: what left."""
-        return torch.cat(self._hidden[index], dim=1)
+        return _joined(self._hidden[index], dim=1)
+
+    def values(self) -> dict[int, Tensor]:
+        """By layer [B, H_kv, S, D_v] with the padding, of cross-attention those of its keys."""
+        return {index: _joined(parts, dim=2) for index, parts in self._values.items()}
 
     def _matrix(self, call: Call, image: int) -> Tensor:
         """One image's attention [S, S], its heads put together: their mean, each weighted by the mean over queries of
@@ -155,13 +161,14 @@ class Internals(AttentionCapture):
         """
         assert self.decoder is not None
         found = {}
-        for index, brought in self._brought.items():
-            entered, layer = self._entered[index], self.decoder.layers[index]
+        for index in self._brought:
+            layer, (more, named) = self.decoder.layers[index], tree_map(_of_one_query, self._arguments[index])
+            entered, brought = (
+                _joined(parts[index], dim=1)[:, : words.shape[1]] for parts in (self._entered, self._brought)
+            )
             given = brought.detach().requires_grad_()
-            more, named = tree_map(_of_one_query, (entered.more, entered.named))
-            named = {name: None if name == "attention_mask" else value for name, value in named.items()}
             with watched(_Given(given)), torch.enable_grad():
-                left = layer(entered.hidden, *more, **named)
+                left = layer(entered, *more, **named)
                 logits = self.decoder.norm(left if isinstance(left, Tensor) else left[0]) * words.to(brought.device)
                 (found[index],) = torch.autograd.grad(logits.float().sum(), given)
         return found
@@ -176,6 +183,18 @@ class _Given(Watch):
 
     def instead(self) -> Tensor:
         return self.output
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """One tensor of several, which takes their place."""
+    if len(parts) > 1:
+        parts[:] = [torch.cat(parts, dim)]
+    return parts[0]
+
+
+def _no_cache(value: Any) -> Any:
+    """An argument of a layer; keys and values are not held for it."""
+    return None if isinstance(value, Cache) else value
 
 
 def _of_one_query(value: Any) -> Any:

@@ -276,7 +276,7 @@ def test_one_pass_gives_all_and_a_batch_is_its_singles(lmm):
 
 def test_generation_gives_what_a_replay_gives(lmm):
     one = asked(lmm, answer=None)
-    ((answer, generated),) = lmm.run([one], AskOptions(6, maps=("lens", "tam", "values", "mean")))
+    ((answer, generated),) = lmm.run([one], AskOptions(6, maps=("lens", "tam", "values", "attribution", "attribution:signed", "mean")))
     again = lmm.prepare(tiny.a_photo(), "What is it?", answer_ids=answer.token_ids)
     ((_, replayed),) = lmm.run([again], AskOptions(maps=generated.sources))
     for name in generated.sources:

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from aas.capture import NOTHING
 from aas.captured import Captured
 from aas.decoding.slots import Unsuited
-from aas.lmms.decoded import decoded, suits
+from aas.lmms.decoded import decoded, records_steps, suits
 from aas.lmms.generated import generated
 from aas.lmms.grids import on_grid
 from aas.lmms.listening import Hear
@@ -34,12 +34,10 @@ def answered(
 ) -> list[tuple[Answer, AttentionMaps]]:
     """As `LMM.run`."""
     options = replace(options, selection=resolved(options.selection, lmm.text_config))
-    needs = needs_of(lmm, options)
     given = [prepared.answer_ids for prepared in batch]
     if all(ids is None for ids in given):
-        if options.alignment == "predict" and not needs.replay:
+        if not _read_once_more(lmm, options):
             return _results(lmm, batch, *_written(lmm, batch, options, hear, at_once), options)
-        # The last token of an answer never was an input: its own row takes one more pass. So does what needs all.
         given = list(_told(lmm, batch, options, hear, at_once))
     answers = [ids for ids in given if ids is not None]
     assert len(answers) == len(batch), "all answers are given, or none"
@@ -52,6 +50,17 @@ def answered(
             lmm, batch[part], answers[part], *replayed(lmm, batch[part], answers[part], options), options
         )
     ]
+
+
+def _read_once_more(lmm: "LMM", options: AskOptions) -> bool:
+    """Whether an answer is read in one pass when it is written, for its maps."""
+    needs = needs_of(lmm, options)
+    # The last token of an answer never was an input: its own row takes one more pass.
+    if options.alignment != "predict" or needs.replay:
+        return True
+    # One more pass takes less time than steps of `generate`, if those in slots are replayed as graphs.
+    words = replace(options, maps=DEFAULT_OPTIONS.maps)
+    return needs.derivatives and suits(lmm, words) and records_steps(lmm, words)
 
 
 def _told(

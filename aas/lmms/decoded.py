@@ -75,6 +75,11 @@ def decoded(
     )
 
 
+def records_steps(lmm: "LMM", options: AskOptions) -> bool:
+    """Whether steps in slots are replayed as graphs, many times as fast as Python runs them."""
+    return options.decoding == "auto" and lmm.device.type == "cuda"
+
+
 def _n_that_fit(lmm: "LMM", prompts: Sequence[Prompt], options: AskOptions, capacity: int) -> int:
     n_columns = max(len(one.columns) for one in prompts)
     each = bytes_of_answer(lmm.text_config, lmm.model.dtype, capacity, n_columns, options.selection)
@@ -86,7 +91,7 @@ def _n_that_fit(lmm: "LMM", prompts: Sequence[Prompt], options: AskOptions, capa
 
 def _engine(lmm: "LMM", options: AskOptions, n_slots: int, capacity: int) -> Engine:
     """The one of before, where it is large enough: its graphs need not be recorded again."""
-    graphs = options.decoding == "auto" and lmm.device.type == "cuda"
+    graphs = records_steps(lmm, options)
     engine = lmm.engine
     if engine is None or not (graphs and engine.fits(lmm.model, n_slots, capacity, options.selection)):
         lmm.engine = engine = None  # its memory first

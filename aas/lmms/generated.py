@@ -1,6 +1,6 @@
 """Answers that a model writes by its own `generate`: any model, any setting, one batch from beginning to end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -26,9 +26,7 @@ def generated(
     inputs, columns = lmm.collated([p.inputs for p in batch], grids, options.seed)
     numbers, likely = FiniteLogits(), TokenLogProbs()
     watch = watch_of(lmm, batch, columns, options)
-    # A subclass captures what its sources make maps of in the end.
-    so_far = (lambda: watch.so_far()[0]) if type(watch) is AttentionCapture else None
-    more = {} if hear is None else {"streamer": Listener(lmm, so_far, batch[0], options, hear)}
+    more = {} if hear is None else {"streamer": Listener(lmm, _so_far(watch), batch[0], options, hear)}
     with lmm.watched(watch), likely.watching(lmm.model):
         written = sequences(lmm, inputs, options, numbers, likely, **more)
     answers = answers_in(lmm, written, inputs)
@@ -41,6 +39,16 @@ def generated(
             "its generation settings are not known here."
         )
     return answers, kept, likely.of(written)
+
+
+def _so_far(watch: AttentionCapture) -> Callable[[], Tensor] | None:
+    """What gives the attention until now, [..., T, N] of the one answer that is heard: the mean, if map sources make
+    their maps of all layers and heads in the end; None if they look at some."""
+    if type(watch) is AttentionCapture:
+        return lambda: watch.so_far()[0]
+    if (watch.selection.layers, watch.selection.heads) != (None, None):
+        return None
+    return lambda: (kept := watch.so_far()[0]).reshape(-1, *kept.shape[-2:]).mean(0)
 
 
 def sequences(

@@ -176,7 +176,7 @@ def _along_the_sequence(lmm: "LMM", watch: Internals, image: int, token_ids: Ten
     """Values and states of one image, without its padding."""
     start = watch.places[image][0]
     here = slice(None) if lmm.cross_attention else slice(start, start + len(token_ids))
-    found: dict[str, Any] = {"values": {layer: values[image, :, here] for layer, values in watch.values.items()}}
+    found: dict[str, Any] = {"values": {layer: values[image, :, here] for layer, values in watch.values().items()}}
     if watch.needs.hidden:
         assert watch.decoder is not None
         hidden = {layer: watch.hidden(layer)[image, here] for layer in watch.needs.hidden}

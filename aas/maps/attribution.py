@@ -48,12 +48,12 @@ def image_margins(captured: Captured) -> Tensor:
 def _margin(by_weight: Tensor, captured: Captured) -> Tensor:
     """[H, T]: max of relu(g) over the image - max over the text that the query sees; of g [H, T, S]."""
     positive, places = by_weight.relu(), torch.arange(by_weight.shape[-1])
-    is_text = captured.is_text & (places <= captured.rows[:, None])
+    is_text = captured.is_text[: len(places)] & (places <= captured.rows[:, None])
     return positive[..., captured.columns].amax(-1) - positive.masked_fill(~is_text, 0.0).amax(-1)
 
 
 def derivative_by_weights(captured: Captured, layer: int) -> Tensor:
-    """Float32 [H, T, S]: of the logit of answer token t by the attention weight of head h on each column."""
+    """Float32 [H, T, S or S - 1]: of the logit of answer token t by the attention weight of head h on each column."""
     by_head, values = captured.derivatives[layer].float(), captured.values[layer].float()
     grouped = by_head.unflatten(0, (len(values), -1))  # heads that share values
     return torch.einsum("kgtd,ksd->kgts", grouped, values).flatten(0, 1).cpu()
