@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--no-deletion", action="store_true", help="without the deletion test, which takes longest")
     parser.add_argument("--no-own", action="store_true", help="given captions alone")
     parser.add_argument("--no-figures", action="store_true", help="costs alone")
-    parser.add_argument("--rounds", type=int, default=2, help="of the measurement of costs; 0 for none")
+    parser.add_argument("--rounds", type=int, default=1, help="of the measurement of costs; 0 for none")
     parser.add_argument("--json", type=Path, help="folder for own.json and given.json, and own.html and given.html")
     args = parser.parse_args()
 
@@ -101,7 +101,7 @@ def main() -> None:
                 json_file=args.json and args.json / f"{way}.json", page=args.json and args.json / f"{way}.html",
             )  # fmt: skip
             compare_maps(options)
-        files = [images / entry["file_name"] for entry in json.loads(truth.read_text())["images"][:5]]
+        files = [images / entry["file_name"] for entry in json.loads(truth.read_text())["images"][:12]]
     if args.rounds:
         lmm = load_lmm(args.model)
         sources = [source for source in args.maps.split(",") if source != "mean"]

@@ -1,7 +1,7 @@
 """Every map source against an independent computation, on tiny random models."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from aas.capture import Selection
+from aas.lmms import answered
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, Prepared
+from aas.lmms.sampling import Sampling
 from aas.lmms.sources import made_maps
 from aas.maps import names_of, source_named
 from aas.maps.fused import smoothed
@@ -274,15 +276,35 @@ def test_one_pass_gives_all_and_a_batch_is_its_singles(lmm):
             assert_same(attention.of(name).maps.reshape(len(attention.maps), -1), maps_of(lmm, name, one), 3e-5)
 
 
-def test_generation_gives_what_a_replay_gives(lmm):
+def test_generation_gives_what_a_replay_gives(lmm, monkeypatch):
+    """Prompts and answers of different lengths, in a batch, and no answer is read once more."""
+    together = [asked(lmm, answer=None), asked(lmm, "Who sits on the wooden bench near the old tree?", None, 1)]
+    drawn = AskOptions(7, Sampling())  # else some random models say one word again and again
+    first, second = (answer.token_ids for answer, _ in lmm.run(together, drawn))
+    end = next(token for token in first[1:-1] if token not in second)
+    monkeypatch.setattr(lmm.model.generation_config, "eos_token_id", end)
+    monkeypatch.setattr(answered, "_told", None)
+    sources = tuple(name for name in EVERY if name != "rollout")
+    both = lmm.run(together, replace(drawn, maps=sources))
+    assert len({len(answer.token_ids) for answer, _ in both}) == 2
+    for one, (answer, generated) in zip(together, both, strict=True):
+        given = replace(one, answer_ids=torch.tensor(answer.token_ids))
+        ((_, replayed),) = lmm.run([given], AskOptions(maps=sources))
+        for name in sources:
+            assert_same(generated.of(name).maps, replayed.of(name).maps)
+        np.testing.assert_allclose(generated.margins, replayed.margins, rtol=1e-4, atol=1e-6)
+    ((_, alone),) = lmm.run(together[:1], drawn)
+    assert_same(both[0][1].of("mean").maps, alone.maps)  # alone, they are written in slots
+
+
+def test_a_gpu_writes_in_slots_and_reads_once_more(monkeypatch):
+    lmm, options = tiny.family("llava"), AskOptions(4, maps=("attribution",))
     one = asked(lmm, answer=None)
-    ((answer, generated),) = lmm.run([one], AskOptions(6, maps=("lens", "tam", "values", "attribution", "attribution:signed", "mean")))
-    again = lmm.prepare(tiny.a_photo(), "What is it?", answer_ids=answer.token_ids)
-    ((_, replayed),) = lmm.run([again], AskOptions(maps=generated.sources))
-    for name in generated.sources:
-        assert_same(generated.of(name).maps, replayed.of(name).maps)
-    ((_, alone),) = lmm.run([one], AskOptions(6))
-    assert_same(generated.of("mean").maps, alone.maps)  # alone, they are written in slots
+    ((_, expected),) = lmm.run([one], options)
+    monkeypatch.setattr(answered, "records_steps", lambda *_: True)
+    monkeypatch.setattr(answered, "generated", None)
+    ((_, attention),) = lmm.run([one], options)
+    assert_same(attention.maps, expected.maps)
 
 
 @pytest.mark.parametrize("names", [("mean", "tam", "attribution:signed"), ("mean", "lens")])
