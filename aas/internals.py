@@ -70,7 +70,7 @@ class Internals(AttentionCapture):
         self._hidden: dict[int, list[Tensor]] = defaultdict(list)
         self._entered: dict[int, list[Tensor]] = defaultdict(list)  # [B, R, D]: `hidden` of the wanted rows
         self._brought: dict[int, list[Tensor]] = defaultdict(list)  # [B, R, H, D_v]: what attention returned to them
-        self._arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}  # of the last pass: all else
+        self._arguments: dict[int, tuple[list[Any], dict[str, Any]]] = {}  # of the last pass: all else
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -93,9 +93,10 @@ class Internals(AttentionCapture):
             self._hidden[index].append(hidden)
         if self.needs.derivatives:
             self._entered[index].append(self._of_rows(hidden))
-            named = {name: None if name == "attention_mask" else value for name, value in named.items()}
-            named.pop("hidden_states", None)
-            self._arguments[index] = tuple(map(_no_cache, more)), {name: _no_cache(named[name]) for name in named}
+            self._arguments[index] = (
+                [_held(value) for value in more],
+                {name: _held(value, name) for name, value in named.items() if name != "hidden_states"},
+            )
 
     def see(self, module: nn.Module, call: Call) -> None:
         """As a watch does, and takes note of the module."""
@@ -192,9 +193,9 @@ def _joined(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0]
 
 
-def _no_cache(value: Any) -> Any:
-    """An argument of a layer; keys and values are not held for it."""
-    return None if isinstance(value, Cache) else value
+def _held(value: Any, name: str = "") -> Any:
+    """An argument of a layer whose attention will be given: neither the mask nor the keys."""
+    return None if name == "attention_mask" or isinstance(value, Cache) else value
 
 
 def _of_one_query(value: Any) -> Any:

@@ -194,9 +194,9 @@ class Grounder(Steps):
         A phrase's `span` lies in the text that was told before it. Its map is of the attention, relative to the words
         until then, and the parser has read no further: the Grounding at the end may have a better mask of it, or read
         other phrases, and has their confidence. Each of the Grounding's phrases was told once. Where the whole answer
-        is needed (alignment "self", `min_confidence`, a head) phrases come when it is there. Another call waits until
-        the answer is written; the iterator may be left, or closed, at any time. `history`: earlier questions about the
-        image and their answers, which the model is shown before this one.
+        is needed (alignment "self", `min_confidence`, a head, `maps` of some layers or heads) phrases come when it is
+        there. Another call waits until the answer is written; the iterator may be left, or closed, at any time.
+        `history`: earlier questions about the image and their answers, which the model is shown before this one.
 
         Raises as a call does: ImageError at once.
         """
