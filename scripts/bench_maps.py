@@ -3,9 +3,9 @@
     python scripts/bench_maps.py --data ../shared/data [--model embedded] [--split figures|choose] [--json FOLDER]
 
 Where: `aas compare maps` on the 75 kept-out photographs of a split, on the model's own answers and on their captions.
-What they cost: on the first photographs of the split, with a caption given and with an answer of 24 tokens, the time of
-each source alone (of the process on a CPU, so that others on the machine cost little) as a ratio to that of `mean` on
-the same photograph (median), and the bytes that were kept for it.
+What they cost: on the first photographs of the split, with a caption given and with an answer of 24 tokens at most, the
+time of each source alone (of the process on a CPU, so that others on the machine cost little) as a ratio to that of
+`mean` on the same photograph (median), and the bytes that were kept for it.
 """
 
 import argparse
