@@ -341,3 +341,21 @@ def test_from_photographs_to_masks(tmp_path, model):
     code, said = run("view", "memory://whole/masks")
     assert code == 0 and "memory://whole/masks/report.html" in said
     assert "report.html" in objects("memory://whole/masks") and not left(tmp_path)
+
+
+def test_what_was_grounded_is_viewed(tmp_path, model):
+    """Its maps lie beside it, at the URL too."""
+    photos = places.in_folder(tmp_path / "photos", places.photographs())
+    asking = ("--model", model, "--segmenter", "map", "--max-new-tokens", 4, "--workers", 0)
+    assert run("ground", photos, *asking, "--out", "memory://grounded/run")[0] == 0
+    code, said = run("view", "memory://grounded/run")
+    assert code == 0, said
+
+
+def test_what_is_removed_may_be_gone_already(tmp_path):
+    names = [str(i) for i in range(40)]
+    (tmp_path / "file").write_text("here")
+    place = Objects("memory://removed/run")
+    place.write(dict.fromkeys(names[::2], tmp_path / "file"))
+    place.remove(names)
+    assert not place.listed()
