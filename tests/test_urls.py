@@ -200,6 +200,18 @@ def test_while_the_store_is_away_results_wait_here(tmp_path, monkeypatch, caplog
     assert not left(tmp_path)
 
 
+def test_sending_goes_on_however_long_it_takes(monkeypatch):
+    """Or a run that makes more than goes in the meantime would keep most of it here."""
+    url, told = folder_at("memory://slow/run"), []
+    monkeypatch.setattr(spools, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(spools, "_send", lambda spool, **how: time.sleep(0.2))
+    with opened([url], url), spools.sending(url, lambda: told.append(time.monotonic())):
+        until = time.monotonic() + 3
+        while len(told) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(told) >= 4
+
+
 def test_a_run_that_was_deleted_is_not_filled_by_what_was_left(tmp_path, monkeypatch):
     url = folder_at("memory://deleted/run")
     filled(url, tmp_path / "photos", bad=("f.jpg",))
