@@ -13,6 +13,7 @@ processor, beside what one worker takes for an image in all.
 import argparse
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ WAYS = {  # {n} workers, {devices} for them; a way that names {part} is a proces
     "segment --gpus": SEGMENT + "--workers 0 --gpus {devices}",
     "infer-attn --engine ray --actors": INFER + "--workers 0 --device cpu --engine ray --actors {n}",
 }
-USUAL = list(WAYS)[:4]  # the others take longer to start: only where they are asked for
+USUAL = list(WAYS)[:3]  # the others take longer to start: only where they are asked for
 REPEATS = 5
 SUFFIXES = {"infer-attn": ".safetensors", "segment": ".json", "ground": ".json"}
 
@@ -55,7 +56,9 @@ def main() -> None:
                 out = options.out / f"{way} {n}"
                 shutil.rmtree(out, ignore_errors=True)
                 carried_out(WAYS[way], n, places, out)
-                speeds[way, n] = max(speeds.get((way, n), 0.0), images_per_second(out, SUFFIXES[way.split()[0]]))
+                speed = images_per_second(out, SUFFIXES[way.split()[0]])
+                print(f"{way} {n}: {speed:.2f} images/s", file=sys.stderr, flush=True)
+                speeds[way, n] = max(speeds.get((way, n), 0.0), speed)
     report(speeds, options.ways, options.workers)
     for way in {way.split()[0]: way for way in options.ways}.values():  # one of each command
         n, suffix = options.workers[0], SUFFIXES[way.split()[0]]
@@ -68,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=USUAL)
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("work/workers"), help="emptied first")
     return parser.parse_args()
