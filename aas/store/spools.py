@@ -19,7 +19,7 @@ from aas.store.leftovers import BEGUN, FILLING, adopt, forget, locked_for_life, 
 from aas.store.objects import AT_ONCE, NotSent, StoreError
 from aas.store.spool import Spool, is_mine
 
-EVERY_SECONDS = 5.0  # what is new is sent; no less often where that takes long, or more waits here than ever goes
+EVERY_SECONDS = 5.0  # between two sendings, however long one takes: else more may wait here than ever goes
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
