@@ -205,7 +205,7 @@ class Grounding(Exportable):
 
         Raises ValueError or OSError, which name the file, for what is missing or damaged.
         """
-        path = Path(path)
+        path = path if isinstance(path, Path) else Path(path)  # one at a URL stays what it is
         result, item = read_result(path, needs=OURS), read_item(path.with_suffix(".safetensors"))
         source = photograph_of(result, path)
         pixels = as_pixels(source if image is None else image)

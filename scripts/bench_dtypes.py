@@ -30,6 +30,7 @@ def main() -> None:
     given.add_argument("--device", default="cpu")
     given.add_argument("--dtype", nargs="*", default=["bfloat16", "float16"])
     given.add_argument("--quantize", nargs="*", default=[], choices=["8bit", "4bit"])
+    given.add_argument("--compile", action="store_true", help="one more: float32, each layer by torch.compile")
     given.add_argument("--n", type=int, default=20, help="photographs")
     given.add_argument("--max-new-tokens", type=int, default=64)
     options = given.parse_args()
@@ -41,6 +42,15 @@ def main() -> None:
     del reference
     for how in [{"dtype": name} for name in options.dtype] + [{"quantize": name} for name in options.quantize]:
         print(row(*how.values(), load_lmm(options.model, options.device, **how), asked))
+    if options.compile:
+        print(row("float32, torch.compile", compiled(load_lmm(options.model, options.device, dtype="float32")), asked))
+
+
+def compiled(lmm: LMM) -> LMM:
+    """The layers of the language model, each by itself; `aas` compiles none."""
+    for layer in lmm.model.get_decoder().layers:
+        layer.compile(dynamic=True)
+    return lmm
 
 
 def answered(lmm: LMM, photo: np.ndarray, longest: int) -> Asked:

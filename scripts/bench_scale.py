@@ -5,7 +5,7 @@
 The items are next to nothing, as are their photographs: only the store's own share is measured, each number of items in
 a process of its own, in seconds of its processor. More than 10,000 lie in shards, as a run leaves them. To go on is all
 that `aas infer-attn` does in such a folder: it lists the photographs, and finds each of them done, and as it was. The
-last column is its time per item, as a multiple of the first row's.
+last column is its time per item, as a multiple of the first row's. Images/s against workers: `bench_workers.py`.
 """
 
 import argparse

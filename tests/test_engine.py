@@ -16,6 +16,7 @@ from aas.engine.items import chunk_of
 from aas.engine.local import carry_out
 from aas.engine.stage import Plan, Stage, Work
 from aas.images import ImageError
+from aas.store import made_of
 from aas.store.runs import RunFolder
 
 PLANS = {
@@ -112,6 +113,15 @@ def test_a_folder_that_vanishes_ends_the_run(tmp_path, plan):
     away.rename(mounted)
     assert 0 < run.n_done() < 10 and not run.failures()
     assert fill(run, "double", {}, work, lambda _: (Doubling(run.path), plan, {})) == 0 and run.n_done() == 10
+
+
+def test_a_folder_that_vanishes_while_an_item_is_read_is_not_made_anew(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run", ".json")
+    run.begin("double", {}, {})
+    monkeypatch.setattr(made_of, "_told", lambda files: shutil.rmtree(run.path) or {})
+    with pytest.raises(OSError, match="the run folder is gone"):
+        run.note_result("0")
+    assert not run.path.exists()
 
 
 def test_batches_are_halved_and_stay_small(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from aas import rle
+from aas.heads.losses import mask_loss
 from aas.heads.stored import Origin, load_head, read_head_file
 from aas.heads.unet import UNetHead
 from aas.store.results import Result, read_result, write_result
@@ -68,6 +69,15 @@ def test_a_training_goes_on_to_the_same_bits(examples, tmp_path):
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     assert (tmp_path / "part").read_bytes() == state.read_bytes()
+
+
+def test_a_step_averages_the_losses_of_its_photographs(examples, tmp_path):
+    one, told = a_head(), []
+    losses = [
+        mask_loss(one([e.features])[0], e.truth, e.features.image_hw).item() for e in (examples[i] for i in range(3))
+    ]
+    fit.fit(one, examples, replace(FIT, steps=1, batch_size=3), tmp_path / "state", lambda _, loss: told.append(loss))
+    assert told == pytest.approx([sum(losses) / 3], rel=1e-6)
 
 
 def test_a_state_of_another_head_is_refused(examples, tmp_path):
@@ -144,6 +154,7 @@ def test_a_head_is_trained_from_a_corrected_run(tmp_path, corrected, models, cap
     assert isinstance(head, UNetHead) and head.shape.n_layers == 3 and head.refiner is not None
     (line,) = (json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines())
     assert line["step"] == 3 and 0 <= line["validation_iou"] <= 1 and line["n_phrases"] == 1
+    assert 0 <= line["coarse_iou"] <= 1
     first = load_file(tmp_path / "out/head.safetensors")
     captured = (tmp_path / "out/cache/0/0.safetensors").stat().st_mtime_ns
     assert run.train(recipe, "cpu") == 3  # all is done: nothing is captured again, and no step is made
@@ -181,6 +192,7 @@ def test_the_shipped_recipes_are_whole():
         assert {entry.get("sentences", "random") for entry in recipe.data} == {"random"}
     # The checkpoint that F-LMM's authors call iter_95080 is of four epochs, if there are 190,160 photographs.
     assert replace(published[0], epochs=4.0).for_photographs(190_160, n_processes=8).steps == 95_080
+    assert replace(published[0], epochs=4.0, batch_size=8).for_photographs(190_160).steps == 95_080
 
 
 def test_a_head_that_looks_through_the_eyes_is_trained(tmp_path, corrected, models):
@@ -214,7 +226,7 @@ def test_datasets_are_mixed_and_the_training_is_watched(tmp_path, models, capsys
     pictures = sorted((tmp_path / "out/pictures").iterdir())
     assert [one.name for one in pictures] == ["42_0-000002.png", "7_0-000002.png"]
     assert Image.open(pictures[1]).width > 1280
-    assert curves(tmp_path / "out/tensorboard") == {"loss": [2], "validation_iou": [2]}
+    assert curves(tmp_path / "out/tensorboard") == {"loss": [2], "validation_iou": [2], "coarse_iou": [2]}
 
 
 def curves(folder: Path) -> dict[str, list[int]]:

@@ -161,7 +161,7 @@ def test_two_at_once_where_there_are_no_links(tmp_path: Path, monkeypatch):
 def test_a_file_is_read_again_only_where_it_may_have_changed(tmp_path: Path, monkeypatch):
     file, notes = tmp_path / "a.jpg", MadeOf(tmp_path / "run")
     file.write_bytes(b"photograph")
-    notes.note("a.json", {"photograph": file})  # just written: its time tells nothing yet
+    notes.add([notes.told_of("a.json", {"photograph": file})])  # just written: its time tells nothing yet
     read = []
     monkeypatch.setattr(made_of, "_digest", lambda file, digest=made_of._digest: read.append(file) or digest(file))
     later = time.time() + 10

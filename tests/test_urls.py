@@ -200,6 +200,18 @@ def test_while_the_store_is_away_results_wait_here(tmp_path, monkeypatch, caplog
     assert not left(tmp_path)
 
 
+def test_sending_goes_on_however_long_it_takes(monkeypatch):
+    """Or a run that makes more than goes in the meantime would keep most of it here."""
+    url, told = folder_at("memory://slow/run"), []
+    monkeypatch.setattr(spools, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(spools, "_send", lambda spool, **how: time.sleep(0.2))
+    with opened([url], url), spools.sending(url, lambda: told.append(time.monotonic())):
+        until = time.monotonic() + 3
+        while len(told) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(told) >= 4
+
+
 def test_a_run_that_was_deleted_is_not_filled_by_what_was_left(tmp_path, monkeypatch):
     url = folder_at("memory://deleted/run")
     filled(url, tmp_path / "photos", bad=("f.jpg",))
@@ -341,3 +353,21 @@ def test_from_photographs_to_masks(tmp_path, model):
     code, said = run("view", "memory://whole/masks")
     assert code == 0 and "memory://whole/masks/report.html" in said
     assert "report.html" in objects("memory://whole/masks") and not left(tmp_path)
+
+
+def test_what_was_grounded_is_viewed(tmp_path, model):
+    """Its maps lie beside it, at the URL too."""
+    photos = places.in_folder(tmp_path / "photos", places.photographs())
+    asking = ("--model", model, "--segmenter", "map", "--max-new-tokens", 4, "--workers", 0)
+    assert run("ground", photos, *asking, "--out", "memory://grounded/run")[0] == 0
+    code, said = run("view", "memory://grounded/run")
+    assert code == 0, said
+
+
+def test_what_is_removed_may_be_gone_already(tmp_path):
+    names = [str(i) for i in range(40)]
+    (tmp_path / "file").write_text("here")
+    place = Objects("memory://removed/run")
+    place.write(dict.fromkeys(names[::2], tmp_path / "file"))
+    place.remove(names)
+    assert not place.listed()

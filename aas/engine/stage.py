@@ -63,7 +63,6 @@ class Noting(Stage[I, P, R]):
         return self.stage.fed(items)
 
     def prepare(self, item: I) -> P:
-        self.run.check_there()
         self.run.note_files(item.key, self.files(item))
         return self.stage.prepare(item)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
+from aas.loading import in_short
 from aas.photographs.address import scheme_of
 from aas.photographs.limits import LIST_SECONDS, ImageError, patiently
 from aas.photographs.store import Facts, Store, read_at_most
@@ -51,15 +52,15 @@ class Remote(Store):
 
 def system_and_path(url: str) -> tuple[Any, str]:
     """Asked for each time: a process that was forked must not use its parent's. ImageError, with what to install, where
-    a package is missing."""
+    a package or what it needs to be told is missing."""
     from fsspec.core import url_to_fs
 
     if "::" in url:
         raise ImageError(f"{url}: chains of URLs (::) are not followed")
     try:
         return cast("tuple[Any, str]", url_to_fs(url))
-    except ImportError as error:
-        raise ImageError(f"{scheme_of(url)}:// cannot be read: {error}") from error
+    except (ImportError, ValueError) as error:
+        raise ImageError(f"{scheme_of(url)}:// cannot be read: {in_short(error)}") from error
 
 
 def _system(url: str, does: str, **how: Any) -> Any:

@@ -3,7 +3,7 @@
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aas.store.keys import is_cut, quoted, unquoted
 
@@ -51,6 +51,11 @@ class Spooled(_Path):
         """Of the folder that is called as the URL, among the path's parts; None of one above a run folder."""
         found = next((i for i, part in enumerate(self.parts) if MARK in part), None)
         return None if found is None or len(self.parts) < found + 3 else found
+
+
+def is_spooled(path: Path) -> TypeGuard[Spooled]:
+    """Whether it lies in a run folder at a URL: not where an absolute path was put behind one."""
+    return isinstance(path, Spooled) and path._place() is not None
 
 
 def folder_at(place: str | Path) -> Path:

@@ -13,7 +13,7 @@ from aas.store.lines import add_lines, whole_lines
 from aas.store.runs import OWN_FILES, RunFolder
 from aas.store.shards import content_of, is_there, shards_of
 from aas.store.spool import is_log
-from aas.store.spools import names_at
+from aas.store.spools import ahead, names_at
 from aas.store.status import open_run
 
 OF_A_FOLDER = OWN_FILES | {"failed.jsonl", "report.html"}  # what is made anew, not carried over
@@ -32,9 +32,8 @@ def combine(folders: Sequence[Path], out: Path) -> RunFolder:
     _check_agree([out, *folders])
     out.mkdir(parents=True, exist_ok=True)
     for run, _ in runs:
-        for path in _files(run.path):
-            if not is_there(out / path.name):
-                _copy(path, out / path.name)
+        for path in ahead(path for path in _files(run.path) if not is_there(out / path.name)):
+            _copy(path, out / path.name)
         _add_notes(run, whole)
         _add_shards(run, whole)
     _describe(whole, [description for _, description in [*there, *runs]])

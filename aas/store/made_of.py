@@ -60,9 +60,9 @@ class MadeOf:
         """As they are now."""
         return Notes(self.folder, self.path)
 
-    def note(self, item: str, files: Files) -> None:
-        """The files that an item is made of; what is no file is passed over."""
-        self.add([{"item": item, **_told(files)}])
+    def told_of(self, item: str, files: Files) -> dict[str, Any]:
+        """The line about an item that is made of these files; what is no file is passed over."""
+        return {"item": item, **_told(files)}
 
     def others(self, items: Iterable[tuple[str, Files]]) -> list[str]:
         """What items were made of and is another file now, as `photograph of ITEM`. What was never noted, or is gone,

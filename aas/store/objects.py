@@ -95,12 +95,14 @@ class Objects:
         """What is gone already is passed over."""
         system, path = self._asked()
 
-        def remove() -> None:
-            for name in names:
+        def remove(name: str) -> None:
+            def call() -> None:
                 with suppress(FileNotFoundError):
                     system.rm_file(f"{path}/{name}")
 
-        self._tried(remove, self.url, "written")
+            self._tried(call, f"{self.url}/{name}", "written")
+
+        list(together(remove, names))
 
     def _asked(self) -> tuple[Any, str]:
         """Once for each process: one that was forked must not use its parent's."""

@@ -148,8 +148,10 @@ class RunFolder:
             raise OSError(errno.ESTALE, "the run folder is gone", str(self.path))
 
     def note_files(self, key: str, files: Files) -> None:
-        """What the item is made of, for later starts."""
-        self.made_of.note(self.item_name(key), files)
+        """What the item is made of, for later starts. OSError where the folder is gone: a file takes long to read."""
+        told = self.made_of.told_of(self.item_name(key), files)
+        self.check_there()
+        self.made_of.add([told])
 
     def note_result(self, key: str) -> None:
         """The bytes that were written of it, for `aas verify`."""

@@ -13,14 +13,13 @@ from threading import Event, Thread
 from typing import Any, BinaryIO, TypeVar
 
 from aas.photographs.store import Facts
-from aas.store.addresses import Spooled
+from aas.store.addresses import Spooled, is_spooled
 from aas.store.heartbeats import SILENT_SECONDS, is_gone, workers
 from aas.store.leftovers import BEGUN, FILLING, adopt, forget, locked_for_life, put_aside
 from aas.store.objects import AT_ONCE, NotSent, StoreError
 from aas.store.spool import Spool, is_mine
 
-EVERY_SECONDS = 5.0  # what is new is sent
-SHARE = 0.1  # of the time, at most, goes into sending while a run goes on
+EVERY_SECONDS = 5.0  # between two sendings, however long one takes: else more may wait here than ever goes
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ _locks: dict[str, BinaryIO] = {}
 
 def spool_of(path: Path) -> Spool | None:
     """That of the run folder that a path lies in; None of an ordinary path."""
-    return _spool(path) if isinstance(path, Spooled) else None
+    return _spool(path) if is_spooled(path) else None
 
 
 def _spool(path: Spooled) -> Spool:
@@ -55,12 +54,12 @@ def _begun(run: Spooled, key: str) -> Spool:
 
 def names_at(folder: Path) -> set[str]:
     """Of what lies in a folder of a run at its URL; nothing of an ordinary folder, whose files say that."""
-    return _spool(folder).names(folder.below) if isinstance(folder, Spooled) else set()
+    return _spool(folder).names(folder.below) if is_spooled(folder) else set()
 
 
 def content_at(path: Path) -> bytes | None:
     """The bytes of a file that lies at its URL only; None where there is none."""
-    return _spool(path).read(path.below) if isinstance(path, Spooled) else None
+    return _spool(path).read(path.below) if is_spooled(path) else None
 
 
 def ahead(entries: Iterable[T], path_of: Callable[[T], Any] = lambda path: path) -> Iterator[T]:
@@ -82,12 +81,12 @@ def bring(folder: Path, names: Iterable[str]) -> None:
 
 def facts_at(path: Path) -> Facts | None:
     """What the store says of a file that lies there."""
-    return _spool(path).there.get(path.below) if isinstance(path, Spooled) else None
+    return _spool(path).there.get(path.below) if is_spooled(path) else None
 
 
 def here(path: Path) -> Path:
     """A shard's file, fetched where it is not here."""
-    return _spool(path).fetched(path.below) if isinstance(path, Spooled) else path
+    return _spool(path).fetched(path.below) if is_spooled(path) else path
 
 
 # -------------------------------------------------------------------------------------------- open, filled, closed
@@ -187,9 +186,8 @@ def sending(run: Path, tell: Callable[[], None], with_items: bool = True) -> Ite
 
 
 def _send_until(end: Event, spool: Spool, tell: Callable[[], None], with_items: bool) -> None:
-    pause, is_in_trouble = EVERY_SECONDS, False
-    while not end.wait(pause):
-        start = time.monotonic()
+    is_in_trouble = False
+    while not end.wait(EVERY_SECONDS):
         try:
             tell()
             _send(spool, with_items=with_items)
@@ -198,4 +196,3 @@ def _send_until(end: Event, spool: Spool, tell: Callable[[], None], with_items: 
             if not is_in_trouble:
                 log.warning("%s: results wait here, and it is tried again", error)
             is_in_trouble = True
-        pause = max(EVERY_SECONDS, (time.monotonic() - start) / SHARE)

@@ -36,17 +36,17 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 @dataclass(frozen=True)
 class Order:
-    """Which of `n` examples a process sees at a step: every epoch another permutation."""
+    """Which of `n` examples a process sees at each place of its training: every epoch another permutation."""
 
     n: int
     seed: int
     process: int = 0
     n_processes: int = 1
 
-    def __call__(self, step: int) -> int:
-        epoch, place = divmod(step * self.n_processes + self.process, self.n)
+    def __call__(self, place: int) -> int:
+        epoch, i = divmod(place * self.n_processes + self.process, self.n)
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return int(torch.randperm(self.n, generator=random)[place])
+        return int(torch.randperm(self.n, generator=random)[i])
 
 
 def fit(head: MaskHead, examples: Examples, recipe: Recipe, state: Path, tell: Tell = lambda *_: None) -> None:
@@ -62,11 +62,13 @@ def fit(head: MaskHead, examples: Examples, recipe: Recipe, state: Path, tell: T
     for step in range(start, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
-        example = next_usable(examples, order(step)).to(accelerator.device)
+        places = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+        some = [next_usable(examples, order(place)).to(accelerator.device) for place in places]
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # of dropout
         with accelerator.autocast():
-            logits = network([example.features])[0]
-        loss = mask_loss(logits, example.truth, example.features.image_hw)
+            logits = network([one.features for one in some])
+        losses = [mask_loss(of, one.truth, one.features.image_hw) for of, one in zip(logits, some, strict=True)]
+        loss = torch.stack(losses).mean()
         if not loss.isfinite():
             raise ValueError(f"The loss of step {step} is not a finite number: lower learning_rate, or precision: no.")
         fast.zero_grad()
@@ -79,16 +81,17 @@ def fit(head: MaskHead, examples: Examples, recipe: Recipe, state: Path, tell: T
 
 
 @torch.no_grad()
-def validated(head: MaskHead, examples: Examples) -> list[float]:
-    """The IoU of each phrase with its truth, by the best logits that the head makes, where it is."""
+def validated(head: MaskHead, examples: Examples) -> list[list[float]]:
+    """The IoU of each phrase with its truth, by each of the logits that the head makes, coarse first, where it is."""
     was_training = head.training
     head.eval()
-    found: list[float] = []
+    found: list[list[float]] = []
     for i in range(len(examples)):
         with suppress(Unusable):
             example = examples[i].to(next(head.parameters()).device)
-            logits = head([example.features])[0][-1]
-            found += mask_ious(logits, example.truth, example.features.image_hw).tolist()
+            stages = head([example.features])[0]
+            ious = [mask_ious(logits, example.truth, example.features.image_hw).tolist() for logits in stages]
+            found += map(list, zip(*ious, strict=True))
     head.train(was_training)
     return found
 

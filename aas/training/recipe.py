@@ -23,8 +23,9 @@ class Recipe:
     maps are stacked. `segmenter`: a SAM whose copy redraws the masks of heads that do so, none if null. `question`:
     what stands in front of the text.
 
-    A step is one photograph a process; `epochs` says how many `steps` by the number of photographs. `learning_rate`
-    rises over the first `warmup` of all steps and falls along a cosine to 0; gradients are clipped to the norm `clip`.
+    A step is `batch_size` photographs a process, whose losses are averaged; `epochs` says how many `steps` by the
+    number of photographs. `learning_rate` rises over the first `warmup` of all steps and falls along a cosine to 0;
+    gradients are clipped to the norm `clip`.
     """
 
     out: Path
@@ -39,6 +40,7 @@ class Recipe:
     model: str = "embedded"
     segmenter: str | None = "embedded"
     question: str = "Please give me a description of the image."
+    batch_size: int = 1
     steps: int = 1000
     epochs: float | None = None
     learning_rate: float = 1e-4
@@ -52,8 +54,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         registry.known(registry.MASK_HEADS, self.head, "mask head")
-        if self.steps < 1 or self.save_steps < 1 or not 0 <= self.warmup <= 1:
-            raise ValueError("steps and save_steps are at least 1, warmup is a share from 0 to 1.")
+        if min(self.batch_size, self.steps, self.save_steps) < 1 or not 0 <= self.warmup <= 1:
+            raise ValueError("batch_size, steps and save_steps are at least 1, warmup is a share from 0 to 1.")
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError("epochs: give more than 0.")
         if not self.runs and not self.data:
@@ -74,7 +76,8 @@ class Recipe:
         """With as many steps as its epochs of `n` photographs take."""
         if self.epochs is None:
             return self
-        return replace(self, steps=max(1, round(self.epochs * n / n_processes)), epochs=None)
+        steps = round(self.epochs * n / (n_processes * self.batch_size))
+        return replace(self, steps=max(1, steps), epochs=None)
 
     @classmethod
     def read(cls, path: Path) -> Self:

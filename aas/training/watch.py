@@ -50,12 +50,13 @@ class Watch:
 
     def _keep(self, step: int, loss: float) -> None:
         line: dict[str, Any] = {"step": step, "loss": loss}
-        ious = validated(self.head, self.validation)
-        if ious:
-            line |= {"validation_iou": sum(ious) / len(ious), "n_phrases": len(ious)}
+        if ious := validated(self.head, self.validation):
+            coarse, best = np.mean([[one[0], one[-1]] for one in ious], axis=0).tolist()
+            line |= {"validation_iou": best, "coarse_iou": coarse, "n_phrases": len(ious)}
         add_lines(self.recipe.out / LOG, [line])
-        if self.curves and ious:
-            self.curves.add_scalar("validation_iou", line["validation_iou"], step)
+        for name in ("validation_iou", "coarse_iou"):
+            if self.curves and name in line:
+                self.curves.add_scalar(name, line[name], step)
         self._paint(step)
 
     def _paint(self, step: int) -> None:

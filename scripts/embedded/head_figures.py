@@ -5,14 +5,14 @@
 
 The photographs' own captions are given; phrases, categories and IoU are those of evaluate.py: a phrase that names a
 category in sight (cosine >= 0.7), its mask's best IoU with the category's union or one instance. Training-free is what
-`aas ground` does, points at the three highest peaks of the phrase's map; the ideal point is the deepest of the union.
-All share the segmenter. Intervals: 95 %, bootstrap over photographs, of differences too: the same draws for both.
+`aas ground` does; the ideal point is the deepest of the union. All share the segmenter. Intervals: 95 %, bootstrap over
+photographs, of differences too: the same draws for both.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,11 @@ from tqdm import tqdm
 from aas import Grounder
 from aas.geometry import deepest_xy
 from aas.headed import HeadMasks
-from aas.maps.mean import without_token_mean
-from aas.maps.merge import phrase_map
 from aas.phrases.categories import CategoryMatcher
 from aas.phrases.parser import noun_phrases
 from aas.pointing.masks import phrase_masks
-from aas.pointing.phrases import Pointed
-from aas.pointing.prompts import points_prompt
-from aas.presets import DEFAULT_QUESTION, N_POINTS_EMBEDDED
+from aas.pointing.phrases import Pointed, prompted
+from aas.presets import DEFAULT_QUESTION
 from aas.records import Answer, AttentionMaps, Phrase, Prompt
 from aas.segmenters.base import ImageEmbedding
 
@@ -62,7 +59,7 @@ class Compared:
         by_name = {thing.name: thing for thing in things}
         embedding = self.grounder.encoded.of({image_id: pixels})[image_id]
         for caption in captions:
-            answer, maps = self.grounder.lmm.ask(pixels, DEFAULT_QUESTION, " ".join(caption.split()))
+            answer, maps = self.evaluation.ask(pixels, " ".join(caption.split()))
             phrases = noun_phrases(self.grounder.pipeline, answer)
             named = [(phrase, self.evaluation.category_of(answer, phrase, by_name)) for phrase in phrases]
             matched = [(phrase, by_name[name]) for phrase, name in named if name is not None]
@@ -75,20 +72,18 @@ class Compared:
         self, pixels: np.ndarray, answer: Answer, maps: AttentionMaps, matched: Matched, embedding: ImageEmbedding
     ) -> dict[str, list[np.ndarray]]:
         """Of each way a mask of each phrase."""
-        residual, merge = without_token_mean(maps.maps), self.grounder.pointing.merge
-        points: dict[str, list[Pointed]] = {FREE: [], IDEAL: []}
-        for phrase, thing in matched:
-            found = phrase_map(residual, phrase.token_indices, merge)
-            peaks = points_prompt(found, maps.view, pixels.shape[:2], positive=N_POINTS_EMBEDDED)
-            inside = deepest_xy(thing.union)
-            ideal = Prompt(np.asarray([inside], np.float32), np.ones(1, np.int64))
-            points[FREE].append(Pointed(phrase, found, maps.view, inside, peaks))
-            points[IDEAL].append(Pointed(phrase, found, maps.view, inside, ideal))
+        free = prompted([phrase for phrase, _ in matched], answer, maps, self.grounder.pointing, pixels.shape[:2])
+        points = {FREE: free, IDEAL: [_ideal(one, thing) for one, (_, thing) in zip(free, matched, strict=True)]}
         masks = {way: phrase_masks(self.grounder.segmenter, embedding, some, "last") for way, some in points.items()}
         prepared = self.grounder.lmm.prepare(pixels, DEFAULT_QUESTION, answer.text)
         for name, head in self.heads.items():
             masks[name] = head(prepared, answer, [phrase for phrase, _ in matched], embedding)
         return {way: [one.masks[0] for one in some] for way, some in masks.items()}
+
+
+def _ideal(pointed: Pointed, thing: Thing) -> Pointed:
+    inside = deepest_xy(thing.union)
+    return replace(pointed, point_xy=inside, prompt=Prompt(np.asarray([inside], np.float32), np.ones(1, np.int64)))
 
 
 def mean(cases: Sequence[Case], value: Callable[[Case], float]) -> dict[str, float]:

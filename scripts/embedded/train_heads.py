@@ -23,7 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=default_data_dir())
     parser.add_argument("--work", type=Path, default=Path("trained"))
-    parser.add_argument("--views", type=int, default=4, help="pictures of a photograph: itself, and crops")
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=5,
+        help="pictures of a photograph: itself, and crops, each with another of its captions",
+    )
     parser.add_argument("--head", choices=["unet", "highres"], help="Default: both.")
     args = parser.parse_args()
     made = args.work / "data"

@@ -11,7 +11,8 @@ ever being told. `language`: the decoder, which has lost layers, learns to write
 `captions`: adapters of the decoder and the projector learn to tell what is seen; the attention learns to lie where the
 word scores. `own`: the same on, with the model's own answers beside the captions. `ship`: the folder in 8 bits.
 
-`captions --control`: the emergent control, by next-token loss alone, on ImageNet's tower.
+`captions --control NAME`: a control, by next-token loss alone: `eyes` on ImageNet's tower, so that nothing was ever
+told which cell shows what; `attention` on tower and projector of the words phase, so that only attention is emergent.
 """
 
 import argparse
@@ -209,7 +210,7 @@ class Run:
         return LoraModel(self.model.model.language_model, config, "default")
 
     def learn_captions(self) -> None:
-        if self.args.control:
+        if self.args.control == "eyes":
             standardize_cells(self.model, self.photos[:64])
         else:
             self.load("after_words")
@@ -219,7 +220,8 @@ class Run:
         teacher = self.teacher()
         self.scale_cells()
         batches = PhotoBatches(self.photos, self.words, self.args.mosaics, self.args.singles, self.args.seed + 2)
-        self.learn_to_tell("control" if self.args.control else "captions", batches, teacher)
+        name = f"control_{self.args.control}" if self.args.control else "captions"
+        self.learn_to_tell(name, batches, teacher)
 
     def learn_from_own_answers(self) -> None:
         """The rows that predict a caption's words do not know them yet; in its own answer the model nearly does."""
@@ -289,7 +291,7 @@ def main() -> None:
     parser.add_argument("--cell-dropout", type=float, default=0.25)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
-    parser.add_argument("--control", action="store_true", help="captions by next-token loss alone")
+    parser.add_argument("--control", choices=["eyes", "attention"], help="captions by next-token loss alone")
     parser.add_argument("--weights", default="after_own", help="ship: which weights of the work folder")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/embedded/lmm"), help="ship: the folder")
     parser.add_argument("--steps", type=int, help=f"default: {STEPS}")
