@@ -58,7 +58,7 @@ def _read_once_more(lmm: "LMM", options: AskOptions) -> bool:
     # The last token of an answer never was an input: its own row takes one more pass.
     if options.alignment != "predict" or needs.replay:
         return True
-    # One more pass takes less time than steps of `generate`, if those in slots are replayed as graphs.
+    # One more pass should take less time than steps of `generate`, where those in slots are replayed as graphs.
     words = replace(options, maps=DEFAULT_OPTIONS.maps)
     return needs.derivatives and suits(lmm, words) and records_steps(lmm, words)
 
