@@ -26,7 +26,7 @@ from aas.lmms.prepared import AskOptions, Prepared
 
 MID_TEXT = {
     "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 12,
-    "vocab_size": 4000,
+    "vocab_size": 13312,
 }  # fmt: skip
 MID_EYES = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 1}
 SHAPES = {"mid": Shape(llava, MID_TEXT, MID_EYES), "7b": gpu_shapes.SHAPES["llava-1.5-7b"]}  # 24 x 24 image tokens
