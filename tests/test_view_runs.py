@@ -15,6 +15,8 @@ from aas.records import Answer, AttentionMaps, Phrase, View
 from aas.store.attention import SUFFIX, AttentionItem, write_item
 from aas.store.results import result_of, write_result
 from aas.store.runs import RunFolder
+from tests import places, tiny
+from tests.command import done
 
 HW = (60, 90)
 VIEW = View((2, 3), (0.0, 0.0, 90.0, 60.0))
@@ -182,3 +184,15 @@ def test_what_cannot_be_shown_is_said(folder):
     assert view(masks, "--gt", folder / "nothing.json")[0] == 2
     empty = run_of(folder, "empty", {})
     assert view(empty)[0] == 2
+
+
+def test_photographs_that_were_grounded_may_have_moved(tmp_path):
+    model = tiny.saved(tiny.family("llava"), tmp_path / "lmm")
+    photos = Path(places.in_folder(tmp_path / "photos", places.photographs()))
+    asking = ("--model", model, "--segmenter", "map", "--max-new-tokens", 4, "--workers", 0)
+    done("ground", photos, *asking, "--out", tmp_path / "run")
+    photos.rename(tmp_path / "moved")
+    code, said = view(tmp_path / "run")
+    assert code == 3 and "no such file" in said
+    code, said = view(tmp_path / "run", "--images", tmp_path / "moved")
+    assert code == 0, said

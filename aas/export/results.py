@@ -15,7 +15,7 @@ from aas.progress import bar_for
 from aas.spellings import id_of
 from aas.store.instances import InstanceResult, read_instances
 from aas.store.keys import is_cut
-from aas.store.photographs import Folder, folder_of, image_file
+from aas.store.photographs import Folder, folder_of, moved_file
 from aas.store.results import OURS, Result, read_result
 from aas.store.spools import ahead
 from aas.store.status import open_run
@@ -89,8 +89,8 @@ class Results:
                 raise ValueError(f"{path} does not say where its photograph is: give its folder with --images.")
             return path.parent / told
         name = str(item.image_id) if is_cut(key) else key
-        found = image_file(self.photographs, name, None if self.command in BESIDE else told or self._file_name(item))
-        return self.photographs / Path(told).name if told is not None and not found.is_file() else found
+        file_name = None if self.command in BESIDE else told or self._file_name(item)
+        return moved_file(self.photographs, name, told, file_name)
 
     def _file_name(self, item: Result | InstanceResult) -> str | None:
         return self.file_names.get(item.image_id)

@@ -7,16 +7,17 @@ import numpy as np
 
 from aas.grounding import Grounding
 from aas.images import read_image
-from aas.photographs import File, located
+from aas.photographs import File, is_url, located
 from aas.phrases.reasoning import tokens_of_answer
 from aas.presets import preset_named
 from aas.show.stored import answer_of, found_in, photograph_file
 from aas.store.addresses import folder_at
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
-from aas.store.photographs import Folder, folder_of, image_file
+from aas.store.keys import is_cut
+from aas.store.photographs import Folder, folder_of, image_file, moved_file
 from aas.store.readers import READERS
-from aas.store.results import ImageId, Result
+from aas.store.results import OURS, ImageId, Result, read_result
 from aas.store.runs import RunFolder
 from aas.store.shards import is_there
 from aas.store.status import open_run
@@ -49,6 +50,7 @@ class StoredRun:
         self.inputs = self.description.get("inputs", {})
         named = images or (located(self.inputs["images"]) if self.inputs.get("images") else None)
         self.photographs: Folder = folder_of(named) if named else folder
+        self.given = self.photographs if images else None
         self.file_names: dict[ImageId, str | None] = {}
 
     @property
@@ -60,10 +62,21 @@ class StoredRun:
         """Raises ValueError or OSError for what is missing or damaged."""
         path = self.run.item_path(key)
         if self.command in ("ground", "cot", "serve"):
-            grounding = Grounding.load(path)
-            return Found(grounding.name, grounding.image, grounding.panel(), path, grounding.source)
+            moved = self._moved(key, path)
+            grounding = Grounding.load(path, moved)
+            source = grounding.source if moved is None else str(moved)
+            return Found(grounding.name, grounding.image, grounding.panel(), path, source)
         item = READERS[self.command](path)
         return self._attention(item, path) if isinstance(item, AttentionItem) else self._masks(item, key, path)
+
+    def _moved(self, key: str, path: Path) -> File | None:
+        """Where the photograph of a result is that lay beside it, if somebody said so."""
+        if self.given is None:
+            return None
+        result = read_result(path, needs=OURS)
+        if is_url(result.image or ""):
+            return None
+        return moved_file(self.given, str(result.image_id) if is_cut(key) else key, result.image)
 
     def _attention(self, item: AttentionItem, path: Path) -> Found:
         file = image_file(self.photographs, item.image)

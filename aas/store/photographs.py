@@ -34,3 +34,9 @@ def image_file(folder: Folder, key: str, file_name: str | None = None) -> File:
     found = [other for other in path.parent.glob(f"{escape(path.name)}.*") if other.stem == path.name]
     # A photograph may lie beside its description.
     return min(found, key=lambda other: (other.suffix.lower() not in known_suffixes(), other.name), default=path)
+
+
+def moved_file(folder: Folder, name: str, told: str | None, file_name: str | None = None) -> File:
+    """The photograph of a result of this `name` in another folder than where the result says it is (`told`)."""
+    found = image_file(folder, name, file_name)
+    return folder / Path(told).name if told is not None and not found.is_file() else found
