@@ -14,7 +14,7 @@ from aas.photographs import File, is_url, located
 from aas.progress import bar_for
 from aas.spellings import id_of
 from aas.store.instances import InstanceResult, read_instances
-from aas.store.keys import is_cut
+from aas.store.keys import whole_name
 from aas.store.photographs import Folder, folder_of, moved_file
 from aas.store.results import OURS, Result, read_result
 from aas.store.spools import ahead
@@ -88,9 +88,8 @@ class Results:
             if told is None:
                 raise ValueError(f"{path} does not say where its photograph is: give its folder with --images.")
             return path.parent / told
-        name = str(item.image_id) if is_cut(key) else key
         file_name = None if self.command in BESIDE else told or self._file_name(item)
-        return moved_file(self.photographs, name, told, file_name)
+        return moved_file(self.photographs, whole_name(key, item.image_id), told, file_name)
 
     def _file_name(self, item: Result | InstanceResult) -> str | None:
         return self.file_names.get(item.image_id)

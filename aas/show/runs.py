@@ -14,7 +14,7 @@ from aas.show.stored import answer_of, found_in, photograph_file
 from aas.store.addresses import folder_at
 from aas.store.attention import SUFFIX, AttentionItem, read_item
 from aas.store.instances import InstanceResult
-from aas.store.keys import is_cut
+from aas.store.keys import whole_name
 from aas.store.photographs import Folder, folder_of, image_file, moved_file
 from aas.store.readers import READERS
 from aas.store.results import OURS, ImageId, Result, read_result
@@ -76,7 +76,7 @@ class StoredRun:
         result = read_result(path, needs=OURS)
         if is_url(result.image or ""):
             return None
-        return moved_file(self.given, str(result.image_id) if is_cut(key) else key, result.image)
+        return moved_file(self.given, whole_name(key, result.image_id), result.image)
 
     def _attention(self, item: AttentionItem, path: Path) -> Found:
         file = image_file(self.photographs, item.image)

@@ -15,7 +15,7 @@ from aas.photographs import File
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
 from aas.store.instances import InstanceResult
-from aas.store.keys import is_cut
+from aas.store.keys import whole_name
 from aas.store.photographs import Folder, image_file
 from aas.store.results import ImageId, Result
 from aas.view import mask_sheet
@@ -72,8 +72,7 @@ def photograph_file(
 ) -> File:
     """The photograph in `folder` that the result of this key is about; `file_names`: of images by their ids."""
     told = item.image if isinstance(item, Result) else None
-    name = str(item.image_id) if is_cut(key) else key
-    return image_file(folder, name, told or file_names.get(item.image_id))
+    return image_file(folder, whole_name(key, item.image_id), told or file_names.get(item.image_id))
 
 
 def answer_of(item: Result | InstanceResult) -> Answer:

@@ -57,6 +57,11 @@ def is_cut(name: str) -> bool:
     return "%~" in name and _CUT.fullmatch(name) is not None
 
 
+def whole_name(key: str, image_id: object) -> str:
+    """What the image of this key is called: by its id where the key is that of a file's name that was cut."""
+    return str(image_id) if is_cut(key) else key
+
+
 def result_keys(images: Sequence[PurePosixPath]) -> list[str]:
     """One key for each image (its path below the folder it was found in), unique in the list, also as a file's name.
 
