@@ -7,6 +7,7 @@ masks are then redrawn twice as fine, beside what the photograph shows at that s
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ from transformers.models.sam.modeling_sam import (
 )
 
 from aas.backbones import Backbone, BackboneName
+from aas.segmenters.guided import Guide
 from aas.segmenters.sam import SamSegmenter
+from aas.segmenters.sam_family import bilinear
 from aas.segmenters.sam_records import SamEmbedding
 from aas.segmenters.specks import without_specks
 
@@ -185,8 +188,22 @@ class EmbeddedSamModel(SamModel):
         return output
 
 
+@dataclass(frozen=True)
+class GuidedEmbedding(SamEmbedding):
+    """One encoded photograph, and what it looks like where its masks end."""
+
+    guide: Guide
+
+
 class EmbeddedSegmenter(SamSegmenter):
-    """`SamSegmenter` around an `EmbeddedSamModel`; its masks are drawn without specks."""
+    """`SamSegmenter` around an `EmbeddedSamModel`; its masks are drawn along the photograph's edges, without specks."""
+
+    def encode(self, images: Sequence[np.ndarray]) -> list[SamEmbedding]:
+        """See `SamFamily`."""
+        return [
+            GuidedEmbedding(one.size_hw, one.features, one.input_size_hw, Guide.of(image))
+            for one, image in zip(super().encode(images), images, strict=True)
+        ]
 
     def image_features(self, pixels: Tensor) -> Sequence[Tensor]:
         embeddings = self.model.get_image_embeddings(pixels)
@@ -196,6 +213,14 @@ class EmbeddedSegmenter(SamSegmenter):
     def decoder_features(self, features: Sequence[Tensor]) -> dict[str, Any]:
         embeddings, *edges = features
         return {"image_embeddings": embeddings} | ({"edge_features": edges[0]} if edges else {})
+
+    def at_original_size(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        """See `SamFamily`; along the photograph's edges where the embedding knows them."""
+        if not isinstance(embedding, GuidedEmbedding):
+            return super().at_original_size(logits, embedding)
+        square = bilinear(logits, (self.input_side, self.input_side))
+        height, width = embedding.input_size_hw
+        return bilinear(embedding.guide.redrawn(square[..., :height, :width]), embedding.size_hw)
 
     def _upscaled(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
         masks = super()._upscaled(logits, embedding)
