@@ -14,7 +14,7 @@ N_POINTS = 1
 N_POINTS_EMBEDDED = 3
 # The method's map is the mean of all attention. Of the embedded LMM this sum points better, on photographs for choosing
 # and for the figures, and its masks are better too (docs/maps.md).
-MAPS_EMBEDDED = "fused:mean+tam+attribution:attention"
+MAPS_EMBEDDED = "fused:mean+cosine"
 
 
 @dataclass(frozen=True)

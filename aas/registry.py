@@ -95,6 +95,7 @@ MAP_SOURCES = {
     "sinkless": "aas.maps.sinkless:Sinkless",
     "rollout": "aas.maps.rollout:Rollout",
     "lens": "aas.maps.lens:Lens",
+    "cosine": "aas.maps.cosine:Cosine",
     "tam": "aas.maps.tam:Tam",
     "attribution": "aas.maps.attribution:Attribution",
     "fused": "aas.maps.fused:Fused",

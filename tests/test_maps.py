@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from aas.capture import Selection
@@ -22,7 +23,8 @@ from tests import tiny
 ANSWER = "A dog and a cat near a dog"
 # Grouped queries; windows, soft-capped scores and four norms; gates and layers without attention; experts; mrope.
 FAMILIES = ["llava", "gemma3", "paligemma2", "qwen3_5", "qwen3_vl_moe", "qwen2_vl", "exaone4_5", "idefics3"]
-EVERY = ("mean", "layers", "ratio", "contrast", "values", "values:out", "sinkless:1.6", "lens", "lens:0", "tam",
+EVERY = ("mean", "layers", "ratio", "contrast", "values", "values:out", "sinkless:1.6", "lens", "lens:0", "cosine",
+         "cosine:1", "tam",
          "rollout", "attribution", "attribution:attention", "attribution:signed", "fused")  # fmt: skip
 
 
@@ -184,6 +186,25 @@ def test_lens(lmm):
     early = lmm.model.get_decoder().norm(eager.left[0])[eager.columns]
     if "qwen3_vl" not in lmm.name:  # there the encoder's features are added to the image's tokens behind a layer
         assert_same(maps_of(lmm, "lens:0", one), (words @ early.T).detach())
+
+
+def test_cosine(lmm):
+    one = asked(lmm)
+    came: dict[int, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda _, given, named, i=i: came.update({i: (*given, *named.values())[0][0]}), with_kwargs=True
+        )
+        for i, layer in enumerate(lmm.model.get_decoder().layers)
+    ]
+    eager = seen(lmm, one)
+    for hook in hooks:
+        hook.remove()
+    words = rows_of(lmm, eager.token_ids[list(eager.answer)])
+    for name, layer in (("cosine", 0), ("cosine:1", 1)):
+        states = came[layer][eager.columns]
+        expected = 1 - cdist(words.detach().double(), states.detach().double(), "cosine")
+        assert_same(maps_of(lmm, name, one), torch.from_numpy(expected))
 
 
 def tam_written_out(lmm: LMM, one: Prepared) -> np.ndarray:
@@ -365,6 +386,8 @@ def test_heads_of_a_calibration(tmp_path):
         ("heads", "name a calibration"),
         ("lens:3", "3 layers, numbered from 0: no 3"),
         ("lens:last", "name one layer"),
+        ("cosine:3", "3 layers, numbered from 0: no 3"),
+        ("cosine:last", "name one layer"),
         ("sinkless:x", "give a number"),
         ("contrast:5", "3 layers, numbered from 0: no 5"),
         ("attribution:all", "unknown way 'all'. Known: dex-ar, attention, signed"),
@@ -387,7 +410,7 @@ def test_names_are_different_and_there(maps):
 def test_cross_attention_has_no_states_of_the_image(family):
     lmm = tiny.family(family)
     one = asked(lmm)
-    for name in ("lens", "tam", "attribution", "rollout", "fused"):
+    for name in ("lens", "cosine", "tam", "attribution", "rollout", "fused"):
         with pytest.raises(ValueError, match=f"--maps {name}: .*cannot give it: .*cross-attention"):
             lmm.run([one], AskOptions(maps=(name,)))
     for name in ("ratio", "values"):

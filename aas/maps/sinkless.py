@@ -45,6 +45,7 @@ class Sinkless(Source):
         sizes = {
             layer: states.float().abs() / states.float().pow(2).mean(-1, keepdim=True).sqrt().clamp(min=1e-30)
             for layer, states in captured.residuals.items()
+            if layer >= FIRST_LAYER  # another source may have wanted the first ones
         }
         dimensions = torch.stack([size[0].cpu() > self.least for size in sizes.values()]).any(0).nonzero()[:, 0]
         return {
