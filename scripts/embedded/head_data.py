@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from caption_data import clean_caption, mirrored
+from naming import named_in_sight
 from PIL import Image
 from pycocotools.coco import COCO
 from split import kept_out
@@ -26,7 +27,6 @@ from aas.store.results import result_of, write_result
 from aas.store.runs import RunFolder
 
 TRAIN, CHOOSE, PHOTOGRAPHS = "train", "choose", "photographs"
-THRESHOLD = 0.7  # least cosine between a phrase's root word and its category, as in evaluate.py
 N_CATEGORIES = 5  # in a list, at most
 LEAST_SHARE, LEAST_LEFT = 0.002, 0.35  # of the picture that a thing covers; of a thing that a crop leaves
 LEAST_AREA = 0.55  # of a photograph that a crop keeps
@@ -109,12 +109,11 @@ class Reader:
         self.matcher = CategoryMatcher(self.pipeline, names)
 
     def __call__(self, caption: str, scene: Scene) -> list[tuple[Span, str]]:
-        among = [i for i, name in enumerate(self.matcher.names) if name in scene.things]
         found = []
         for chunk in noun_chunks(self.pipeline(caption)):
-            best = self.matcher.best(chunk.root.text, among)
-            if best is not None and best[1] >= THRESHOLD:
-                found.append(((chunk.start_char, chunk.end_char), self.matcher.names[best[0]]))
+            name = named_in_sight(self.matcher, chunk.root.text, scene.things)
+            if name is not None:
+                found.append(((chunk.start_char, chunk.end_char), name))
         return found
 
 
