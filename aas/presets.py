@@ -8,12 +8,8 @@ from aas.maps import DEFAULT
 
 DEFAULT_QUESTION = "Describe the image in detail."
 LEFT_OUT: tuple[Kind, ...] = ("pronouns", "unseen")  # phrases that get no mask unless they are asked for
-# The method takes one point. The embedded models, whose maps and masks are both rough, draw better from three (mean IoU
-# of phrases 0.29 -> 0.31 on the photographs for choosing, 0.39 -> 0.41 on those for the figures).
-N_POINTS = 1
-N_POINTS_EMBEDDED = 3
-# The method's map is the mean of all attention. Of the embedded LMM this sum points better, on photographs for choosing
-# and for the figures, and its masks are better too (docs/maps.md).
+# The method's map is the mean of all attention. Of the embedded LMM this sum points better, and has better masks
+# (docs/maps.md).
 MAPS_EMBEDDED = "fused:mean+cosine"
 
 
@@ -53,10 +49,3 @@ def maps_for(
     said. Where anything is said of attention or of the method, the maps are the method's."""
     is_said = layers is not None or heads is not None or alignment != "predict" or preset is not None
     return MAPS_EMBEDDED if lmm == "embedded" and not is_said else DEFAULT
-
-
-def n_points_for(segmenter: str, asked: int | None = None) -> int:
-    """Peaks of a phrase's map that become points, at most, unless a number is asked for."""
-    if asked is not None:
-        return asked
-    return N_POINTS_EMBEDDED if segmenter == "embedded" else N_POINTS

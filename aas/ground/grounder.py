@@ -39,7 +39,7 @@ from aas.maps import DEFAULT
 from aas.phrases.parser import load_pipeline
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions
-from aas.presets import DEFAULT_QUESTION, LEFT_OUT, maps_for, n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, LEFT_OUT, maps_for, preset_named
 from aas.records import Answer, AttentionMaps, GroundedPhrase
 from aas.segmenters import load_segmenter
 from aas.segmenters.base import ImageEmbedding, Segmenter
@@ -68,16 +68,15 @@ class Grounder(Steps):
     `preset`: `paper` (the default), `reference-2024` or `reference-2025`; it says which heads count and how the maps of
     a phrase's tokens are merged, unless `heads` and `merge` do. `layers`, `alignment`, `view`: which attention counts.
     `maps`: names of map sources, `"tam"` or a list, the first of which points (docs/maps.md): by default `mean`, and of
-    the embedded LMM, where nothing else is said of attention, a sum of three. `read_out`: the first point is the map's
+    the embedded LMM, where nothing else is said of attention, a sum of two. `read_out`: the first point is the map's
     `argmax`, the `centroid` of what is above its mean, or inside of the largest such `region`.
     `max_new_tokens`, `temperature`, `top_p`, `seed`: how the LMM answers. `words`: tokens of a phrase's `root` or of
     the whole `chunk`; `drop`: phrases that are left out, by default pronouns and the unseen ("the image"), () for none;
     `reasoning`: ground what the model says between `<think>` and `</think>` too.
-    `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map (by default one peak,
-    and three with the embedded segmenter), or the map as a `mask`. `mask_choice`: `last`, `best-score` or
-    `best-attention`. `head`: a mask head that was trained on this LMM, by file or name (docs/heads.md), which makes
-    the masks instead, of pixels of more than `head_threshold`. `min_confidence`: phrases of less are left out
-    (docs/maps.md). `batch_size`: images of a list that the LMM answers at once.
+    `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map, or the map as a
+    `mask`. `mask_choice`: `last`, `best-score` or `best-attention`. `head`: a mask head that was trained on this LMM,
+    by file or name (docs/heads.md), which makes the masks instead, of pixels of more than `head_threshold`.
+    `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM answers at once.
     `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
     that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
@@ -98,7 +97,7 @@ class Grounder(Steps):
         drop: Sequence[Kind] = LEFT_OUT,
         reasoning: bool = False,
         prompt: PromptKind = "point",
-        n_points: int | None = None,
+        n_points: int = 1,
         n_negative: int = 0,
         read_out: ReadOut = "argmax",
         mask_choice: MaskChoice = "last",
@@ -123,7 +122,7 @@ class Grounder(Steps):
             asking["heads"] = named.heads
         blackbox = blackbox_of(asking)
         options = ask_options(**asking)
-        points = (n_points_for(called[1], n_points), n_negative)
+        points = (n_points, n_negative)
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)

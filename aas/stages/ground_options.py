@@ -49,7 +49,7 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
         ATTENTION(
             metavar="NAME[,NAME]",
             help="Map sources (`aas list maps`); the first of them points. Default: mean, of the embedded LMM a sum of "
-            "three, unless something else is said of attention, or a preset named.",
+            "two, unless something else is said of attention, or a preset named.",
         ),
     ] = None  # type: ignore[assignment]
     heads: Annotated[str | None, ATTENTION(help="all, or numbers: -2. Default: the preset's.")] = None
@@ -81,7 +81,6 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
         left_out = ("images", "as_json", "png", "keep_all")
         found = {name: value for name, value in super().deciding().items() if name not in left_out}
         return found | {
-            "points": self.n_points(self.points),
             "drop": self.left_out,
             "given_answers": self.answers is not None,
         }

@@ -26,7 +26,7 @@ from aas.choices import (
 from aas.engine.chunks import Chunk, chunk_said_by
 from aas.maps import DEFAULT, calibrations_of
 from aas.photographs import located
-from aas.presets import DEFAULT_QUESTION, PAPER, n_points_for, preset_named
+from aas.presets import DEFAULT_QUESTION, PAPER, preset_named
 from aas.store.fingerprints import fingerprint
 
 OF_FILES = (
@@ -237,9 +237,7 @@ class PhraseOptions:
     drop: Annotated[tuple[Kind, ...], PHRASE(help="Leave out pronouns, or the unseen (the image, a side).")] = ()
     reasoning: Annotated[bool, PHRASE(help="Ground what stands between <think> and </think> too.")] = False
     prompt: Annotated[PromptKind, PHRASE(help="Points at the map's peaks, or the map as a coarse mask.")] = "point"
-    points: Annotated[
-        int | None, PHRASE(min=1, help="Peaks that become points, at most. Default: 1; embedded segmenter: 3.")
-    ] = None
+    points: Annotated[int, PHRASE(min=1, help="Peaks that become points, at most.")] = 1
     negative_points: Annotated[int, PHRASE(min=0, help="Troughs that become negative points, at most.")] = 0
     read_out: Annotated[
         ReadOut, PHRASE(help="The first point: largest, centroid above the mean, or in the largest region above it.")
@@ -297,10 +295,6 @@ class MaskOptions:
             raise ValueError(f"--head-threshold {self.head_threshold}: give a probability above 0 and below 1.")
         if self.head is None and self.head_threshold != HEAD_THRESHOLD:
             raise ValueError("--head-threshold is of --head, which is not given.")
-
-    def n_points(self, asked: int | None) -> int:
-        """Peaks that become points: those asked for, or the segmenter's default."""
-        return n_points_for(self.segmenter, asked)
 
 
 IMAGES = partial(Option, parser=located, metavar="PLACE")  # `Path | Address`

@@ -19,7 +19,7 @@ from aas.presets import preset_named
 from aas.segmenters import load_segmenter
 from aas.segmenters.once import EncodedOnce
 from aas.stages.engines import engine_of
-from aas.stages.options import MaskOptions, PhraseOptions
+from aas.stages.options import PhraseOptions
 from aas.stages.segment_categories import Categories
 from aas.stages.segment_expressions import find_rows
 from aas.stages.segment_head import rereading
@@ -66,7 +66,7 @@ def _load(
     pipeline = load_pipeline(options.phrases)
     categories = Categories(options, annotation, pipeline) if annotation and options.task == "instance" else None
     segmenter = load_segmenter(options.segmenter, device or options.device, options.dtype)
-    pointing = pointing_options(options, options, segmenter.mask_side)
+    pointing = pointing_options(options, segmenter.mask_side)
     head = rereading(options, segmenter, device or options.device)
     run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
     model, origin = origin_in(options.attn)
@@ -109,9 +109,8 @@ def _facts(options: Segment) -> dict[str, Any]:
     return facts
 
 
-def pointing_options(phrases: PhraseOptions, masks: MaskOptions, mask_side: int) -> PointingOptions:
+def pointing_options(phrases: PhraseOptions, mask_side: int) -> PointingOptions:
     """How prompts are made for a segmenter whose coarse masks have `mask_side` cells."""
-    n_points = masks.n_points(phrases.points)
-    points = (n_points, phrases.negative_points)
+    points = (phrases.points, phrases.negative_points)
     chosen = (phrases.merge_used, phrases.words, phrases.drop, phrases.prompt)
     return PointingOptions(*chosen, *points, mask_side, phrases.reasoning, phrases.read_out)

@@ -65,5 +65,4 @@ class Segment(RunOptions, MaskOptions, PhraseOptions):
     def deciding(self) -> dict[str, Any]:
         of_instances = ("categories", "category_thresh", "more_masks")
         left_out = {"task"} | (set() if self.task == "instance" else set(of_instances))
-        found = {name: value for name, value in super().deciding().items() if name not in left_out}
-        return found | {"points": self.n_points(self.points)}
+        return {name: value for name, value in super().deciding().items() if name not in left_out}

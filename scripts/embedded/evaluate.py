@@ -2,9 +2,8 @@
 
     python scripts/embedded/evaluate.py --data ../shared/data [--split figures|choose] [--json FILE]
 
-For each noun phrase of the answer: the category nearest to its root word by word vectors, among those present in the
-photograph's ground truth (an oracle, as in the reference; below --category-thresh the phrase is left out: 0.7, since
-vectors learned from captions find words of one scene similar, "street" and "bus" 0.5). A point is
+For each noun phrase of the answer: the category nearest to its root word by word vectors, of all 80; the phrase counts
+where that one is present in the photograph's ground truth (below --category-thresh it is left out). A point is
 right when it lies in the union of that category's masks; a mask's IoU is its best with that union or with a single
 instance. All methods share answers, phrases and segmenter; they differ in the point alone. Boundary F: see boundary.py.
 Intervals: 95 %, bootstrap over photographs.
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from answer_figures import answer_figures, interval
 from boundary import boundary_f
+from naming import THRESHOLD, named_in_sight
 from pycocotools.coco import COCO
 from split import default_data_dir, kept_out
 from tqdm import tqdm
@@ -37,11 +37,12 @@ from aas.phrases.parser import noun_phrases
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import Pointed, prompted
 from aas.pointing.prompts import point_prompt, points_prompt
-from aas.presets import DEFAULT_QUESTION, N_POINTS_EMBEDDED
+from aas.presets import DEFAULT_QUESTION
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
 
+N_PEAKS = 3
 METHODS = {
-    "ground": "what `aas ground` does with these models: three peaks of their map source",
+    "ground": "what `aas ground` does with these models: the peak of their map source",
     "attention": "attention minus token mean: its peak (the method)",
     "peaks": "… its three highest peaks",
     "raw": "raw attention: its peak",
@@ -104,10 +105,8 @@ class Evaluation:
         self.cases: list[Case] = []
 
     def category_of(self, answer: Answer, phrase: Phrase, among: Collection[str]) -> str | None:
-        """The category that a phrase's root word names, if one is near enough."""
-        indices = [i for i, name in enumerate(self.matcher.names) if name in among]
-        best = self.matcher.best(answer.text[slice(*phrase.root_span)], indices)
-        return self.matcher.names[best[0]] if best and best[1] >= self.threshold else None
+        """The category that a phrase's root word names, where it is `among` these."""
+        return named_in_sight(self.matcher, answer.text[slice(*phrase.root_span)], among, self.threshold)
 
     def ask(self, pixels: np.ndarray, answer: str | None = None) -> tuple[Answer, AttentionMaps]:
         """The model's own answer, or a given one, with the maps of what `aas ground` takes and of plain attention."""
@@ -153,7 +152,7 @@ class Evaluation:
         height, width = image_hw
         points = {
             "attention": [point_prompt(method, view, image_hw)],
-            "peaks": points_prompt(method, view, image_hw, positive=N_POINTS_EMBEDDED).points_xy,
+            "peaks": points_prompt(method, view, image_hw, positive=N_PEAKS).points_xy,
             "raw": [point_prompt(raw, view, image_hw)],
             "centre": [(width // 2, height // 2)],
             "random": [(int(self.rng.integers(width)), int(self.rng.integers(height)))],
@@ -223,7 +222,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--segmenter", default="embedded")
     parser.add_argument("--phrases", default="embedded")
-    parser.add_argument("--category-thresh", type=float, default=0.7)
+    parser.add_argument("--category-thresh", type=float, default=THRESHOLD)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write all figures and every phrase to this file")
     args = parser.parse_args()
