@@ -76,9 +76,9 @@ class Grounder(Steps):
     `prompt`: `point`s, `n_points` at the peaks and `n_negative` at the troughs of a phrase's map, or the map as a
     `mask`. `mask_choice`: `last`, `best-score` or `best-attention`. `head`: a mask head that was trained on this LMM,
     by file or name (docs/heads.md), which makes the masks instead, of pixels of more than `head_threshold`.
-    `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM answers at once.
-    `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default the one
-    that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
+    `min_confidence`: phrases of less are left out (docs/maps.md). `batch_size`: images of a list that the LMM answers
+    at once. `answers_from`: a server that answers instead, `http://HOST:PORT/v1`, with its `answers_model` (by default
+    the one that it has), `in_flight` questions at once; the LMM reads its answers (docs/answers.md).
 
     Raises ValueError or FileNotFoundError, in one line, for what cannot be loaded.
     """

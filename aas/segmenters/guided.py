@@ -37,13 +37,13 @@ class Guide:
         """`logits` float32 [n, 1, h, w] of masks over the whole photograph -> [n, 1, H, W] of the guide, above 0 on
         the thing; their size says no more than -1 ... 1 how certain that is."""
         colours, mean, inverse = (x.to(logits.device) for x in self._statistics)
-        mask = bilinear(logits, colours.shape[1:]).div(CERTAIN).tanh()
+        mask = bilinear(logits, (colours.shape[1], colours.shape[2])).div(CERTAIN).tanh()
         mean_mask = window_means(mask)
         covariance = window_means(colours * mask) - mean * mean_mask  # with each colour, [n, 3, h, w]
         slope = torch.einsum("cdhw,ndhw->nchw", inverse, covariance)
         offset = mean_mask - (slope * mean).sum(1, keepdim=True)
         large = in_unit(self.image).to(logits.device)
-        lines = bilinear(window_means(torch.cat([slope, offset], 1)), large.shape[1:])
+        lines = bilinear(window_means(torch.cat([slope, offset], 1)), self.image.shape[:2])
         return (lines[:, :3] * large).sum(1, keepdim=True) + lines[:, 3:]
 
     @cached_property
