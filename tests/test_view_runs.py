@@ -13,6 +13,7 @@ from aas import rle
 from aas.cli import app
 from aas.records import Answer, AttentionMaps, Phrase, View
 from aas.store.attention import SUFFIX, AttentionItem, write_item
+from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.results import result_of, write_result
 from aas.store.runs import RunFolder
 from tests import places, tiny
@@ -143,6 +144,36 @@ def test_a_run_of_attention_can_be_walked(folder):
     assert [one["name"] for one in told["entries"]] == ["one.png", "two.png"]
     assert told["entries"][0]["panels"][0]["pieces"] == [["a dog, a cat", None]]
     assert details[0]["panels"][0]["maps"][0]["tokens"]["size"] == [2, 3]
+
+
+def test_a_page_of_attention_says_how_its_maps_are_seen(folder):
+    """It has no masks."""
+    assert view(folder / "attn")[0] == 0
+    content = (folder / "attn/report.html").read_text()
+    assert "a word of an answer" in content and "Point at a phrase" not in content
+
+
+def test_photographs_are_called_as_the_runs_annotation_calls_them(folder):
+    run = RunFolder(folder / "instances", ".json")
+    inputs = {"images": str(folder / "photos"), "ref_anno": str(folder / "truth.json")}
+    run.begin("segment instance", {}, {"inputs": inputs})
+    found = Detection(7, 1, "thing", "a dog", rle.of_mask(box(0, 40)), 0.5, 1600, (5, 20))
+    write_instances(run.item_path("7"), InstanceResult(7, "a dog", (found,)))
+    assert view(run.path) == (0, f"{run.path / 'report.html'}\n")
+    (entry,) = page(run.path / "report.html")[0]["entries"]
+    assert dict(entry["links"])["Photograph"] == "./../photos/one.png"
+
+
+def test_what_was_given_and_decides_stands_above_both_runs(folder):
+    one, other = run_of(folder, "one", TRUE), run_of(folder, "other", TRUE)
+    description = json.loads((other / "run.json").read_text())
+    description["arguments"] |= {"points": 1, "question": "What?", "drop": [], "reasoning": True}
+    description["options"] = {"points": 1, "question": "What?", "drop": [], "reasoning": True, "images": "photos"}
+    (other / "run.json").write_text(json.dumps(description))
+    assert view(one, other, "--out", folder / "page.html")[0] == 0
+    content = (folder / "page.html").read_text()
+    assert "one · Model tiny · Segmenter tiny-sam · Command aas segment gcg" in content
+    assert "Segmenter tiny-sam · Points 1 · Drop none · Reasoning yes · Command" in content
 
 
 def test_the_truth_stands_beside_the_worst_first(folder):

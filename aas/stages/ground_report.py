@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from aas.ground import Request
 from aas.grounding import Grounding
-from aas.show.page import REPORT, facts_of, links_of
+from aas.show.page import EMBEDDED_NOTICE, REPORT, facts_of, links_of
 from aas.stages.ground_inputs import shown
 from aas.stages.ground_options import Ground
 from aas.store.runs import RunFolder
@@ -20,10 +20,6 @@ from aas.view import terminal
 from aas.view.report import About, Report
 from aas.view.report_entry import entry
 
-EMBEDDED_NOTICE = (
-    "The embedded model is small (56 million parameters, 2,000 photographs): expect simple captions and "
-    "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
-)
 REPORT_SHARE = 0.1  # of the time, at most, goes into reports of what is done so far
 
 log = logging.getLogger(__name__)
