@@ -156,7 +156,7 @@ class Grounding(Exportable):
         """What a notebook shows: photograph, masks and maps in the viewer of report.html."""
         height, width = self.image.shape[:2]
         return report.embedded(
-            entry(self.name, self.image, [self.panel()]), 240 + round(min(520, 640 * height / width))
+            entry(unquoted(self.name), self.image, [self.panel()]), 240 + round(min(520, 640 * height / width))
         )
 
     def panel(self, title: str = "") -> Panel:

@@ -14,6 +14,7 @@ from aas.grounding import Grounding
 from aas.show.page import EMBEDDED_NOTICE, REPORT, facts_of, links_of
 from aas.stages.ground_inputs import shown
 from aas.stages.ground_options import Ground
+from aas.store.keys import unquoted
 from aas.store.runs import RunFolder
 from aas.text import harmless
 from aas.view import terminal
@@ -57,7 +58,7 @@ class RunReport:
             log.warning("not in the report: %s", harmless(str(error)))
             return
         links = links_of(path, found.source, self.report.path)
-        self.report.add(key, entry(path.stem, found.image, [found.panel()], links=links))
+        self.report.add(key, entry(unquoted(path.stem), found.image, [found.panel()], links=links))
         if request is not None:
             self._print(request, found)
 
