@@ -190,6 +190,26 @@ def test_the_truth_stands_beside_the_worst_first(folder):
     assert [phrase["thing"] for phrase in truth["phrases"]] == [phrase["thing"] for phrase in found["phrases"]]
 
 
+def test_the_truth_is_found_by_ids_in_any_spelling(folder):
+    run = RunFolder(run_of(folder, "masks", {}), ".json")
+    for name, i in (("one", "7"), ("two", 8.0)):
+        result = result_of([], [], [], [], image_id=i, question="", caption="", image=f"{name}.png")
+        write_result(run.item_path(str(i)), result)
+    assert view(run.path, "--gt", folder / "truth.json")[0] == 0
+    told, _ = page(run.path / "report.html")
+    assert [len(one["panels"][-1]["phrases"]) for one in told["entries"]] == [2, 1]
+
+
+def test_the_truth_of_other_images_is_refused(folder):
+    masks = run_of(folder, "masks", TRUE)
+    content = json.loads((folder / "truth.json").read_text())
+    for entry in content["images"]:
+        entry["file_name"] = f"other-{entry['file_name']}"
+    (folder / "truth.json").write_text(json.dumps(content))
+    code, said = view(masks, "--gt", folder / "truth.json")
+    assert code == 2 and "has masks of none of these images" in said and not (masks / "report.html").exists()
+
+
 def test_two_runs_side_by_side(folder):
     better = run_of(folder, "better", TRUE)
     worse = run_of(folder, "worse", {"one": [box(0, 20), box(50, 90)], "three": [box(0, 10)]})

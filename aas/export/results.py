@@ -12,7 +12,7 @@ from aas.datasets.sources import file_names
 from aas.export.photograph import Found, Photograph, label_of, ready, shown
 from aas.photographs import File, is_url, located
 from aas.progress import bar_for
-from aas.spellings import id_of
+from aas.spellings import id_of, id_text
 from aas.store.instances import InstanceResult, read_instances
 from aas.store.keys import whole_name
 from aas.store.photographs import Folder, folder_of, moved_file
@@ -93,7 +93,7 @@ class Results:
         return moved_file(self.photographs, whole_name(key, item.image_id), told, file_name)
 
     def _file_name(self, item: Result | InstanceResult) -> str | None:
-        return self.file_names.get(item.image_id)
+        return self.file_names.get(id_text(item.image_id))
 
 
 def _images_of(folder: Path, inputs: Mapping[str, Any]) -> Folder:

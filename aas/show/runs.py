@@ -39,7 +39,7 @@ class Found:
 class StoredRun:
     """A run of `aas ground`, `cot`, `serve`, `infer-attn` or `segment`.
 
-    `images`: where its photographs are, if not as in run.json; `file_names`: of images by their ids, where their names
+    `images`: where its photographs are, if not as in run.json; `file_names`: of images by `id_text`, where their names
     do not say them, of its --ref-anno at first. Raises ValueError where `folder` is no run.
     """
 
@@ -52,7 +52,7 @@ class StoredRun:
         named = images or (located(self.inputs["images"]) if self.inputs.get("images") else None)
         self.photographs: Folder = folder_of(named) if named else folder
         self.given = self.photographs if images else None
-        self.file_names: dict[ImageId, str | None] = {**file_names(self.inputs.get("ref_anno"))}
+        self.file_names: dict[str | None, str | None] = {**file_names(self.inputs.get("ref_anno"))}
 
     @property
     def name(self) -> str:

@@ -75,18 +75,22 @@ def _names(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _filled(report: Report, runs: Sequence[StoredRun], truths: Truths) -> list[tuple[str, str]]:
-    """Adds all images; what could not be shown, and why."""
+    """Adds all images; what could not be shown, and why. ValueError where of none of them anything is true."""
     keys = set.intersection(*(set(run.run.items()) for run in runs))
     if not keys:
         raise ValueError(f"{' and '.join(str(run.run.path) for run in runs)}: no image to show.")
-    failures, names = list(runs[0].run.failures().items()), _names(runs)
+    failures, names, judged = list(runs[0].run.failures().items()), _names(runs), list[bool]()
     entries = ahead(sorted(keys), runs[0].run.item_path)
     for key in tqdm(entries, total=len(keys), unit="image", **bar_for(len(keys))):
         try:
-            report.add(key, _entry(key, [run.find(key) for run in runs], names, truths, report.path))
+            one = _entry(key, [run.find(key) for run in runs], names, truths, report.path)
+            report.add(key, one)
+            judged.append(len(one.summary["panels"]) > len(runs))
         except (ValueError, OSError) as error:
             failures.append((key, str(error)))
             tqdm.write(f"failed: {harmless(str(error))}", file=sys.stderr)
+    if truths.annotation is not None and judged and not any(judged):
+        raise ValueError(f"--gt {truths.annotation} has masks of none of these images: it has other ids and names.")
     return failures
 
 
