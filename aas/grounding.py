@@ -156,7 +156,7 @@ class Grounding(Exportable):
         """What a notebook shows: photograph, masks and maps in the viewer of report.html."""
         height, width = self.image.shape[:2]
         return report.embedded(
-            entry(self.name, self.image, [self.panel()]), 240 + round(min(520, 640 * height / width))
+            entry(unquoted(self.name), self.image, [self.panel()]), 240 + round(min(520, 640 * height / width))
         )
 
     def panel(self, title: str = "") -> Panel:
@@ -206,7 +206,12 @@ class Grounding(Exportable):
         Raises ValueError or OSError, which name the file, for what is missing or damaged.
         """
         path = path if isinstance(path, Path) else Path(path)  # one at a URL stays what it is
-        result, item = read_result(path, needs=OURS), read_item(path.with_suffix(".safetensors"))
+        return cls.of_result(read_result(path, needs=OURS), path, image)
+
+    @classmethod
+    def of_result(cls, result: Result, path: Path, image: "ImageLike | None" = None) -> "Grounding":
+        """The same of a `result` that was read from `path` already."""
+        item = read_item(path.with_suffix(".safetensors"))
         source = photograph_of(result, path)
         pixels = as_pixels(source if image is None else image)
         if pixels.shape[:2] != item.image_hw:

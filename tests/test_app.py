@@ -217,6 +217,23 @@ def streams_in(page, meanwhile: Callable[[], None], tmp_path) -> None:
     assert page.locator(".heat").is_visible()
 
 
+def test_who_hears_no_answer_is_told(browser, served, tmp_path):
+    """Of a server that is gone, or a connection."""
+    with browser.new_context(**DESKTOP) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(served)
+        choose(page, photograph(tmp_path))
+        page.locator(".drop.full img").wait_for()
+        Gated.gate.clear()
+        page.get_by_role("button", name="Ask", exact=True).click()
+        page.locator(".turn.writing .answer .phrase").first.wait_for()
+        context.set_offline(True)
+        page.locator(".turn:not(.writing) .line.wrong", has_text="The app does not answer").wait_for()
+        Gated.gate.set()
+        assert page.get_by_role("button", name="Ask", exact=True).is_visible()
+
+
 def corrects(page, tmp_path) -> tuple[int, np.ndarray]:
     """By pointer and by keys; how many points there were, and the mask that is accepted."""
     page.get_by_role("button", name="Correct masks").first.click()
@@ -257,9 +274,18 @@ def test_what_goes_wrong_is_a_line_on_a_phone_too(opened, tmp_path):
     assert line.inner_text() == "large.jpg has 2.5 MB, and 2.0 are taken: make it smaller first."
     choose(page, photograph(tmp_path))
     page.locator(".drop.full img").wait_for()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("textarea").fill("What is on the table?")
+    page.get_by_role("button", name="Ask", exact=True).tap()
+    page.locator(".turn:not(.writing) .answer").wait_for()
+    box = page.locator(".turn .stage").bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] < 844, "the photograph came into sight with its masks"
+    page.set_viewport_size(PHONE["viewport"])
     ground(page, SENTENCE)
+    assert page.locator(".question").all_inner_texts() == ["What is on the table?"]
     show(page, tmp_path, "phone")
-    page.get_by_role("button", name="Correct masks").tap()
+    page.get_by_role("button", name="Correct masks").first.tap()
+    assert page.locator(".editing .touched").is_visible() and not page.locator(".editing .pointed").is_visible()
     show(page, tmp_path, "phone-editing")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-playwright-python here")

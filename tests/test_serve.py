@@ -24,7 +24,7 @@ from aas.serve.options import Serve
 from aas.serve.ports import free_port
 from aas.serve.service import Service
 from aas.serve.sessions import Kept
-from aas.serve.waiting import FORGOTTEN_SECONDS
+from aas.serve.waiting import FORGOTTEN_SECONDS, MAX_WAITING, Waiting
 from aas.show.runs import StoredRun
 from aas.store.runs import RunFolder
 from aas.store.status import verify
@@ -119,6 +119,27 @@ def test_a_sentence_of_ones_own(page, turn):
     assert found.labels == ["a cup", "coffee", "a saucer", "a spoon"] and found.answer.text == SENTENCE
 
 
+def test_above_a_sentence_of_ones_own_stands_no_question(page):
+    """Though the model was shown one, which the result says."""
+    states = page.states(photo=page.photo(), answer="a cup")
+    turn = states[-1]["turn"]
+    points = at(grounding(page, turn)[0], data.coffee())
+    states.append(page("correct", turn=turn, phrase=0, points=points, accept=True))
+    assert [one["told"]["question"] for one in states] == [""] * len(states)
+    assert grounding(page, turn).answer.question == "Describe the image in detail."
+    asked = page.states(photo=page.photo(), answer="a cup", question="What is it?")
+    assert [one["told"]["question"] for one in asked] == ["What is it?"] * len(asked)
+
+
+def test_masks_of_maps_alone_are_not_corrected(tmp_path, models):
+    alone = Models(Serve(segmenter=("map",)))
+    alone._lmms = models._lmms
+    page = Page(Service(alone, tmp_path, tmp_path / "served"))
+    turn = page.ask(photo=page.photo(), answer="a cup")["turn"]
+    told = page("correct", turn=turn, phrase=0, points=[[0.5, 0.5, 1]])
+    assert told == {"error": "These masks are made of maps, which no point changes: ask with another segmenter."}
+
+
 def test_a_question_follows_what_was_said(page, turn, models, monkeypatch):
     seen, lmm = [], models.grounder(models.first).lmm
     monkeypatch.setattr(lmm, "run", lambda batch, *_: seen.extend(batch) or 1 / 0)  # before it answers
@@ -162,6 +183,18 @@ def test_a_question_knows_its_place(page, turn):
     assert place("d") == 1
     states.close()
     assert place("d") == 0, "its page left it"
+    assert place(page.session, 3) is None, "a page that hears no end of its answer learns that there was one"
+
+
+def test_a_question_that_was_not_taken_is_said(page):
+    waiting = Waiting()
+    for i in range(MAX_WAITING):
+        waiting.before(i)
+    assert waiting.before(MAX_WAITING - 1) == MAX_WAITING - 1
+    with pytest.raises(ValueError, match="32 questions wait already"):
+        waiting.before("one more")
+    with waiting.answered(0):
+        assert waiting.before("one more") == MAX_WAITING
 
 
 # ---- what goes wrong is a line, and ends nothing ----------------------------------------------------------------

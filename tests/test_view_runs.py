@@ -13,6 +13,7 @@ from aas import rle
 from aas.cli import app
 from aas.records import Answer, AttentionMaps, Phrase, View
 from aas.store.attention import SUFFIX, AttentionItem, write_item
+from aas.store.instances import Detection, InstanceResult, write_instances
 from aas.store.results import result_of, write_result
 from aas.store.runs import RunFolder
 from tests import places, tiny
@@ -145,6 +146,36 @@ def test_a_run_of_attention_can_be_walked(folder):
     assert details[0]["panels"][0]["maps"][0]["tokens"]["size"] == [2, 3]
 
 
+def test_a_page_of_attention_says_how_its_maps_are_seen(folder):
+    """It has no masks."""
+    assert view(folder / "attn")[0] == 0
+    content = (folder / "attn/report.html").read_text()
+    assert "a word of an answer" in content and "Point at a phrase" not in content
+
+
+def test_photographs_are_called_as_the_runs_annotation_calls_them(folder):
+    run = RunFolder(folder / "instances", ".json")
+    inputs = {"images": str(folder / "photos"), "ref_anno": str(folder / "truth.json")}
+    run.begin("segment instance", {}, {"inputs": inputs})
+    found = Detection(7, 1, "thing", "a dog", rle.of_mask(box(0, 40)), 0.5, 1600, (5, 20))
+    write_instances(run.item_path("7"), InstanceResult(7, "a dog", (found,)))
+    assert view(run.path) == (0, f"{run.path / 'report.html'}\n")
+    (entry,) = page(run.path / "report.html")[0]["entries"]
+    assert dict(entry["links"])["Photograph"] == "./../photos/one.png"
+
+
+def test_what_was_given_and_decides_stands_above_both_runs(folder):
+    one, other = run_of(folder, "one", TRUE), run_of(folder, "other", TRUE)
+    description = json.loads((other / "run.json").read_text())
+    description["arguments"] |= {"points": 1, "question": "What?", "drop": [], "reasoning": True}
+    description["options"] = {"points": 1, "question": "What?", "drop": [], "reasoning": True, "images": "photos"}
+    (other / "run.json").write_text(json.dumps(description))
+    assert view(one, other, "--out", folder / "page.html")[0] == 0
+    content = (folder / "page.html").read_text()
+    assert "one · Model tiny · Segmenter tiny-sam · Command aas segment gcg" in content
+    assert "Segmenter tiny-sam · Points 1 · Drop none · Reasoning yes · Command" in content
+
+
 def test_the_truth_stands_beside_the_worst_first(folder):
     masks = run_of(folder, "masks", {"one": [box(0, 20), box(50, 90)], "two": [box(0, 40)]})
     assert view(masks, "--gt", folder / "truth.json", "--out", folder / "page.html")[0] == 0
@@ -157,6 +188,26 @@ def test_the_truth_stands_beside_the_worst_first(folder):
     assert [phrase["figures"] for phrase in found["phrases"]] == [{"score": 0.5, "IoU": 0.5}, {"score": 0.5, "IoU": 1}]
     assert truth["pieces"] == [] and [phrase["figures"] for phrase in truth["phrases"]] == [{}, {}]
     assert [phrase["thing"] for phrase in truth["phrases"]] == [phrase["thing"] for phrase in found["phrases"]]
+
+
+def test_the_truth_is_found_by_ids_in_any_spelling(folder):
+    run = RunFolder(run_of(folder, "masks", {}), ".json")
+    for name, i in (("one", "7"), ("two", 8.0)):
+        result = result_of([], [], [], [], image_id=i, question="", caption="", image=f"{name}.png")
+        write_result(run.item_path(str(i)), result)
+    assert view(run.path, "--gt", folder / "truth.json")[0] == 0
+    told, _ = page(run.path / "report.html")
+    assert [len(one["panels"][-1]["phrases"]) for one in told["entries"]] == [2, 1]
+
+
+def test_the_truth_of_other_images_is_refused(folder):
+    masks = run_of(folder, "masks", TRUE)
+    content = json.loads((folder / "truth.json").read_text())
+    for entry in content["images"]:
+        entry["file_name"] = f"other-{entry['file_name']}"
+    (folder / "truth.json").write_text(json.dumps(content))
+    code, said = view(masks, "--gt", folder / "truth.json")
+    assert code == 2 and "has masks of none of these images" in said and not (masks / "report.html").exists()
 
 
 def test_two_runs_side_by_side(folder):

@@ -104,6 +104,15 @@ def name_of(image: dict[str, Any], ref_anno: Path) -> str:
     return str(name or f"{key}.jpg")
 
 
+def file_names(ref_anno: str | None) -> dict[str | None, str]:
+    """Of the images of a run's annotation, by `id_text`; none where it has none, or is gone."""
+    if ref_anno is None or not Path(ref_anno).is_file():
+        return {}
+    content = read_json(Path(ref_anno))
+    images = content.get("images", []) if isinstance(content, dict) else []
+    return {id_text(image["id"]): image["file_name"] for image in images if "file_name" in image and "id" in image}
+
+
 def read_json(path: Path) -> object:
     """What the file holds; ValueError or FileNotFoundError, in one line, where that cannot be read."""
     try:

@@ -8,11 +8,11 @@ from typing import Any
 from tqdm import tqdm
 
 from aas import rle
-from aas.datasets.sources import read_json
+from aas.datasets.sources import file_names
 from aas.export.photograph import Found, Photograph, label_of, ready, shown
 from aas.photographs import File, is_url, located
 from aas.progress import bar_for
-from aas.spellings import id_of
+from aas.spellings import id_of, id_text
 from aas.store.instances import InstanceResult, read_instances
 from aas.store.keys import whole_name
 from aas.store.photographs import Folder, folder_of, moved_file
@@ -45,7 +45,7 @@ class Results:
             raise ValueError(f"{folder} holds a run of `aas {self.command}`, {UNJUDGED}")
         inputs = description.get("inputs", {})
         self.photographs = None if images is None and self.command in BESIDE else images or _images_of(folder, inputs)
-        self.file_names = _file_names(inputs.get("ref_anno"))
+        self.file_names = file_names(inputs.get("ref_anno"))
         self.failures: list[str] = []
         self.least = least
         self.n_empty = self.n_unsupported = 0
@@ -53,7 +53,8 @@ class Results:
     def __iter__(self) -> Iterator[Photograph]:
         items = self.run.items()
         ids = _numbers(list(items))
-        for key, path in ahead(tqdm(items.items(), unit="photograph", **bar_for(len(items))), itemgetter(1)):
+        entries = ahead(items.items(), itemgetter(1))
+        for key, path in tqdm(entries, total=len(items), unit="photograph", **bar_for(len(items))):
             try:
                 yield self._photograph(ids[key], key, path)
             except (ValueError, OSError) as error:
@@ -92,22 +93,13 @@ class Results:
         return moved_file(self.photographs, whole_name(key, item.image_id), told, file_name)
 
     def _file_name(self, item: Result | InstanceResult) -> str | None:
-        return self.file_names.get(item.image_id)
+        return self.file_names.get(id_text(item.image_id))
 
 
 def _images_of(folder: Path, inputs: Mapping[str, Any]) -> Folder:
     if not inputs.get("images"):
         raise ValueError(f"{folder / 'run.json'} does not say where the photographs are: give their folder, --images.")
     return folder_of(located(inputs["images"]))
-
-
-def _file_names(annotation: str | None) -> dict[str | int, str]:
-    """Of the images of a COCO or GranD-f annotation, by id; none where it is gone."""
-    if annotation is None or not Path(annotation).is_file():
-        return {}
-    content = read_json(Path(annotation))
-    images = content.get("images", []) if isinstance(content, dict) else []
-    return {image["id"]: image["file_name"] for image in images if "file_name" in image and "id" in image}
 
 
 def _numbers(keys: list[str]) -> dict[str, int]:

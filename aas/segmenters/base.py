@@ -79,6 +79,7 @@ class Segmenter(ABC):
         """For a segmenter with neither: it computes on the CPU, in what it likes."""
 
     loaded_as = ""  # the name that `load_segmenter` was given, where that is a checkpoint's
+    reads_points = True  # whether points change its masks
     wants_maps = False  # whether `masks` is given `maps` too: of each prompt the phrase's map and its view
 
     @property

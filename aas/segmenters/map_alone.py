@@ -17,6 +17,7 @@ class MapAlone(Segmenter):
     cover is not in it.
     """
 
+    reads_points = False
     wants_maps = True
 
     @property

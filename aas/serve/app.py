@@ -19,11 +19,11 @@ from aas.serve.models import Models
 from aas.serve.options import Serve
 from aas.serve.ports import HOST, free_port
 from aas.serve.service import Service
+from aas.serve.waiting import MAX_WAITING
 from aas.stages.ground import be_quiet_about_loading
 from aas.store.atomic import check_writable
 from aas.view.report import viewer_assets
 
-MAX_WAITING = 32  # questions in the queue, which is first come, first served; a page has one at a time
 FONTS = ["system-ui", "sans-serif"]
 # Whatever a library might want: the browser asks no other server.
 POLICY = (

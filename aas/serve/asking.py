@@ -39,8 +39,8 @@ def answered(models: Models, session: Session, wish: dict[str, Any]) -> Iterator
     else:
         grounding = yield from _streamed(grounder, photo, question, history)
     grounding = replace(grounding, name=quoted(photo.name))
-    turn = session.turns.put(Turn(grounding, _editor(grounder, photo), history))
-    yield _state("done", photo, grounding.panel()) | {"turn": turn}
+    turn = Turn(grounding, _editor(grounder, photo), question, history)
+    yield _state("done", photo, turn.panel) | {"turn": session.turns.put(turn)}
 
 
 def _editor(grounder: Grounder, photo: Photo) -> Editor:

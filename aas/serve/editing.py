@@ -26,8 +26,11 @@ class Editor:
     def edited(self, phrase: GroundedPhrase, view: View, points: Points) -> GroundedPhrase:
         """The phrase with the mask of `points`, the first + point in place of its map's peak; `view`: of its map.
 
-        With the points that it was found by it is the same mask. Raises ValueError for no + point and too many points.
+        With the points that it was found by it is the same mask. Raises ValueError for no + point, too many points, and
+        a segmenter that reads none.
         """
+        if not getattr(self.segmenter, "reads_points", True):
+            raise ValueError("These masks are made of maps, which no point changes: ask with another segmenter.")
         points_xy, labels = tuple((x, y) for x, y, _ in points), tuple(label for *_, label in points)
         if 1 not in labels:
             raise ValueError("Set at least one + point, on the thing itself.")

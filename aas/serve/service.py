@@ -74,7 +74,7 @@ class Service:
 
     @_told_errors
     def place(self, wish: Wish) -> Wish:
-        """How many questions are answered before the page's own of this `number`."""
+        """How many questions are answered before the page's own of this `number`; None where it was answered."""
         return {"before": self.waiting.before(_question(wish))}
 
     @_told_errors
@@ -91,7 +91,7 @@ class Service:
         if wish.get("accept"):
             phrases = (*grounding.phrases[:index], phrase, *grounding.phrases[index + 1 :])
             turn.grounding = replace(grounding, phrases=phrases)
-            return told(image_hw, turn.grounding.panel())
+            return told(image_hw, turn.panel)
         return {"runs": mask_runs(phrase.mask, shown_hw(image_hw)), "score": phrase.score}
 
     @_told_errors

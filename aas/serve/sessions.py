@@ -2,7 +2,7 @@
 
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from aas.grounding import Grounding
 from aas.serve.editing import Editor
+from aas.view.report_entry import Panel
 
 MAX_SESSIONS, MAX_PHOTOGRAPHS, MAX_TURNS = 32, 4, 12  # the oldest go: what they hold lies in memory
 T = TypeVar("T")
@@ -19,13 +20,21 @@ T = TypeVar("T")
 class Turn:
     """One answer: what was found, as it was corrected, and what corrects it.
 
-    `history`: what was said before it; `key`: its name in the run folder, once it is saved.
+    `question`: as it was asked here, "" for a sentence of one's own; `history`: what was said before it; `key`: its
+    name in the run folder, once it is saved.
     """
 
     grounding: Grounding
     editor: Editor
+    question: str = ""
     history: tuple[tuple[str, str], ...] = ()
     key: str | None = None
+
+    @property
+    def panel(self) -> Panel:
+        """As the page shows it: above a sentence of one's own stands no question, whatever the model was shown."""
+        found = self.grounding.panel()
+        return replace(found, answer=replace(found.answer, question=self.question))
 
     @property
     def said(self) -> tuple[tuple[str, str], ...]:

@@ -14,21 +14,43 @@ from aas.store.runs import RunFolder
 from aas.store.shards import is_there
 
 REPORT = "report.html"
+EMBEDDED_NOTICE = (
+    "The embedded model is small (56 million parameters, 2,000 photographs): expect simple captions and "
+    "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
+)
+ABOVE_EACH_ANSWER = ("question", "answer")
 
 
 def facts_of(run: RunFolder, description: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Model, segmenter, maps, command and date of a run, as far as its run.json says them."""
-    named = {"model": _model(description)} | {
-        name: description["arguments"].get(name) for name in ("segmenter", "preset")
+    """Model, segmenter, maps, other options that were given and decide, command and date of a run, as far as its
+    run.json says them."""
+    arguments = description["arguments"]
+    named = {"model": _model(description)} | {name: arguments.get(name) for name in ("segmenter", "preset")}
+    if arguments.get("maps") != DEFAULT:
+        named["maps"] = arguments.get("maps")
+    named |= {
+        name: value
+        for name, value in description.get("options", {}).items()
+        if name in arguments and name not in named and name not in ABOVE_EACH_ANSWER
     }
-    if description["arguments"].get("maps") != DEFAULT:
-        named["maps"] = description["arguments"].get("maps")
-    facts = [(name.capitalize(), str(value)) for name, value in named.items() if value]
+    facts = [(name.capitalize().replace("_", " "), _words(value)) for name, value in named.items() if value is not None]
     facts.append(("Command", f"aas {description['command']}"))
     if isinstance(run.path, Spooled):  # whose run.json came here just now
         return facts
     begun = datetime.fromtimestamp(run.description_path.stat().st_mtime)
     return [*facts, ("Date", f"{begun:%d %B %Y, %H:%M}".lstrip("0"))]
+
+
+def _words(value: Any) -> str:
+    """What an option's value in run.json says."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def notice_of(description: Mapping[str, Any]) -> str:
+    """What people should know of a run's model."""
+    return EMBEDDED_NOTICE if _model(description) == "embedded" else ""
 
 
 def _model(description: Mapping[str, Any]) -> str | None:

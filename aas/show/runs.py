@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aas.datasets.sources import file_names
 from aas.grounding import Grounding
 from aas.images import read_image
 from aas.photographs import File, is_url, located
@@ -38,8 +39,8 @@ class Found:
 class StoredRun:
     """A run of `aas ground`, `cot`, `serve`, `infer-attn` or `segment`.
 
-    `images`: where its photographs are, if not as in run.json; `file_names`: of images by their ids, where their names
-    do not say them. Raises ValueError where `folder` is no run.
+    `images`: where its photographs are, if not as in run.json; `file_names`: of images by `id_text`, where their names
+    do not say them, of its --ref-anno at first. Raises ValueError where `folder` is no run.
     """
 
     def __init__(self, folder: Path, images: Path | None = None):
@@ -51,7 +52,7 @@ class StoredRun:
         named = images or (located(self.inputs["images"]) if self.inputs.get("images") else None)
         self.photographs: Folder = folder_of(named) if named else folder
         self.given = self.photographs if images else None
-        self.file_names: dict[ImageId, str | None] = {}
+        self.file_names: dict[str | None, str | None] = {**file_names(self.inputs.get("ref_anno"))}
 
     @property
     def name(self) -> str:
@@ -62,19 +63,17 @@ class StoredRun:
         """Raises ValueError or OSError for what is missing or damaged."""
         path = self.run.item_path(key)
         if self.command in ("ground", "cot", "serve"):
-            moved = self._moved(key, path)
-            grounding = Grounding.load(path, moved)
+            result = read_result(path, needs=OURS)
+            moved = self._moved(key, result)
+            grounding = Grounding.of_result(result, path, moved)
             source = grounding.source if moved is None else str(moved)
             return Found(grounding.name, grounding.image, grounding.panel(), path, source)
         item = READERS[self.command](path)
         return self._attention(item, path) if isinstance(item, AttentionItem) else self._masks(item, key, path)
 
-    def _moved(self, key: str, path: Path) -> File | None:
+    def _moved(self, key: str, result: Result) -> File | None:
         """Where the photograph of a result is that lay beside it, if somebody said so."""
-        if self.given is None:
-            return None
-        result = read_result(path, needs=OURS)
-        if is_url(result.image or ""):
+        if self.given is None or is_url(result.image or ""):
             return None
         return moved_file(self.given, whole_name(key, result.image_id), result.image)
 

@@ -14,10 +14,11 @@ from aas.metrics.pairing import greedy_pairs, iou_matrix
 from aas.photographs import File
 from aas.records import Answer, GroundedPhrase, Phrase
 from aas.rle import Rle
+from aas.spellings import id_text
 from aas.store.instances import InstanceResult
 from aas.store.keys import whole_name
 from aas.store.photographs import Folder, image_file
-from aas.store.results import ImageId, Result
+from aas.store.results import Result
 from aas.view import mask_sheet
 from aas.view.sharing import Thing
 
@@ -26,26 +27,28 @@ Points = Sequence[tuple[int, int, int]]  # x, y, and 1 = on the thing, 0 = not o
 
 
 class Truths:
-    """Ground-truth masks by image id, of a COCO or GranD-f annotation; none where it has no masks."""
+    """Ground-truth masks by image id, of a COCO or GranD-f annotation; none where it has no masks. `file_names` of its
+    images by `id_text`."""
 
     def __init__(self, annotation: Path | None):
+        self.annotation = annotation
         content: Any = read_json(annotation) if annotation else {}
-        self.file_names = {entry["id"]: entry.get("file_name") for entry in content.get("images", [])}
+        self.file_names = {id_text(entry["id"]): entry.get("file_name") for entry in content.get("images", [])}
         self.categories = {entry["id"]: entry["name"] for entry in content.get("categories", [])}
         self.ids = {Path(str(name)).stem: key for key, name in self.file_names.items() if name}
-        self.by_image: dict[str | int, list[dict[str, Any]]] = {}
+        self.by_image: dict[str | None, list[dict[str, Any]]] = {}
         for entry in content.get("annotations", []):
             if entry.get("segmentation"):
-                self.by_image.setdefault(entry["image_id"], []).append(entry)
+                self.by_image.setdefault(id_text(entry["image_id"]), []).append(entry)
 
     def of(self, image_id: str | int, size_hw: tuple[int, int]) -> list[GroundedPhrase] | None:
         """The true masks of an image of `size_hw` pixels, by its id or its file's name; None where it has none."""
-        if image_id not in self.by_image:
-            image_id = self.ids.get(str(image_id), image_id)
-        if image_id not in self.by_image:
+        own, by_name = id_text(image_id), self.ids.get(str(image_id))
+        entries = self.by_image.get(own) or self.by_image.get(by_name)
+        if entries is None:
             return None
         shown = []
-        for entry in self.by_image[image_id]:
+        for entry in entries:
             name = entry.get("caption") or self.categories.get(entry.get("category_id"), "thing")
             mask = rle.decoded(rle.compressed(entry["segmentation"], size_hw))
             if mask.any():
@@ -68,11 +71,11 @@ def grounded(
 
 
 def photograph_file(
-    item: Result | InstanceResult, key: str, folder: Folder, file_names: Mapping[ImageId, str | None]
+    item: Result | InstanceResult, key: str, folder: Folder, file_names: Mapping[str | None, str | None]
 ) -> File:
-    """The photograph in `folder` that the result of this key is about; `file_names`: of images by their ids."""
+    """The photograph in `folder` that the result of this key is about; `file_names`: of images by `id_text`."""
     told = item.image if isinstance(item, Result) else None
-    return image_file(folder, whole_name(key, item.image_id), told or file_names.get(item.image_id))
+    return image_file(folder, whole_name(key, item.image_id), told or file_names.get(id_text(item.image_id)))
 
 
 def answer_of(item: Result | InstanceResult) -> Answer:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from aas.metrics.pairing import greedy_ious
 from aas.progress import bar_for
 from aas.records import Answer, GroundedPhrase
-from aas.show.page import REPORT, facts_of, links_of
+from aas.show.page import REPORT, facts_of, links_of, notice_of
 from aas.show.runs import Found, StoredRun
 from aas.show.stored import Truths, coloured_as, ious_of
 from aas.store.addresses import Spooled
@@ -43,7 +43,7 @@ def view(
     check_target(page)
     truths = Truths(truth)
     for run in runs:
-        run.file_names = truths.file_names
+        run.file_names |= truths.file_names
     report = Report(page, _about(runs, truth is not None))
     failures = _filled(report, runs, truths)
     report.write(failures)
@@ -62,13 +62,11 @@ def _about(runs: Sequence[StoredRun], has_truth: bool) -> About:
     names = _names(runs)
     facts = facts_of(runs[0].run, runs[0].description)
     if len(runs) > 1:
-        each = [
-            [name, *(value for _, value in facts_of(run.run, run.description))]
-            for name, run in zip(names, runs, strict=True)
-        ]
-        facts = [(letter, " · ".join(values)) for letter, values in zip("AB", each, strict=False)]
+        each = [facts_of(run.run, run.description) for run in runs]
+        told = zip("AB", names, each, strict=False)
+        facts = [(letter, " · ".join((run, *map(" ".join, its)))) for letter, run, its in told]
     sort = "+B − A" if len(runs) > 1 and has_truth else "+IoU" if len(runs) > 1 or has_truth else ""
-    return About(" and ".join(names), facts, sort=sort)
+    return About(" and ".join(names), facts, notice_of(runs[0].description), sort)
 
 
 def _names(runs: Sequence[StoredRun]) -> list[str]:
@@ -77,17 +75,22 @@ def _names(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _filled(report: Report, runs: Sequence[StoredRun], truths: Truths) -> list[tuple[str, str]]:
-    """Adds all images; what could not be shown, and why."""
+    """Adds all images; what could not be shown, and why. ValueError where of none of them anything is true."""
     keys = set.intersection(*(set(run.run.items()) for run in runs))
     if not keys:
         raise ValueError(f"{' and '.join(str(run.run.path) for run in runs)}: no image to show.")
-    failures, names = list(runs[0].run.failures().items()), _names(runs)
-    for key in ahead(tqdm(sorted(keys), unit="image", **bar_for(len(keys))), runs[0].run.item_path):
+    failures, names, judged = list(runs[0].run.failures().items()), _names(runs), list[bool]()
+    entries = ahead(sorted(keys), runs[0].run.item_path)
+    for key in tqdm(entries, total=len(keys), unit="image", **bar_for(len(keys))):
         try:
-            report.add(key, _entry(key, [run.find(key) for run in runs], names, truths, report.path))
+            one = _entry(key, [run.find(key) for run in runs], names, truths, report.path)
+            report.add(key, one)
+            judged.append(len(one.summary["panels"]) > len(runs))
         except (ValueError, OSError) as error:
             failures.append((key, str(error)))
             tqdm.write(f"failed: {harmless(str(error))}", file=sys.stderr)
+    if truths.annotation is not None and judged and not any(judged):
+        raise ValueError(f"--gt {truths.annotation} has masks of none of these images: it has other ids and names.")
     return failures
 
 

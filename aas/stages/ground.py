@@ -13,10 +13,11 @@ from aas.engine.stage import Plan, Stage, Work
 from aas.engine.workers import plan_for
 from aas.ground import ByGrounder, Grounder, Request
 from aas.grounding import Grounding
+from aas.show.page import EMBEDDED_NOTICE, REPORT
 from aas.stages.engines import engine_of
 from aas.stages.ground_inputs import Inputs, collect, requests_of, shown
 from aas.stages.ground_options import Ground
-from aas.stages.ground_report import EMBEDDED_NOTICE, REPORT, RunReport
+from aas.stages.ground_report import RunReport
 from aas.stages.infer_attn import facts
 from aas.store.runs import RunFolder
 

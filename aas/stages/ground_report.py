@@ -11,19 +11,16 @@ from tqdm import tqdm
 
 from aas.ground import Request
 from aas.grounding import Grounding
-from aas.show.page import REPORT, facts_of, links_of
+from aas.show.page import EMBEDDED_NOTICE, REPORT, facts_of, links_of
 from aas.stages.ground_inputs import shown
 from aas.stages.ground_options import Ground
+from aas.store.keys import unquoted
 from aas.store.runs import RunFolder
 from aas.text import harmless
 from aas.view import terminal
 from aas.view.report import About, Report
 from aas.view.report_entry import entry
 
-EMBEDDED_NOTICE = (
-    "The embedded model is small (56 million parameters, 2,000 photographs): expect simple captions and "
-    "mistakes. A large one answers better: --model llava-hf/llava-1.5-7b-hf --segmenter facebook/sam-vit-huge"
-)
 REPORT_SHARE = 0.1  # of the time, at most, goes into reports of what is done so far
 
 log = logging.getLogger(__name__)
@@ -61,7 +58,7 @@ class RunReport:
             log.warning("not in the report: %s", harmless(str(error)))
             return
         links = links_of(path, found.source, self.report.path)
-        self.report.add(key, entry(path.stem, found.image, [found.panel()], links=links))
+        self.report.add(key, entry(unquoted(path.stem), found.image, [found.panel()], links=links))
         if request is not None:
             self._print(request, found)
 

@@ -100,7 +100,7 @@ def verify(folder: Path) -> list[str]:
     wrong = []
     items, notes = run.items(), run.made_of.notes()
     is_noted = any(True for _ in notes)
-    for path in ahead(tqdm(items.values(), unit="item", **bar_for(len(items)))):
+    for path in tqdm(ahead(items.values()), total=len(items), unit="item", **bar_for(len(items))):
         try:
             read(path)
         except (ValueError, OSError) as error:

@@ -123,6 +123,8 @@ def _rendered(
         facts=about.facts,
         notice=about.notice,
         count=_count(len(entries), len(failures)),
+        has_photographs=bool(entries),
+        has_phrases=any(panel["phrases"] for entry in entries for panel in entry["panels"]),
         style=Markup(assets.style),
         style_hash=_csp_hash(assets.style),
         script=Markup(assets.script),

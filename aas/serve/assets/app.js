@@ -9,6 +9,10 @@ globalThis.AasApp = (() => {
   };
   const NEAR_PX = 12;
   const PLACE_EACH_MS = 700;
+  const LATE_MS = 5000;
+
+  // The same words for those who point and those who tap.
+  const either = (pointed, touched) => [make("span", { class: "pointed" }, pointed), make("span", { class: "touched" }, touched)];
 
   const button = (words, attributes, pressed) => {
     const element = make("button", { type: "button", ...attributes }, words);
@@ -173,11 +177,18 @@ globalThis.AasApp = (() => {
 
     show(state) {
       this.state = state;
-      const root = make("div", {});
+      const root = make("div", { class: "looking" });
       this.view.replaceChildren(root);
       const summary = this.summary(state);
+      const isFirst = !this.page;
       this.page = mount(root, { n_colours: this.app.told.n_colours, sort: "", entries: [summary] });
       this.page.entries[0].draw(summary.details);
+      if (isFirst) this.reveal();
+    }
+
+    // Where most of it would be below the window, as on a phone.
+    reveal() {
+      if (this.element.getBoundingClientRect().top > 0.6 * innerHeight) this.element.scrollIntoView();
     }
 
     finish(state) {
@@ -275,7 +286,7 @@ globalThis.AasApp = (() => {
         { class: "side" },
         make("p", { class: "advice" }, "Which mask?"),
         make("div", { class: "which", role: "group", "aria-label": "Which mask" }, ...this.phrases),
-        make("p", { class: "advice" }, "Click on the photograph. Click a point again to take it away."),
+        make("p", { class: "advice hint" }, ...either("Click on the photograph. Click a point again to take it away.", "Tap on the photograph. Tap a point again to take it away.")),
         make("div", { class: "signs", role: "group", "aria-label": "What a click says" }, ...this.signs),
         make("div", { class: "row" }, this.undo, make("span", { class: "gap" }), this.accept, done),
       );
@@ -400,7 +411,7 @@ globalThis.AasApp = (() => {
       Object.assign(this, { told, io, number: 0, current: null });
       this.composer = new Composer(this);
       this.turns = make("div", { class: "turns", "aria-live": "off" });
-      const title = make("header", { class: "top" }, make("h1", {}, "Ask a photograph"), make("p", { class: "hint" }, "Every noun phrase of the answer gets a mask. ", make("span", { class: "pointed" }, "Point at one to see it alone, click it to see the attention it came from."), make("span", { class: "touched" }, "Tap one to see it alone, and again to see the attention it came from.")));
+      const title = make("header", { class: "top" }, make("h1", {}, "Ask a photograph"), make("p", { class: "hint" }, "Every noun phrase of the answer gets a mask. ", ...either("Point at one to see it alone, click it to see the attention it came from.", "Tap one to see it alone, and again to see the attention it came from.")));
       root.append(make("div", { class: "page" }, title, this.composer.element, this.turns));
       this.session = this.called("begin", {}).then(({ session }) => session);
       this.session.catch((error) => this.composer.line.say(error.message, true));
@@ -427,12 +438,9 @@ globalThis.AasApp = (() => {
     }
 
     async called(name, wish) {
-      let found;
-      try {
-        found = await this.io.server[name](wish);
-      } catch {
-        throw new Error("The app does not answer: is `aas serve` still running?");
-      }
+      // Of a server that is gone gradio gives nothing, or its own error.
+      const found = await this.io.server[name](wish).catch(() => null);
+      if (!found) throw new Error("The app does not answer: is `aas serve` still running?");
       if (found.error) throw new Error(found.error);
       return found;
     }
@@ -455,13 +463,22 @@ globalThis.AasApp = (() => {
       }
     }
 
-    // Until it is answered, its place in the queue.
+    // Until it is answered, its place in the queue; and whether there is anybody who answers.
     async wait(turn, number) {
-      for (;;) {
-        await new Promise((goOn) => setTimeout(goOn, PLACE_EACH_MS));
-        const found = await this.wish("place", { number }).catch(() => null);
-        if (!found || turn.page || this.current?.number !== number) return;
-        turn.queued(found.before);
+      const isCurrent = () => this.current?.number === number, after = (ms) => new Promise((goOn) => setTimeout(goOn, ms));
+      try {
+        while (isCurrent()) {
+          await after(PLACE_EACH_MS);
+          const { before } = isCurrent() ? await this.wish("place", { number }) : {};
+          if (before === null) {
+            await after(LATE_MS);
+            if (isCurrent()) throw new Error("The answer was lost on its way: ask once more.");
+          } else if (isCurrent() && !turn.page) turn.queued(before);
+        }
+      } catch (error) {
+        if (!isCurrent()) return;
+        turn.fail(error.message);
+        this.free();
       }
     }
 

@@ -765,8 +765,10 @@ globalThis.AasViewer = (() => {
 
     fillBar() {
       if (!this.isOne) this.bar.append(this.searchBox(), this.sortBox());
+      const hasMasks = this.told.entries.some(({ panels }) => panels.some(({ phrases }) => phrases.length));
+      this.bar.hidden = !this.entries.length || (this.isOne && !hasMasks);
       for (const name of this.names) if (!this.isOne || this.entries[0].n_phrases > 1) this.bar.append(this.filterBox(name));
-      this.bar.append(this.opacityBox());
+      if (hasMasks) this.bar.append(this.opacityBox());
       this.count = make("output", { class: "count", "aria-live": "polite" });
       if (!this.isOne) this.bar.append(this.count);
       this.bar.addEventListener("submit", (event) => event.preventDefault());
