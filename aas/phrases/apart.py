@@ -39,6 +39,10 @@ class Apart:
     def chosen_phrases(self, answer: "Answer", how: dict[str, Any]) -> Chosen:
         return _result(self.pool.submit(_chosen_phrases, answer, how))
 
+    def end(self) -> None:
+        """Its process ends, when it has done what it does; nobody waits for that."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
 
 _begun: ContextVar[Apart | None] = ContextVar("_begun", default=None)
 _pipeline: "Language"  # in the process of its own
@@ -59,7 +63,7 @@ def pipeline_apart(name: str) -> Iterator[None]:
         yield
     finally:
         _begun.reset(before)
-        one.pool.shutdown(wait=False, cancel_futures=True)
+        one.end()
 
 
 def load_pipeline(name: "str | Path | Language") -> "Language":
