@@ -1,6 +1,7 @@
 """Whether the models that are named are here, or can be had, before any of them is loaded."""
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,18 @@ def _segmenter(name: str) -> None:
 
 
 def _pipeline(name: str) -> None:
-    from spacy.util import is_package
-
     if name == "embedded":
         embedded_dir("phrases")
-    elif not Path(name).is_dir() and not is_package(name):
+    elif not Path(name).is_dir() and not _is_package(name):
         raise FileNotFoundError(
             f"No spaCy pipeline {name!r}: give `embedded`, a folder, or install it (python -m spacy download {name})."
         )
+
+
+def _is_package(name: str) -> bool:
+    """As spaCy says it; but importing spaCy takes longer than all else here."""
+    try:
+        distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return False
+    return True

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event as Flag
-from typing import Any, TypeVar
-
-from spacy.language import Language
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aas.grounding import Grounding
 from aas.pointing.phrases import Pointed, PointingOptions, phrases_for, prompted
 from aas.records import Answer, AttentionMaps, GroundedPhrase
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 Event = str | GroundedPhrase | Grounding
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class Telling:
     def __init__(
         self,
         tell: Tell[Event],
-        pipeline: Language,
+        pipeline: "Language",
         options: PointingOptions,
         image_hw: tuple[int, int],
         grounded: Callable[[Sequence[Pointed]], Sequence[GroundedPhrase]],

@@ -13,7 +13,7 @@ from aas.imports import collector_paused
 ROOT = Path(__file__).parent.parent
 # A module may import from layers before its own, and from its own package.
 LAYERS = [
-    {"choices", "imports", "spellings", "text"},
+    {"choices", "forked", "imports", "spellings", "text"},
     {"loading", "model_files", "captured", "registry"},
     {"photographs"},
     {"records", "paths", "devices", "backbones", "int8", "images", "rle", "version", "progress"},
@@ -121,6 +121,23 @@ def test_what_was_imported_counts_as_old_and_what_was_frozen_stays_so():
         assert gc.get_freeze_count()
     finally:
         gc.unfreeze()
+
+
+def test_what_is_imported_is_never_looked_through_in_a_process_of_our_own(monkeypatch):
+    monkeypatch.setattr("aas.imports._is_ours", True)
+    gc.unfreeze()
+    try:
+        with collector_paused():
+            made: list[list[int]] = [[]]
+        assert not any(one is made for one in gc.get_objects()) and gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+def test_what_parses_needs_no_transformers():
+    code = "import sys, aas.phrases.parser; print('transformers' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split() == ["False"]
 
 
 def test_the_command_ends_without_looking_through_all_that_it_imported():

@@ -10,7 +10,7 @@ from aas.cli.heads import head
 from aas.cli.look import WITH_TRACEBACKS, group, show_messages
 from aas.cli.show import show
 from aas.cli.stopping import stop_at_ctrl_c
-from aas.imports import end_quickly
+from aas.imports import own_process
 from aas.version import __version__
 
 app = group(
@@ -54,5 +54,5 @@ def main(
 
 def run(prog_name: str | None = None) -> None:
     """The command, in a process of its own."""
-    end_quickly()
+    own_process()
     app(prog_name=prog_name)

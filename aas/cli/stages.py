@@ -1,6 +1,7 @@
 """`aas ground`, `cot`, `infer-attn` and `segment`: their options are their dataclasses' fields."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from aas.cli.look import Command
 from aas.cli.options import command_of, examples
 from aas.imports import collector_paused
+from aas.phrases.apart import pipeline_apart
 from aas.stages.cot_options import NOT_HERE, Cot
 from aas.stages.ground_options import Ground
 from aas.stages.infer_attn_options import InferAttn
@@ -69,10 +71,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _ground(options: Ground) -> int:
-    with collector_paused():
-        from aas.stages.ground import ground
+    with pipeline_apart(options.phrases) if options.is_one_photograph else nullcontext():
+        with collector_paused():
+            from aas.stages.ground import ground
 
-    return ground(options)
+        return ground(options)
 
 
 def _cot(options: Cot) -> int:

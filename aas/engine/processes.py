@@ -12,7 +12,7 @@ from aas.engine.ledger import POISON, Ledger
 from aas.engine.local import each
 from aas.engine.stage import I, Job
 from aas.engine.stopping import Stop
-from aas.engine.workers import end_with
+from aas.forked import end_with
 from aas.loading import in_short
 
 PAUSE = "finish what you have, then ask again"

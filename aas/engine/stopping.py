@@ -11,8 +11,9 @@ from multiprocessing import active_children
 from threading import current_thread, main_thread
 from types import FrameType
 
+from aas.forked import SIGNALS
+
 CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,6 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number in () if stop.asked else mine:  # a second one may come while the process ends
             signal.signal(number, signal.SIG_DFL)
-
-
-def leave_to_parent() -> None:
-    """In a worker: what a terminal or a scheduler sends to all processes is for the parent."""
-    for number in (signal.SIGINT, *SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def end() -> None:

@@ -1,7 +1,6 @@
 """Processes beside the one that has the models: some that prepare, and one that finishes."""
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from multiprocessing import active_children, get_context
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aas.engine.stage import Item, Outcome, Plan, Stage, finished
-from aas.engine.stopping import leave_to_parent
+from aas.forked import end_with
 
 FEW_ITEMS = 8  # for fewer, starting processes takes longer than they save
 MOST_WORKERS = 8
@@ -97,18 +95,6 @@ def _told_of_deaths() -> Iterator[None]:
             "a worker process was killed (by the system, where the memory did not suffice). What is done stays: run "
             "the same command again, with fewer --workers if it happens again."
         ) from error
-
-
-def end_with(parent: int, *_: int) -> None:
-    """This process ends soon after its parent: one that waits for a pipe that nobody reads would never."""
-    leave_to_parent()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def _packed(entry: Any) -> Any:

@@ -36,7 +36,7 @@ from aas.lmms import load_lmm
 from aas.lmms.base import LMM
 from aas.lmms.prepared import AskOptions, History
 from aas.maps import DEFAULT
-from aas.phrases.parser import load_pipeline
+from aas.phrases.apart import load_pipeline
 from aas.pointing.masks import phrase_masks
 from aas.pointing.phrases import Pointed, PointingOptions
 from aas.presets import DEFAULT_QUESTION, LEFT_OUT, maps_for, preset_named

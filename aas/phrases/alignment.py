@@ -3,17 +3,19 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from aas.phrases.reasoning import MARK
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
 INCOMPLETE = "\ufffd"  # what a tokenizer decodes part of a character to
 MAX_RUN = 256  # a longer run of tokens without a complete last character is no text; the bound keeps the time linear
 
 
-def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> tuple[str, list[Span]]:
+def decode_with_spans(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]) -> tuple[str, list[Span]]:
     """The text of the tokens, and the half-open character range that each one adds.
 
     Each token is decoded behind the few before it: byte-level tokenizers split characters, SentencePiece drops the
@@ -28,7 +30,7 @@ def decode_with_spans(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[in
     return spelling.so_far()
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def _special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """Those with a name (end of sequence, …) and those that are only marked as special, like a chat's turn ends; but
     not the marks of a reasoning: without them it would be taken for the answer."""
     added = tokenizer.added_tokens_decoder.items()
@@ -39,7 +41,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 class Spelling:
     """`decode_with_spans` of tokens that come one by one: what it has said of a token it never takes back."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.token_ids: list[int] = []
         self._tokenizer, self._special = tokenizer, _special_ids(tokenizer)
         self._text = ""  # not stripped

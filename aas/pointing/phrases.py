@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from spacy.language import Language
 
 from aas.choices import Kind, Merge, PromptKind, ReadOut, Words, check
 from aas.maps.merge import pointing_maps
-from aas.phrases.parser import chosen_phrases
+from aas.phrases.apart import chosen_phrases
 from aas.phrases.reasoning import tokens_of_answer
 from aas.pointing.prompts import mask_prompt, point_prompt, points_prompt
 from aas.records import Answer, AttentionMaps, Phrase, Prompt, View
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Pointed:
 
 
 def point_phrases(
-    pipeline: Language, answer: Answer, attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
+    pipeline: "Language", answer: Answer, attention: AttentionMaps, options: PointingOptions, image_hw: tuple[int, int]
 ) -> tuple[list[Pointed], tuple[str, ...]]:
     """The answer's noun phrases in reading order, each with its prompt; and the words of those that were left out.
 
@@ -67,7 +70,7 @@ def point_phrases(
 
 
 def phrases_for(
-    pipeline: Language, answer: Answer, options: PointingOptions
+    pipeline: "Language", answer: Answer, options: PointingOptions
 ) -> tuple[tuple[Phrase, ...], tuple[str, ...]]:
     """The answer's noun phrases that are to be pointed at, in reading order; and the words of those left out."""
     return chosen_phrases(pipeline, answer, words=options.words, drop=options.drop, reasoning=options.reasoning)

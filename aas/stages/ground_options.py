@@ -1,5 +1,6 @@
 """The options of `aas ground`: those of the two stages that it does at once."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typer import Argument, Option
 
 from aas.choices import Dtype, Kind
 from aas.maps import names_of
+from aas.photographs import is_shard
 from aas.presets import LEFT_OUT, maps_for, preset_named
 from aas.stages.answering_options import ServedOptions
 from aas.stages.options import (
@@ -100,6 +102,13 @@ class Ground(ServedOptions, MaskOptions, PhraseOptions, AttentionOptions, ModelO
     def left_out(self) -> tuple[Kind, ...]:
         """Kinds of phrases that get no mask."""
         return () if self.keep_all else self.drop
+
+    @property
+    def is_one_photograph(self) -> bool:
+        """Whether something is asked about one file, once, and this process alone does it."""
+        is_alone = not self.workers and self.gpus is None and self.engine == "local"
+        one = self.images[0]
+        return is_alone and len(self.images) == 1 and self.answers is None and os.path.isfile(one) and not is_shard(one)
 
     def grounder(self) -> dict[str, Any]:
         """Arguments of `aas.Grounder`."""

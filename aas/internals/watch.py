@@ -1,45 +1,21 @@
-"""What a model does beside attending to the image, for the map sources that need it (`aas.captured.Needs`)."""
+"""Takes note of what a model does, as attention is captured."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
-from transformers import Cache, PreTrainedModel
 
-from aas.capture import AttentionCapture, Call, CaptureError, Selection, Watch, attention_rows, mask_of_rows
+from aas.capture import AttentionCapture, Call, Selection, Watch, attention_rows, mask_of_rows
 from aas.captured import Needs
+from aas.internals.decoder import Decoder
+from aas.internals.derivatives import Derivatives, joined
 
 ROWS_AT_ONCE = 128  # of a whole attention matrix
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A language model's layers, the norm behind them, and the matrix that makes logits of what leaves it."""
-
-    layers: nn.ModuleList
-    norm: nn.Module
-    head: nn.Module
-
-    @classmethod
-    def of(cls, model: PreTrainedModel) -> Self:
-        """ValueError for a model that is built in another way."""
-        decoder, head = model.get_decoder(), model.get_output_embeddings()
-        layers, norm = getattr(decoder, "layers", None), getattr(decoder, "norm", None)
-        if not layers or norm is None or head is None:
-            raise ValueError(f"{type(model).__name__} has no stack of layers with a norm behind it.")
-        return cls(layers, norm, head)
-
-    def word_rows(self, token_ids: Tensor) -> Tensor:
-        """The output matrix's rows of tokens, [..., D]; those of tokens that it does not have stand for nothing."""
-        weight = self.head.weight
-        assert isinstance(weight, Tensor)
-        return weight.detach()[token_ids.to(weight.device).clamp(max=len(weight) - 1)]
 
 
 class Internals(AttentionCapture):
@@ -68,9 +44,7 @@ class Internals(AttentionCapture):
         # Pass after pass, by layer.
         self._values: dict[int, list[Tensor]] = defaultdict(list)
         self._hidden: dict[int, list[Tensor]] = defaultdict(list)
-        self._entered: dict[int, list[Tensor]] = defaultdict(list)  # [B, R, D]: `hidden` of the wanted rows
-        self._brought: dict[int, list[Tensor]] = defaultdict(list)  # [B, R, H, D_v]: what attention returned to them
-        self._arguments: dict[int, tuple[list[Any], dict[str, Any]]] = {}  # of the last pass: all else
+        self._derivatives = Derivatives(decoder) if needs.derivatives and decoder is not None else None
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -91,12 +65,8 @@ class Internals(AttentionCapture):
         hidden, *more = arguments or (named["hidden_states"],)
         if index in self.needs.hidden:
             self._hidden[index].append(hidden)
-        if self.needs.derivatives:
-            self._entered[index].append(self._of_rows(hidden))
-            self._arguments[index] = (
-                [_held(value) for value in more],
-                {name: _held(value, name) for name, value in named.items() if name != "hidden_states"},
-            )
+        if self._derivatives is not None:
+            self._derivatives.enter(index, self._of_rows(hidden), more, named)
 
     def see(self, module: nn.Module, call: Call) -> None:
         """As a watch does, and takes note of the module."""
@@ -110,9 +80,9 @@ class Internals(AttentionCapture):
         if self.needs.values:
             assert call.value is not None
             self._keep_values(self._values[index], call.value, call.query.shape[2])
-        if self.needs.derivatives:
+        if self._derivatives is not None:
             assert call.output is not None
-            self._brought[index].append(self._of_rows(call.output))
+            self._derivatives.bring(index, self._of_rows(call.output))
         if index in self.needs.matrices:
             self.matrices[index] = [self._matrix(call, image) for image in range(len(self.places))]
 
@@ -131,11 +101,11 @@ class Internals(AttentionCapture):
 
     def hidden(self, index: int) -> Tensor:
         """The states that came into a layer, [B, S, D] with the padding; its number is that of layers: what left."""
-        return _joined(self._hidden[index], dim=1)
+        return joined(self._hidden[index], dim=1)
 
     def values(self) -> dict[int, Tensor]:
         """By layer [B, H_kv, S, D_v] with the padding, of cross-attention those of its keys."""
-        return {index: _joined(parts, dim=2) for index, parts in self._values.items()}
+        return {index: joined(parts, dim=2) for index, parts in self._values.items()}
 
     def _matrix(self, call: Call, image: int) -> Tensor:
         """One image's attention [S, S], its heads put together: their mean, each weighted by the mean over queries of
@@ -153,54 +123,9 @@ class Internals(AttentionCapture):
         return torch.cat(mixed) / len(weights)
 
     def derivatives(self, watched: Callable[[Watch], AbstractContextManager[None]], words: Tensor) -> dict[int, Tensor]:
-        """Of each layer, [B, R, H, D_v]: the derivative of w . n(x) by what attention brings to a row, where x leaves
-        the layer, n is the final norm and w a row of `words` [B, R, D].
-
-        Only the wanted rows go through what follows a layer's attention, once forwards and once backwards: a
-        vector-Jacobian product of one row each. What attention brings is linear in its weights, so that the
-        derivative by the weight of head h on column j is this one times the value of j.
-        """
-        assert self.decoder is not None
-        found = {}
-        for index in self._brought:
-            layer, (more, named) = self.decoder.layers[index], tree_map(_of_one_query, self._arguments[index])
-            entered, brought = (
-                _joined(parts[index], dim=1)[:, : words.shape[1]] for parts in (self._entered, self._brought)
-            )
-            given = brought.detach().requires_grad_()
-            with watched(_Given(given)), torch.enable_grad():
-                left = layer(entered, *more, **named)
-                logits = self.decoder.norm(left if isinstance(left, Tensor) else left[0]) * words.to(brought.device)
-                (found[index],) = torch.autograd.grad(logits.float().sum(), given)
-        return found
-
-
-class _Given(Watch):
-    """Attention is not computed: it returns `output` [B, Q, H, D_v]."""
-
-    def __init__(self, output: Tensor):
-        super().__init__()
-        self.output = output
-
-    def instead(self) -> Tensor:
-        return self.output
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    """One tensor of several, which takes their place."""
-    if len(parts) > 1:
-        parts[:] = [torch.cat(parts, dim)]
-    return parts[0]
-
-
-def _held(value: Any, name: str = "") -> Any:
-    """An argument of a layer whose attention will be given: neither the mask nor the keys."""
-    return None if name == "attention_mask" or isinstance(value, Cache) else value
-
-
-def _of_one_query(value: Any) -> Any:
-    """Rotary embeddings [..., Q, d] of one query, which any number of rows can share: no attention is computed."""
-    return value[..., :1, :] if isinstance(value, Tensor) and value.ndim > 2 else value
+        """As `Derivatives.by_layer`."""
+        assert self._derivatives is not None
+        return self._derivatives.by_layer(watched, words)
 
 
 def _whole_rows(call: Call, rows: Tensor) -> Tensor:
@@ -208,11 +133,3 @@ def _whole_rows(call: Call, rows: Tensor) -> Tensor:
     every = torch.arange(call.key.shape[2], device=rows.device)[None]
     mask = mask_of_rows(call, rows[None])
     return attention_rows(call.query[:, :, rows], call.key, mask, call.scaling, every, call.softcap, call.sinks)[0]
-
-
-def output_matrix(attention: nn.Module, n_heads: int) -> Tensor:
-    """W_O of an attention module, [D, H, D_v]: what it makes of each head's output. ValueError where it has none."""
-    weight = getattr(getattr(attention, "o_proj", None), "weight", None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        raise CaptureError(f"{type(attention).__name__} has no matrix o_proj of numbers: take the source values.")
-    return weight.detach().unflatten(1, (n_heads, -1))
