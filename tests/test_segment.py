@@ -70,7 +70,11 @@ def test_instances_of_the_reference(golden, tmp_path, heads, masks):
 
 
 def test_the_whole_way_of_the_reference(golden, tmp_path):
-    """From the authors' checkpoint to their masks, through our own attention items."""
+    """From the authors' checkpoint to their masks, through our own attention items.
+
+    The attention is computed here: its last bits are another processor's than those of the authors' output, and where a
+    map is flat about its peak they decide between two neighbouring pixels of a photograph 1,800 wide.
+    """
     photos, model = golden / "images", golden / "models/llava-tiny"
     asked = ("--images", photos, "--model", model, "--max-new-tokens", 120)
     assert run("infer-attn", *asked, "--out", tmp_path / "attn")[0] == 0
@@ -79,7 +83,8 @@ def test_the_whole_way_of_the_reference(golden, tmp_path):
     for name in ("dog", "truck"):
         ours = json.loads((tmp_path / f"gcg/{name}.json").read_text())
         theirs = json.loads((golden / f"segment/gcg/all-heads/{name}.json").read_text())
-        assert ours["phrases"] == theirs["phrases"] and ours["points"] == theirs["points"]
+        assert ours["phrases"] == theirs["phrases"]
+        assert np.abs(np.subtract(ours["points"], theirs["points"])).max() <= 1
         assert min(map(iou, ours["pred_masks"], theirs["pred_masks"])) >= 0.999
 
 
