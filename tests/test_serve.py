@@ -159,7 +159,7 @@ def test_choices(page, models):
     assert found.attention.sources == ("tam",)
     one, other = models.grounder(models.first), models.grounder(models.chosen(choice))
     assert one.lmm is other.lmm and one.segmenter is other.segmenter and other.pointing.merge == "max"
-    assert one.pointing.n_positive == other.pointing.n_positive == 3
+    assert one.pointing.n_positive == other.pointing.n_positive == 1
     refused = page.ask(photo=page.photo(), answer="a cup", choice={"model": "somebody/else"})
     assert refused["error"] == "No model 'somebody/else' here: choose one of embedded."
 
