@@ -223,7 +223,7 @@ def test_attention_of_every_layer_and_head(grounder):
 def test_what_is_loaded_already_is_taken(grounder):
     other = aas.Grounder(
         grounder.lmm.model, processor=grounder.lmm.processor, segmenter=grounder.segmenter, phrases=grounder.pipeline,
-        n_points=3, maps=MAPS_EMBEDDED,
+        maps=MAPS_EMBEDDED,
     )  # fmt: skip
     one, two = (which(data.chelsea(), answer="a cat") for which in (grounder, other))
     np.testing.assert_array_equal(one.masks, two.masks)

@@ -85,7 +85,7 @@ def test_the_whole_way_of_the_reference(golden, tmp_path):
         theirs = json.loads((golden / f"segment/gcg/all-heads/{name}.json").read_text())
         assert ours["phrases"] == theirs["phrases"]
         apart = np.abs(np.subtract(ours["points"], theirs["points"])).max(axis=1)
-        assert apart.max() <= 1 and (apart == 0).mean() > 0.8
+        assert apart.max() <= 1 and (apart == 0).mean() > 0.7
         ious = np.array(list(map(iou, ours["pred_masks"], theirs["pred_masks"])))
         assert ious[apart == 0].min() >= 0.999 and ious.min() >= 0.98
 
