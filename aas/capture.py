@@ -27,7 +27,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from aas.choices import Keep
 
-STASHED_STEPS = 64
+STASHED_STEPS = 32
 TRANSIENT_BYTES = 128 * 2**20  # of scores that exist at once
 TRANSIENT_BYTES_ON_GPU = 2**30  # where every part costs its launches
 
