@@ -20,6 +20,8 @@ from aas.pointing.masks import PhraseMasks
 from aas.pointing.phrases import Pointed
 from aas.records import Answer, Phrase
 from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.segmenters.proposals import proposals
+from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_records import SamEmbedding
 from aas.store.origin import Origin
 
@@ -49,7 +51,7 @@ class HeadMasks:
             name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
             there = Origin.of(name, "segmenter", getattr(model.config, "_commit_hash", None))
         self.head = load_head(path, origin_of(lmm), model, there).to(lmm.device)
-        self.lmm, self.least_logit = lmm, math.log(threshold / (1 - threshold))
+        self.lmm, self.segmenter, self.least_logit = lmm, segmenter, math.log(threshold / (1 - threshold))
 
     @torch.no_grad()
     def __call__(
@@ -59,9 +61,12 @@ class HeadMasks:
         told = replace(prepared, answer_ids=torch.tensor(answer.token_ids))
         spans = [phrase.span for phrase in phrases]
         hw = embedding.size_hw
-        (features,) = phrase_features(self.lmm, self.head.shape, [told], [spans], [hw], self.head.needs_eyes)
+        head = self.head
+        (features,) = phrase_features(self.lmm, head.shape, [told], [spans], [hw], head.needs_eyes, head.sources)
         if isinstance(embedding, SamEmbedding):
             features = replace(features, embedding=embedding)
+            if head.chooses and isinstance(self.segmenter, SamFamily):
+                features = replace(features, proposals=proposals(self.segmenter, embedding))
         logits = self.head([features.to(self.lmm.device)])[0][-1]
         # One after another: at the photograph's size all of them may not fit into memory.
         return [self._mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
