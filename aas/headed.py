@@ -18,7 +18,7 @@ from aas.lmms.prepared import Prepared
 from aas.lmms.sources import origin_of
 from aas.pointing.masks import PhraseMasks
 from aas.pointing.phrases import Pointed
-from aas.records import Answer, Phrase
+from aas.records import Answer, Phrase, View
 from aas.segmenters.base import ImageEmbedding, Segmenter
 from aas.segmenters.proposals import proposals
 from aas.segmenters.sam_family import SamFamily
@@ -69,7 +69,13 @@ class HeadMasks:
                 features = replace(features, proposals=proposals(self.segmenter, embedding))
         logits = self.head([features.to(self.lmm.device)])[0][-1]
         # One after another: at the photograph's size all of them may not fit into memory.
-        return [self._mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
+        return [self._mask(self._large(one[None], logits.view, embedding)) for one in logits.values]
+
+    def _large(self, logits: Tensor, view: View, embedding: ImageEmbedding) -> Tensor:
+        """Logits [1, h, w] at the photograph's size; of the segmenter's own masks as it draws them itself."""
+        if self.head.chooses and isinstance(self.segmenter, SamFamily) and isinstance(embedding, SamEmbedding):
+            return self.segmenter.at_original_size(logits[:, None].float(), embedding)[:, 0]
+        return MaskLogits(logits, view).on_image(embedding.size_hw)
 
     def _mask(self, logits: Tensor) -> PhraseMasks:
         """Of logits [1, H, W]."""

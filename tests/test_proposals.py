@@ -34,7 +34,7 @@ def features(index: int, n_phrases: int = 1) -> PhraseFeatures:
     wrong = torch.nn.functional.interpolate(torch.randn(1, 5, 3, 3, generator=random), (SIDE, SIDE), mode="bilinear")
     logits = torch.cat([wrong[0, :2], right, wrong[0, 2:]]).half()
     found = Proposals(logits, torch.rand(6, generator=random), torch.arange(6) % 3, stretched_view((SIDE, SIDE), hw))
-    maps = one.attention[:, :3].clone()
+    maps = one.attention[:, 1:3].clone()
     embedding = SamEmbedding(hw, (torch.randn(32, 4, 4, generator=random),), (64, 64))
     return replace(one, maps=maps, proposals=found, embedding=embedding)
 
@@ -71,7 +71,7 @@ def test_scores_against_one_written_out():
             thing = state["thing.weight"] @ thing + state["thing.bias"]
             on_grid = network._cells(one)[k].double().numpy()
             area, evidence = on_grid.mean(), []
-            flat = one.maps[p].double().numpy().reshape(3, -1)
+            flat = one.maps[p].double().numpy().reshape(2, -1)
             flat = (flat - flat.mean(1, keepdims=True)) / flat.std(1, ddof=1, keepdims=True)
             evidence += [5 * np.corrcoef(m, on_grid.ravel())[0, 1] * np.sqrt(63 / 64) for m in flat]
             evidence += [(m * on_grid.ravel()).sum() / on_grid.sum() for m in flat]

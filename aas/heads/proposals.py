@@ -31,7 +31,9 @@ class Choice(MaskLogits):
 
 
 class ProposalHead(MaskHead):
-    """Of each phrase the proposal of the highest score: score = a . evidence + E(thing) . W(words) / sqrt(width).
+    """Chooses among masks that the segmenter proposes, by maps, by the words, and by how the segmenter sees things.
+
+    score = a . evidence + E(thing) . W(words) / sqrt(width), the highest is taken.
 
     `evidence`: how each source's map lies on the mask, and the mask's own score, size and place. `thing`: the
     segmenter's embedding, the mean over the mask. `width`: in which things and words meet; `dropout`: of both, in
@@ -41,7 +43,7 @@ class ProposalHead(MaskHead):
     kind = "proposals"
     redraws = True
     chooses = True
-    sources = ("mean", "tam", "attribution:attention")
+    sources = ("mean", "cosine")
 
     def __init__(
         self, shape: HeadShape, width: int = 32, dropout: float = 0.5, segmenter: PreTrainedModel | None = None
