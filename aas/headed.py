@@ -18,8 +18,10 @@ from aas.lmms.prepared import Prepared
 from aas.lmms.sources import origin_of
 from aas.pointing.masks import PhraseMasks
 from aas.pointing.phrases import Pointed
-from aas.records import Answer, Phrase
+from aas.records import Answer, Phrase, View
 from aas.segmenters.base import ImageEmbedding, Segmenter
+from aas.segmenters.proposals import proposals
+from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_records import SamEmbedding
 from aas.store.origin import Origin
 
@@ -49,7 +51,7 @@ class HeadMasks:
             name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
             there = Origin.of(name, "segmenter", getattr(model.config, "_commit_hash", None))
         self.head = load_head(path, origin_of(lmm), model, there).to(lmm.device)
-        self.lmm, self.least_logit = lmm, math.log(threshold / (1 - threshold))
+        self.lmm, self.segmenter, self.least_logit = lmm, segmenter, math.log(threshold / (1 - threshold))
 
     @torch.no_grad()
     def __call__(
@@ -59,12 +61,21 @@ class HeadMasks:
         told = replace(prepared, answer_ids=torch.tensor(answer.token_ids))
         spans = [phrase.span for phrase in phrases]
         hw = embedding.size_hw
-        (features,) = phrase_features(self.lmm, self.head.shape, [told], [spans], [hw], self.head.needs_eyes)
+        head = self.head
+        (features,) = phrase_features(self.lmm, head.shape, [told], [spans], [hw], head.needs_eyes, head.sources)
         if isinstance(embedding, SamEmbedding):
             features = replace(features, embedding=embedding)
+            if head.chooses and isinstance(self.segmenter, SamFamily):
+                features = replace(features, proposals=proposals(self.segmenter, embedding))
         logits = self.head([features.to(self.lmm.device)])[0][-1]
         # One after another: at the photograph's size all of them may not fit into memory.
-        return [self._mask(MaskLogits(one[None], logits.view).on_image(hw)) for one in logits.values]
+        return [self._mask(self._large(one[None], logits.view, embedding)) for one in logits.values]
+
+    def _large(self, logits: Tensor, view: View, embedding: ImageEmbedding) -> Tensor:
+        """Logits [1, h, w] at the photograph's size; of the segmenter's own masks as it draws them itself."""
+        if self.head.chooses and isinstance(self.segmenter, SamFamily) and isinstance(embedding, SamEmbedding):
+            return self.segmenter.at_original_size(logits[:, None].float(), embedding)[:, 0]
+        return MaskLogits(logits, view).on_image(embedding.size_hw)
 
     def _mask(self, logits: Tensor) -> PhraseMasks:
         """Of logits [1, H, W]."""

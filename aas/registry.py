@@ -106,6 +106,7 @@ MAP_SOURCES = {
 MASK_HEADS = {
     "unet": "aas.heads.unet:UNetHead",
     "highres": "aas.heads.highres:HighResHead",
+    "proposals": "aas.heads.proposals:ProposalHead",
 }
 
 # --head NAME of a head that ships -> its file in checkpoints/embedded/heads

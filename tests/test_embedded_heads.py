@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from head_data import Scene, cropped, listed
+from head_data import Scene, cropped, listed, views
 from head_figures import FREE, Case, mean, table
+from train_heads import KINDS
 
 from aas.training.recipe import Recipe
 
@@ -30,6 +31,17 @@ def test_a_list_names_things_in_sight_where_it_says():
     assert listed(Scene(1, scene().pixels, {}, ()), np.random.default_rng(0)) == ("", [])
 
 
+def test_a_list_stands_behind_a_caption_that_is_learned_from():
+    def reader(caption: str, view: Scene) -> list[tuple[tuple[int, int], str]]:
+        return [((4, 7), "dog")]
+
+    ((_, _, chosen, found),) = views(scene(), 1, reader)
+    assert chosen == scene().captions[0] and found == [((4, 7), "dog")]
+    ((_, _, text, found),) = views(scene(), 1, reader, with_lists=True)
+    assert text.startswith(f"{chosen} ") and len(found) > 1
+    assert all(text[slice(*span)].lower().endswith(name) for span, name in found)
+
+
 def test_crops_keep_masks_on_their_things():
     sides = set()
     for seed in range(20):
@@ -50,7 +62,7 @@ def test_gains_are_paired():
     assert "| head | 0.450 [" in table(cases) and "| 0.100 [0.100, 0.100] |" in table(cases)
 
 
-@pytest.mark.parametrize("kind", ["unet", "highres"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_recipes_of_the_embedded_lmm_are_whole(kind):
     recipe = Recipe.read(Path(__file__).parent.parent / f"recipes/heads/{kind}-embedded.yaml")
     assert recipe.head == kind and recipe.model == "embedded"

@@ -16,11 +16,13 @@ from aas.cli import app
 from aas.cot import prompts
 from aas.cot.thinker import Chain, Thinker
 from aas.headed import HeadMasks
+from aas.heads.proposals import ProposalHead
 from aas.heads.stored import Origin, save_head
 from aas.heads.unet import UNetHead
 from aas.lmms import load_lmm
 from aas.lmms.phrase_features import head_shape, phrase_features
 from aas.segmenters import load_segmenter
+from aas.segmenters.proposals import proposals
 from aas.serve.models import Models
 from aas.serve.options import Serve
 from aas.stages.options import head_file
@@ -205,3 +207,20 @@ def test_a_head_is_a_choice_in_the_app(folders, tmp_path):
     (other := tmp_path / "other").write_bytes(save({}))
     with pytest.raises(ValueError, match="is no mask head"):
         Models(Serve(**here, head=(str(other),))).check()
+
+
+def test_a_head_that_chooses_takes_masks_as_the_segmenter_draws_them(folders, tmp_path):
+    """One of its own proposals for each phrase, at the photograph's size."""
+    sam, photo = load_segmenter(folders["segmenter"]), tiny.a_photo((40, 60))
+    torch.manual_seed(0)
+    head = ProposalHead(head_shape(tiny.family("llava")), 4, segmenter=sam.model)
+    origins = Origin.of(folders["model"], "lmm"), Origin.of(folders["segmenter"], "segmenter")
+    save_head(tmp_path / "head.safetensors", head, *origins)
+    grounder = aas.Grounder(**folders | {"head": str(tmp_path / "head.safetensors")}, device="cpu")
+    grounding = grounder(photo, answer=ANSWER)
+    (embedding,) = sam.encode([photo])
+    found = proposals(sam, embedding)
+    drawn = sam.at_original_size(found.logits[:, None].float(), embedding)[:, 0] > 0
+    assert len(grounding.phrases) == 3
+    for one in grounding.phrases:
+        assert (torch.from_numpy(one.mask) == drawn).flatten(1).all(1).any()

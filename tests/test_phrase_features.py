@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from aas.lmms.embedded import MobileTower, MobileTowerConfig
 from aas.lmms.eyes import Eyes
 from aas.lmms.phrase_features import head_shape, phrase_features
 from aas.lmms.prepared import AskOptions
+from aas.maps.merge import pointing_maps
 from tests import planted, tiny
 
 TEXT, SPANS = "A dog and a cat near a dog", [(2, 5), (10, 15), (21, 26)]
@@ -196,3 +198,24 @@ def test_eyes_that_cannot_be_looked_through_are_refused():
         prepared = lmm.prepare(tiny.a_photo(HW), "What?", TEXT)
         with pytest.raises(ValueError, match=reason):
             phrase_features(lmm, head_shape(lmm), [prepared], [SPANS], [HW], with_eyes=True)
+
+
+def test_maps_of_sources_are_those_that_point():
+    """Beside them states stay those of the phrase's own tokens, and attention is of the rows that the sources need."""
+    lmm, sources = tiny.family("llava"), ("mean", "tam", "attribution:attention")
+    photo = tiny.a_photo(HW)
+    prepared = lmm.prepare(photo, "What is it?", TEXT)
+    (ours,) = phrase_features(lmm, head_shape(lmm), [prepared], [SPANS], [HW], sources=sources)
+    answer, maps = lmm.ask(photo, "What is it?", TEXT, AskOptions(maps=sources))
+    tokens = [
+        [i for i, span in enumerate(answer.token_spans) if span[0] < end and span[1] > start] for start, end in SPANS
+    ]
+    for i, name in enumerate(sources):
+        _, expected = pointing_maps(maps.of(name), tokens, "mean", None)
+        torch.testing.assert_close(ours.maps[:, i], torch.from_numpy(np.stack(expected)), rtol=1e-4, atol=1e-6)
+    (plain,) = features(lmm)
+    for one, other in zip(ours.states, plain.states, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert plain.maps is None and not torch.equal(ours.attention, plain.attention)
+    with pytest.raises(ValueError, match="of one view"):
+        phrase_features(lmm, head_shape(lmm, 2), [prepared], [SPANS], [HW], sources=sources)

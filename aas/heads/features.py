@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from aas.geometry import resampled, stretched_view
 from aas.records import View
+from aas.segmenters.proposals import Proposals
 from aas.segmenters.sam_records import SamEmbedding
 
 
@@ -60,8 +61,9 @@ class PhraseFeatures:
     Some heads need more: `eyes` [K, D, h, w], layers of the vision encoder, shallow ones first, which the LMM's own
     projector brought to its width (of a convolutional encoder, whose blocks no projector fits, their means over the
     grid's cells, zeros behind the channels that a block has less than the widest); `pixels` [3, H, W], the encoder's
-    input, which covers the same view; `embedding`, of the segmenter that redraws the masks. Raises ValueError for parts
-    that do not fit each other.
+    input, which covers the same view; `embedding`, of the segmenter that redraws the masks, and its `proposals`;
+    `maps` float32 [P, S, h, w], of the map sources that the head names. With these, attention is of the rows that
+    predict a phrase's tokens, as the sources need it. Raises ValueError for parts that do not fit each other.
     """
 
     attention: Tensor
@@ -71,6 +73,8 @@ class PhraseFeatures:
     eyes: Tensor | None = None
     pixels: Tensor | None = None
     embedding: SamEmbedding | None = None
+    maps: Tensor | None = None
+    proposals: Proposals | None = None
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.states):
@@ -85,10 +89,13 @@ class PhraseFeatures:
         embedding = self.embedding
         if embedding is not None:
             embedding = replace(embedding, features=tuple(one.to(device) for one in embedding.features))
-        eyes, pixels = (None if one is None else one.to(device) for one in (self.eyes, self.pixels))
+        parts = (self.eyes, self.pixels, self.maps)
+        eyes, pixels, maps = (None if one is None else one.to(device) for one in parts)
+        found = None if self.proposals is None else self.proposals.to(device)
         states = tuple(one.to(device) for one in self.states)
         attention = self.attention.to(device)
-        return replace(self, attention=attention, states=states, eyes=eyes, pixels=pixels, embedding=embedding)
+        moved = replace(self, attention=attention, states=states, embedding=embedding)
+        return replace(moved, eyes=eyes, pixels=pixels, maps=maps, proposals=found)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aas.heads.features import HeadShape, MaskLogits, PhraseFeatures
+from aas.heads.losses import mask_loss
 from aas.records import View
 
 
@@ -16,16 +17,24 @@ class MaskHead(nn.Module, ABC):
     """A network from what was captured of phrases to their masks.
 
     `kind`: its name in `aas.registry.MASK_HEADS`. `needs_eyes`: whether it looks at layers of the vision encoder, and
-    at its pixels; `redraws`: whether it is made with a segmenter, by which it redraws its masks.
+    at its pixels; `redraws`: whether it is made with a segmenter, by which it redraws its masks; `chooses`: whether it
+    chooses among that one's proposals; `sources`: names of the map sources that it looks at.
     """
 
     kind: ClassVar[str]
     needs_eyes: ClassVar[bool] = False
     redraws: ClassVar[bool] = False
+    chooses: ClassVar[bool] = False
+    sources: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, shape: HeadShape):
         super().__init__()
         self.shape = shape
+
+    @property
+    def of_segmenter(self) -> bool:
+        """Whether it was made with a segmenter, beside which alone it is of use."""
+        return getattr(self, "refiner", None) is not None
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -39,6 +48,10 @@ class MaskHead(nn.Module, ABC):
     def refined(self, image: PhraseFeatures, coarse: MaskLogits) -> list[MaskLogits]:
         """What is made of the logits of one photograph's phrases, each better than those before it."""
         return []
+
+    def loss(self, image: PhraseFeatures, stages: Sequence[MaskLogits], truth: Tensor) -> Tensor:
+        """A scalar, of what `forward` made of one photograph's phrases; `truth` as in `mask_loss`."""
+        return mask_loss(stages, truth, image.image_hw)
 
     def forward(self, images: Sequence[PhraseFeatures]) -> list[list[MaskLogits]]:
         """Of each photograph the logits of its phrases, coarse first, the best last; all of them are trained.

@@ -35,8 +35,8 @@ class HeadFile:
 
 def save_head(path: Path, head: MaskHead, lmm: Origin, segmenter: Origin | None = None) -> None:
     """Write a head's trained tensors. ValueError where it redraws masks by a segmenter that is not named."""
-    if (segmenter is None) != (getattr(head, "refiner", None) is None):
-        raise ValueError("A head with a refiner is saved with the segmenter that it was made of, another without one.")
+    if (segmenter is not None) != head.of_segmenter:
+        raise ValueError("A head that was made of a segmenter is saved with its name, another without one.")
     said = HeadFile(head.kind, head.shape, head.settings(), lmm, segmenter)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _trained(head).items()}
     metadata = {"schema": SCHEMA, "head": json.dumps(asdict(said), sort_keys=True)}

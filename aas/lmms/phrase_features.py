@@ -15,7 +15,9 @@ from aas.lmms.base import LMM
 from aas.lmms.eyes import Eyes, TwoEyes
 from aas.lmms.grids import COMBINED
 from aas.lmms.prepared import AskOptions, Prepared
-from aas.lmms.sources import captured, internals_of
+from aas.lmms.sources import captured, internals_of, needs_of
+from aas.maps import source_named
+from aas.maps.mean import without_token_mean
 from aas.phrases.alignment import decode_with_spans, overlapping
 from aas.records import View
 
@@ -37,26 +39,33 @@ def phrase_features(
     spans: Sequence[Sequence[Span]],
     images_hw: Sequence[Span],
     with_eyes: bool = False,
+    sources: Sequence[str] = (),
 ) -> list[PhraseFeatures]:
     """Of photographs of `images_hw` pixels, prepared with a given text each, in which phrases stand at half-open ranges
     of characters: one pass for the batch, tensors float32 on the CPU.
 
     A phrase's rows are those whose input is one of its tokens (alignment `self`), whichever alignment maps have
-    elsewhere. `with_eyes`: layers of the vision encoder and its pixels too. Raises ValueError for a phrase without
-    tokens, and for an LMM of another shape.
+    elsewhere. `with_eyes`: layers of the vision encoder and its pixels too; `sources`: maps of these, which need the
+    rows that predict its tokens, so that its attention is of those too. Raises ValueError for a phrase without tokens,
+    for an LMM of another shape, and for sources that it cannot give.
     """
-    options = AskOptions(alignment="self", view=COMBINED if shape.n_views > 1 else None)
+    options = AskOptions(alignment="predict" if sources else "self", view=COMBINED if shape.n_views > 1 else None)
     answers = [one.answer_ids for one in batch if one.answer_ids is not None]
     if len(answers) < len(batch):
         raise ValueError("Features of phrases are of a given text: prepare each photograph with its answer.")
     inputs, columns, rows = lmm.replay_inputs(batch, answers, options)
-    watch = internals_of(lmm, batch, columns, _needs(shape), options, rows)
+    needs = _needs(shape)
+    if sources:
+        if shape.n_views > 1:
+            raise ValueError("The head looks at maps, which are of one view of an image.")
+        needs |= needs_of(lmm, replace(options, maps=tuple(sources)))
+    watch = internals_of(lmm, batch, columns, needs, options, rows)
     eyes = _eyes(lmm) if with_eyes else None
     with lmm.watched(watch), eyes or nullcontext():
         lmm.model(**inputs, **lmm.forward_arguments(inputs), return_dict=True)
     kept = captured(lmm, watch, batch, answers, options)
     found = [
-        _of_one(one, prepared, shape, [_tokens(lmm, ids, span) for span in some], image_hw)
+        _of_one(one, prepared, shape, [_tokens(lmm, ids, span) for span in some], image_hw, sources)
         for one, prepared, ids, some, image_hw in zip(kept, batch, answers, spans, images_hw, strict=True)
     ]
     if eyes is None:
@@ -102,7 +111,12 @@ def _tokens(lmm: LMM, token_ids: Tensor, span: Span) -> tuple[int, ...]:
 
 
 def _of_one(
-    kept: Captured, one: Prepared, shape: HeadShape, phrases: Sequence[tuple[int, ...]], image_hw: Span
+    kept: Captured,
+    one: Prepared,
+    shape: HeadShape,
+    phrases: Sequence[tuple[int, ...]],
+    image_hw: Span,
+    sources: Sequence[str],
 ) -> PhraseFeatures:
     if len(kept.attention) != shape.n_layers:
         raise ValueError(
@@ -124,8 +138,19 @@ def _of_one(
     ]
     n = shape.n_layers
     layers = torch.stack([*(kept.residuals[layer] for layer in range(1, n)), kept.states[n]])  # [L, S, D]
-    states = tuple(layers[:, kept.rows[list(tokens)]].float().cpu() for tokens in phrases)
-    return PhraseFeatures(torch.cat(maps, dim=1), states, view, image_hw)
+    states = tuple(layers[:, kept.answer[list(tokens)]].float().cpu() for tokens in phrases)
+    made = torch.stack([_maps(name, kept, phrases) for name in sources], dim=1) if sources else None
+    made = None if made is None else made.unflatten(2, view.size_hw)
+    return PhraseFeatures(torch.cat(maps, dim=1), states, view, image_hw, maps=made)
+
+
+def _maps(name: str, kept: Captured, phrases: Sequence[tuple[int, ...]]) -> Tensor:
+    """Of a source, [P, N]: of each phrase the mean over its tokens, as a phrase is pointed at."""
+    source = source_named(name)
+    maps = source(kept).float().cpu()
+    if source.minus_token_mean:
+        maps = torch.from_numpy(without_token_mean(maps.numpy()))
+    return torch.stack([maps[list(tokens)].mean(0) for tokens in phrases]) if phrases else maps[:0]
 
 
 def _onto(maps: Tensor, view: View, other: View) -> Tensor:

@@ -17,10 +17,12 @@ from aas import rle
 from aas.capture import CaptureError
 from aas.export.photograph import Found, Photograph
 from aas.heads.features import HeadShape, PhraseFeatures
+from aas.heads.head import MaskHead
 from aas.images import as_pixels
 from aas.lmms.base import LMM
 from aas.lmms.phrase_features import phrase_features
 from aas.records import View
+from aas.segmenters.proposals import Proposals, proposals
 from aas.segmenters.sam_family import SamFamily
 from aas.segmenters.sam_records import SamEmbedding
 from aas.store.atomic import write_bytes
@@ -28,7 +30,8 @@ from aas.store.keys import quoted
 from aas.store.ordered import ordered
 from aas.training.data import Lesson
 
-SEEN = ("eyes", "pixels")  # of the vision encoder, for heads that need it
+SEEN = ("eyes", "pixels", "maps")  # for heads that need them
+PROPOSED = ("logits", "scores", "sizes")
 SUFFIX = ".safetensors"
 
 
@@ -66,7 +69,7 @@ class Capturer:
     shape: HeadShape
     segmenter: SamFamily | None
     question: str
-    with_eyes: bool
+    head: type[MaskHead]
     told: dict[str, Any]
 
     def __call__(self, photograph: Photograph) -> Example:
@@ -74,11 +77,14 @@ class Capturer:
         learned = taught(photograph)
         spans = [one.span for one in learned if one.span is not None]
         pixels = as_pixels(photograph.source)
+        kind = self.head
         prepared = self.lmm.prepare(pixels, self.question, photograph.caption)
         hw = photograph.size_hw
-        (features,) = phrase_features(self.lmm, self.shape, [prepared], [spans], [hw], self.with_eyes)
+        (features,) = phrase_features(self.lmm, self.shape, [prepared], [spans], [hw], kind.needs_eyes, kind.sources)
         if self.segmenter is not None:
-            features = replace(features, embedding=self.segmenter.encode([pixels])[0])
+            embedding = self.segmenter.encode([pixels])[0]
+            found = proposals(self.segmenter, embedding) if kind.chooses else None
+            features = replace(features, embedding=embedding, proposals=found)
         truth = np.stack([rle.decoded(one.mask) for one in learned])
         return Example(features, torch.from_numpy(truth))
 
@@ -139,6 +145,9 @@ def write_example(path: Path, example: Example, told: str = "") -> None:
     if features.embedding is not None:
         tensors["embedding"] = features.embedding.features[0]
         about["input_size_hw"] = features.embedding.input_size_hw
+    if features.proposals is not None:
+        tensors |= {f"proposals.{name}": getattr(features.proposals, name) for name in PROPOSED}
+        about["proposals"] = asdict(features.proposals.view)
     metadata = {"about": json.dumps(about), "told": told}
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, ordered(save(contiguous, metadata)))
@@ -155,16 +164,26 @@ def read_example(path: Path) -> Example:
     height, width = about["truth_hw"]
     bits = np.unpackbits(tensors.pop("truth").numpy(), axis=1, count=height * width)
     truth = torch.from_numpy(bits.astype(bool).reshape(-1, height, width))
-    (rows, columns), (x0, y0, x1, y1) = about["view"]["size_hw"], about["view"]["box_xyxy"]
-    view = View((rows, columns), (x0, y0, x1, y1), about["view"]["name"])
+    view = _view(about["view"])
     hw: tuple[int, int] = tuple(about["image_hw"])
     embedding = None
     if "embedding" in tensors:
         embedding = SamEmbedding(hw, (tensors["embedding"],), tuple(about["input_size_hw"]))
     states = tensors["states"].split(about["n_tokens"], dim=1)
     seen = {name: tensors.get(name) for name in SEEN}
-    features = PhraseFeatures(tensors["attention"], tuple(states), view, hw, embedding=embedding, **seen)
+    found = None
+    if "proposals" in about:
+        logits, scores, sizes = (tensors[f"proposals.{name}"] for name in PROPOSED)
+        found = Proposals(logits, scores, sizes, _view(about["proposals"]))
+    features = PhraseFeatures(
+        tensors["attention"], tuple(states), view, hw, embedding=embedding, proposals=found, **seen
+    )
     return Example(features, truth)
+
+
+def _view(said: dict[str, Any]) -> View:
+    (rows, columns), (x0, y0, x1, y1) = said["size_hw"], said["box_xyxy"]
+    return View((rows, columns), (x0, y0, x1, y1), said["name"])
 
 
 def taught(photograph: Photograph) -> list[Found]:

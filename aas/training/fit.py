@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aas.heads.head import MaskHead
-from aas.heads.losses import mask_ious, mask_loss
+from aas.heads.losses import mask_ious
 from aas.store.atomic import write_bytes
 from aas.training.cache import Unusable
 from aas.training.examples import Examples, next_usable
@@ -67,7 +67,7 @@ def fit(head: MaskHead, examples: Examples, recipe: Recipe, state: Path, tell: T
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # of dropout
         with accelerator.autocast():
             logits = network([one.features for one in some])
-        losses = [mask_loss(of, one.truth, one.features.image_hw) for of, one in zip(logits, some, strict=True)]
+        losses = [head.loss(one.features, of, one.truth) for of, one in zip(logits, some, strict=True)]
         loss = torch.stack(losses).mean()
         if not loss.isfinite():
             raise ValueError(f"The loss of step {step} is not a finite number: lower learning_rate, or precision: no.")

@@ -47,7 +47,9 @@ def train(recipe: Recipe, device: str | None = None) -> int:
     shape = head_shape(lmm, recipe.views)
     origins = _origins(recipe, lmm.model.config, segmenter)
     told = _told(recipe, shape, origins) | {"eyes": kind.needs_eyes}
-    capturer = Capturer(lmm, shape, segmenter, recipe.question, kind.needs_eyes, told)
+    if kind.chooses:
+        told |= {"maps": kind.sources, "proposals": True}
+    capturer = Capturer(lmm, shape, segmenter, recipe.question, kind, told)
     torch.manual_seed(recipe.seed)
     more: dict[str, Any] = {} if segmenter is None else {"segmenter": segmenter.model}
     head: MaskHead = kind(shape, **recipe.head_settings, **more)

@@ -1,6 +1,7 @@
 """Photographs and right masks that mask heads learn from on the embedded LMM, as runs of `aas import`.
 
-Captions as they are; of photographs without any a sentence that lists the categories in sight. A phrase whose root word
+Captions, behind each of which a sentence lists categories in sight, which stands alone where a photograph has no
+captions; for choosing, captions as they are. A phrase whose root word
 names a COCO category that is there stands for all things of that category together. Photographs are cropped and
 mirrored, a few times each.
 """
@@ -133,21 +134,29 @@ def write_runs(data: Path, work: Path, n_views: int) -> None:
         n, done = 1 if split == CHOOSE else n_views, set(run.items())
         # A photograph with a view without phrases is looked at again: nothing tells it from one that was not looked at.
         for scene in scenes(data, split, lambda image_id: done.issuperset(_keys(image_id, n))):  # noqa: B023
-            for key, view, text, found in views(scene, n, reader):
+            for key, view, text, found in views(scene, n, reader, with_lists=split == TRAIN):
                 if found and key not in done:
                     _write(run, work / PHOTOGRAPHS / f"{key}.jpg", key, view, text, found)
 
 
-def views(scene: Scene, n_views: int, reader: Reader) -> Iterator[tuple[str, Scene, str, list[tuple[Span, str]]]]:
+def views(
+    scene: Scene, n_views: int, reader: Reader, with_lists: bool = False
+) -> Iterator[tuple[str, Scene, str, list[tuple[Span, str]]]]:
     """Key, picture, text, and the phrases in it."""
     rng = np.random.default_rng(scene.image_id)
     for i, key in enumerate(_keys(scene.image_id, n_views)):
         view = cropped(scene, rng) if i else scene
-        if scene.captions:
-            caption = view.captions[i % len(view.captions)]
-            yield key, view, caption, reader(caption, view)
-        else:
+        if not scene.captions:
             yield key, view, *listed(view, rng)
+            continue
+        text = view.captions[i % len(view.captions)]
+        found = reader(text, view)
+        if with_lists:
+            more, named = listed(view, rng)
+            start = len(text) + 1
+            found += [((begin + start, end + start), name) for (begin, end), name in named]
+            text = f"{text} {more}".rstrip()
+        yield key, view, text, found
 
 
 def _keys(image_id: int, n_views: int) -> list[str]:

@@ -1,6 +1,6 @@
-"""Train both mask heads on the embedded LMM, by the recipes that ship, on photographs that are free to train on.
+"""Train the mask heads on the embedded LMM, by the recipes that ship, on photographs that are free to train on.
 
-    python scripts/embedded/train_heads.py --work trained [--head unet|highres]
+    python scripts/embedded/train_heads.py --work trained [--head unet|highres|proposals]
     python scripts/embedded/head_figures.py --head trained/unet-embedded/head.safetensors ... [--split choose]
 
 Stopped, it goes on. For another LMM name another folder.
@@ -16,6 +16,7 @@ from split import default_data_dir
 from aas.training.recipe import Recipe
 from aas.training.run import train
 
+KINDS = ["unet", "highres", "proposals"]
 RECIPES = Path(__file__).resolve().parents[2] / "recipes/heads"
 
 
@@ -29,11 +30,11 @@ def main() -> None:
         default=5,
         help="pictures of a photograph: itself, and crops, each with another of its captions",
     )
-    parser.add_argument("--head", choices=["unet", "highres"], help="Default: both.")
+    parser.add_argument("--head", choices=KINDS, help="Default: all.")
     args = parser.parse_args()
     made = args.work / "data"
     write_runs(args.data, made, args.views)
-    for kind in [args.head] if args.head else ["unet", "highres"]:
+    for kind in [args.head] if args.head else KINDS:
         recipe = Recipe.read(RECIPES / f"{kind}-embedded.yaml")
         places = {"runs": [made / TRAIN], "images": made / PHOTOGRAPHS, "validation": [made / CHOOSE]}
         train(replace(recipe, out=args.work / f"{kind}-embedded", **places))
