@@ -114,7 +114,7 @@ def test_files_that_are_no_head(tmp_path):
         load_head(path, LMM)
     with pytest.raises(FileNotFoundError):
         load_head(tmp_path / "nowhere.safetensors", LMM)
-    with pytest.raises(ValueError, match="with the segmenter that it was made of"):
+    with pytest.raises(ValueError, match="made of a segmenter is saved with its name"):
         save_head(path, refining(), LMM)
 
 

@@ -13,6 +13,7 @@ from aas.heads.features import HeadShape, MaskLogits, PhraseFeatures
 from aas.heads.head import MaskHead, TextMixing
 from aas.heads.highres import HighResHead, eye_layers
 from aas.heads.losses import mask_ious, mask_loss
+from aas.heads.proposals import ProposalHead
 from aas.heads.refiner import SamRefiner
 from aas.heads.unet import UNetHead
 from aas.segmenters.sam_records import SamEmbedding
@@ -75,7 +76,7 @@ def test_as_many_parameters_as_published(shape, unet, text, highres):
 
 def test_the_registry_knows_them():
     classes = {name: registry.load(registry.MASK_HEADS, name, "mask head") for name in registry.MASK_HEADS}
-    assert classes == {"unet": UNetHead, "highres": HighResHead}
+    assert classes == {"unet": UNetHead, "highres": HighResHead, "proposals": ProposalHead}
 
 
 # -------------------------------------------------------------------------------- against independent computations
