@@ -19,7 +19,9 @@ from aas.geometry import stretched_view
 from aas.heads.features import HeadShape, PhraseFeatures
 from aas.heads.head import MaskHead
 from aas.heads.highres import N_EYES, HighResHead
+from aas.heads.proposals import ProposalHead
 from aas.heads.unet import UNetHead
+from aas.segmenters.proposals import Proposals
 from aas.segmenters.sam_records import SamEmbedding
 
 # name -> shape, and the grid's side
@@ -29,6 +31,7 @@ SHAPES = {
     "llava-next-7b": (HeadShape(32, 32, 4096, 2, input_side=336), 48),
 }
 N_TOKENS = 3  # of a phrase
+N_PROPOSALS = 70  # of a photograph
 VIT_L = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -41,27 +44,37 @@ def a_head(kind: str, shape: HeadShape) -> MaskHead:
     """With random weights; the decoder of SAM is that of every size."""
     if kind == "highres":
         return HighResHead(shape).eval()
+    made: type[UNetHead | ProposalHead] = UNetHead if kind == "unet" else ProposalHead
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "global_attn_indexes": [0]}
-    return UNetHead(shape, segmenter=SamModel(SamConfig(vision_config=tiny))).eval()
+    return made(shape, segmenter=SamModel(SamConfig(vision_config=tiny))).eval()
 
 
-def captured(shape: HeadShape, side: int, n_phrases: int, with_eyes: bool) -> PhraseFeatures:
+def captured(head: MaskHead, side: int, n_phrases: int) -> PhraseFeatures:
     """Random, of a photograph of 640 x 480."""
+    shape = head.shape
     attention = torch.rand(n_phrases, shape.n_channels, side, side)
     states = tuple(torch.randn(shape.n_layers, N_TOKENS, shape.hidden_size) for _ in range(n_phrases))
     one = PhraseFeatures(attention, states, stretched_view((side, side), (480, 640)), (480, 640))
-    if with_eyes:
+    if head.needs_eyes:
         eyes, pixels = (
             torch.randn(N_EYES, shape.hidden_size, side, side),
             torch.randn(3, shape.input_side, shape.input_side),
         )
         return PhraseFeatures(**(vars(one) | {"eyes": eyes, "pixels": pixels}))
     embedding = SamEmbedding((480, 640), (torch.randn(256, 64, 64),), (768, 1024))
-    return PhraseFeatures(**(vars(one) | {"embedding": embedding}))
+    seen: dict[str, object] = {"embedding": embedding}
+    if head.chooses:
+        sizes, scores = torch.arange(N_PROPOSALS) % 3, torch.rand(N_PROPOSALS)
+        masks = torch.randn(N_PROPOSALS, 256, 256).half()
+        seen["maps"] = torch.randn(n_phrases, len(head.sources), side, side)
+        seen["proposals"] = Proposals(masks, scores, sizes, stretched_view((256, 256), (480, 640)))
+    return PhraseFeatures(**(vars(one) | seen))  # type: ignore[arg-type]
 
 
 def megabytes(one: PhraseFeatures) -> dict[str, float]:
     parts = {"attention": [one.attention], "states": one.states, "eyes": [one.eyes], "pixels": [one.pixels]}
+    if one.proposals is not None:
+        parts |= {"maps": [one.maps], "proposals": [one.proposals.logits]}
     if one.embedding is not None:
         parts["embedding"] = one.embedding.features
     return {name: sum(p.nbytes for p in some if p is not None) / 1e6 for name, some in parts.items()}
@@ -80,14 +93,14 @@ def peak_mb() -> float:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--head", choices=["unet", "highres"], default="unet")
+    parser.add_argument("--head", choices=["unet", "highres", "proposals"], default="unet")
     parser.add_argument("--shape", choices=list(SHAPES), default="llava-1.5-7b")
     parser.add_argument("--phrases", type=int, default=5)
     args = parser.parse_args()
     shape, side = SHAPES[args.shape]
     head = a_head(args.head, shape)
     n_trained = sum(one.numel() for one in head.parameters() if one.requires_grad)
-    one = captured(shape, side, args.phrases, head.needs_eyes)
+    one = captured(head, side, args.phrases)
     before = peak_mb()
     with FlopCounterMode(display=False) as counter:
         head([one])  # warms up
