@@ -374,7 +374,7 @@ def test_it_is_the_two_stages_at_once(tmp_path):
     ground, masks = (json.loads((tmp_path / f"{name}/a.json").read_text()) for name in ("ground", "masks"))
     for key in masks.keys() - {"question"}:
         assert ground[key] == masks[key], key
-    assert len(ground["prompt_points"][0]) == 3, "of the embedded segmenter"
+    assert len(ground["prompt_points"][0]) == 1, "as the method"
 
 
 def test_a_second_start_goes_on(tmp_path):
@@ -395,7 +395,7 @@ def test_nothing_good_is_overwritten(tmp_path):
     photo = cat(tmp_path / "a.png")
     given = ("--answer", "a cat", "--out", tmp_path / "out")
     assert run(photo, *given).exit_code == 0
-    for other in (("--answer", "a dog"), ("--question", "Why?"), ("--seed", 3), ("--points", 1), ("--layers", "0")):
+    for other in (("--answer", "a dog"), ("--question", "Why?"), ("--seed", 3), ("--points", 2), ("--layers", "0")):
         result = run(
             photo, "--out", tmp_path / "out", *(() if other[0] == "--answer" else ("--answer", "a cat")), *other
         )

@@ -141,7 +141,7 @@ def test_the_time_is_bounded(piece):
 def test_every_way_takes_reasoning():
     said = "<think>Is there a cat?</think>A dog sits."
     options = Ground(images=("a.png",), answer=said, reasoning=True)
-    assert options.grounder()["reasoning"] and pointing_options(options, options, 256).reasoning
+    assert options.grounder()["reasoning"] and pointing_options(options, 256).reasoning
     for reasoning, expected in ((False, ["A dog"]), (True, ["a cat", "A dog"])):
         grounding = Grounder(reasoning=reasoning)(tiny.a_photo(), answer=said)
         assert [phrase.text for phrase in grounding.phrases] == expected
