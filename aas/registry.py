@@ -110,7 +110,7 @@ MASK_HEADS = {
 }
 
 # --head NAME of a head that ships -> its file in checkpoints/embedded/heads
-SHIPPED_HEADS: dict[str, str] = {}
+SHIPPED_HEADS = {"proposals": "proposals.safetensors"}
 
 # scheme of a URL -> where the bytes of photographs come from (docs/scaling.md); of others that fsspec knows, add a line
 PHOTOGRAPH_STORES = {

@@ -377,6 +377,21 @@ def test_it_is_the_two_stages_at_once(tmp_path):
     assert len(ground["prompt_points"][0]) == 1, "as the method"
 
 
+def test_the_head_that_ships(tmp_path):
+    """Masks of the same phrases and points, chosen by the head: the cup is found with its rim."""
+    photo = tmp_path / "coffee.png"
+    Image.fromarray(data.coffee()).save(photo)
+    found = {}
+    for name in ("training-free", "proposals"):
+        code = run(photo, "--answer", "a cup", "--head", name, "--out", tmp_path / name).exit_code
+        assert code == 0
+        found[name] = json.loads((tmp_path / f"{name}/coffee.json").read_text())
+    free, chosen = found["training-free"], found["proposals"]
+    assert free["points"] == chosen["points"] and free["pred_masks"] != chosen["pred_masks"]
+    mask = coco_mask.decode(chosen["pred_masks"][0]).astype(bool)
+    assert mask[70:90, 290:320].mean() > 0.9 and not mask[300:, :80].any()  # the far rim; the table
+
+
 def test_a_second_start_goes_on(tmp_path):
     photos = [cat(tmp_path / f"{name}.png") for name in "ab"]
     given = ("--answer", "a cat", "--out", tmp_path / "out")

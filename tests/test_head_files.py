@@ -65,7 +65,7 @@ def test_heads_by_name(tmp_path, monkeypatch):
         with pytest.raises(FileNotFoundError, match="No mask head"):
             head_path(name)
 
-    monkeypatch.setitem(registry.SHIPPED_HEADS, "small", "head.safetensors")
+    monkeypatch.setattr(registry, "SHIPPED_HEADS", {"small": "head.safetensors"})
     monkeypatch.setattr("aas.heads.named.embedded_dir", lambda name: {"heads": folder}[name])
     assert head_path("small") == folder / "head.safetensors"
     rows = {row.get("head"): row for row in catalogue.rows_of("heads")}
