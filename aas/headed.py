@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,8 @@ class HeadMasks:
             name = segmenter_name if isinstance(segmenter_name, str) else model.name_or_path
             there = Origin.of(name, "segmenter", getattr(model.config, "_commit_hash", None))
         self.head = load_head(path, origin_of(lmm), model, there).to(lmm.device)
+        if self.head.chooses and threshold != HEAD_THRESHOLD:
+            raise ValueError(f"--head-threshold {threshold}: this head chooses whole masks; leave the threshold out.")
         self.lmm, self.segmenter, self.least_logit = lmm, segmenter, math.log(threshold / (1 - threshold))
 
     @torch.no_grad()
@@ -69,19 +72,15 @@ class HeadMasks:
                 features = replace(features, proposals=proposals(self.segmenter, embedding))
         logits = self.head([features.to(self.lmm.device)])[0][-1]
         # One after another: at the photograph's size all of them may not fit into memory.
-        return [self._mask(self._large(one[None], logits.view, embedding)) for one in logits.values]
+        return [self._mask(one[None], logits.view, embedding) for one in logits.values]
 
-    def _large(self, logits: Tensor, view: View, embedding: ImageEmbedding) -> Tensor:
-        """Logits [1, h, w] at the photograph's size; of the segmenter's own masks as it draws them itself."""
+    def _mask(self, logits: Tensor, view: View, embedding: ImageEmbedding) -> PhraseMasks:
+        """Of logits [1, h, w] over `view`; one of the segmenter's own as it draws it itself."""
         if self.head.chooses and isinstance(self.segmenter, SamFamily) and isinstance(embedding, SamEmbedding):
-            return self.segmenter.at_original_size(logits[:, None].float(), embedding)[:, 0]
-        return MaskLogits(logits, view).on_image(embedding.size_hw)
-
-    def _mask(self, logits: Tensor) -> PhraseMasks:
-        """Of logits [1, H, W]."""
-        mask = logits > self.least_logit
-        score = logits[mask].sigmoid().mean() if mask.any() else logits.new_zeros(())
-        return PhraseMasks(mask.cpu().numpy(), score[None].cpu().numpy())
+            return PhraseMasks(self.segmenter.drawn(logits.float(), embedding), _certainty(logits, logits > 0))
+        large = MaskLogits(logits, view).on_image(embedding.size_hw)
+        mask = large > self.least_logit
+        return PhraseMasks(mask.cpu().numpy(), _certainty(large, mask))
 
     def of_each(
         self, asked: Iterable[tuple[Prepared | None, Answer, Sequence[Pointed], ImageEmbedding | None]]
@@ -93,3 +92,9 @@ class HeadMasks:
                 continue
             assert prepared is not None and embedding is not None
             yield self(prepared, answer, [one.phrase for one in pointed], embedding)
+
+
+def _certainty(logits: Tensor, mask: Tensor) -> np.ndarray:
+    """float32 [1]: the mean probability of a mask's pixels, 0 of one without any."""
+    mean = logits[mask].float().sigmoid().mean() if mask.any() else logits.new_zeros(())
+    return mean[None].float().cpu().numpy()

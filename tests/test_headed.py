@@ -220,7 +220,11 @@ def test_a_head_that_chooses_takes_masks_as_the_segmenter_draws_them(folders, tm
     grounding = grounder(photo, answer=ANSWER)
     (embedding,) = sam.encode([photo])
     found = proposals(sam, embedding)
-    drawn = sam.at_original_size(found.logits[:, None].float(), embedding)[:, 0] > 0
+    drawn = sam.drawn(found.logits.float(), embedding)
     assert len(grounding.phrases) == 3
     for one in grounding.phrases:
-        assert (torch.from_numpy(one.mask) == drawn).flatten(1).all(1).any()
+        (which,) = np.flatnonzero((one.mask == drawn).all((1, 2)))[:1]
+        inside = found.logits[which][found.logits[which] > 0].float()
+        assert one.score == pytest.approx(float(inside.sigmoid().mean()))
+    with pytest.raises(ValueError, match="chooses whole masks"):
+        HeadMasks(tmp_path / "head.safetensors", grounder.lmm, sam, folders["segmenter"], 0.3)

@@ -222,8 +222,9 @@ class EmbeddedSegmenter(SamSegmenter):
         height, width = embedding.input_size_hw
         return bilinear(embedding.guide.redrawn(square[..., :height, :width]), embedding.size_hw)
 
-    def _upscaled(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
-        masks = super()._upscaled(logits, embedding)
+    def drawn(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
+        """See `SamFamily`; without specks."""
+        masks = super().drawn(logits, embedding)
         return np.stack([without_specks(mask) for mask in masks]) if len(masks) else masks
 
 

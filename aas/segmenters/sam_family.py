@@ -199,7 +199,7 @@ class SamFamily(Segmenter):
             raise ValueError(
                 f"The segmenter's masks or scores are not finite: {self.dtype} may not hold them, try float32."
             )
-        return SamCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self._upscaled(coarse, embedding))
+        return SamCandidates(logits, scores.float().cpu().numpy(), lambda coarse: self.drawn(coarse, embedding))
 
     def _prompts(
         self,
@@ -233,7 +233,7 @@ class SamFamily(Segmenter):
         return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
 
     @torch.inference_mode()
-    def _upscaled(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
+    def drawn(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
         """Logits [n, h, w] of the square input -> bool [n, H, W] of the photograph."""
         part = max(1, FLOATS_PER_UPSCALE // max(math.prod(embedding.size_hw), self.input_side**2))
         masks = np.empty((len(logits), *embedding.size_hw), bool)
