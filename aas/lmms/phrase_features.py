@@ -17,7 +17,7 @@ from aas.lmms.grids import COMBINED
 from aas.lmms.prepared import AskOptions, Prepared
 from aas.lmms.sources import captured, internals_of, needs_of
 from aas.maps import source_named
-from aas.maps.mean import without_token_mean
+from aas.maps.fused import own_maps
 from aas.phrases.alignment import decode_with_spans, overlapping
 from aas.records import View
 
@@ -146,10 +146,7 @@ def _of_one(
 
 def _maps(name: str, kept: Captured, phrases: Sequence[tuple[int, ...]]) -> Tensor:
     """Of a source, [P, N]: of each phrase the mean over its tokens, as a phrase is pointed at."""
-    source = source_named(name)
-    maps = source(kept).float().cpu()
-    if source.minus_token_mean:
-        maps = torch.from_numpy(without_token_mean(maps.numpy()))
+    maps = own_maps(source_named(name), kept)
     return torch.stack([maps[list(tokens)].mean(0) for tokens in phrases]) if phrases else maps[:0]
 
 

@@ -39,11 +39,12 @@ class Fused(Source):
 
     def __call__(self, captured: Captured) -> Tensor:
         scaled = _ranks if self.by_rank else _standardised
-        fused = torch.stack([scaled(_own_maps(part, captured)) for part in self.parts]).mean(0)
+        fused = torch.stack([scaled(own_maps(part, captured)) for part in self.parts]).mean(0)
         return by_grid(fused, captured.grids_hw, smoothed)
 
 
-def _own_maps(part: Source, captured: Captured) -> Tensor:
+def own_maps(part: Source, captured: Captured) -> Tensor:
+    """A source's maps as they point: without their answer's mean where it wants that."""
     maps = part(captured)
     return torch.from_numpy(without_token_mean(maps.numpy(), captured.counted)) if part.minus_token_mean else maps
 

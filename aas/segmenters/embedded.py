@@ -218,9 +218,7 @@ class EmbeddedSegmenter(SamSegmenter):
         """See `SamFamily`; along the photograph's edges where the embedding knows them."""
         if not isinstance(embedding, GuidedEmbedding):
             return super().at_original_size(logits, embedding)
-        square = bilinear(logits, (self.input_side, self.input_side))
-        height, width = embedding.input_size_hw
-        return bilinear(embedding.guide.redrawn(square[..., :height, :width]), embedding.size_hw)
+        return bilinear(embedding.guide.redrawn(self.at_input_size(logits, embedding)), embedding.size_hw)
 
     def drawn(self, logits: Tensor, embedding: SamEmbedding) -> np.ndarray:
         """See `SamFamily`; without specks."""

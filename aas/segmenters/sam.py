@@ -42,6 +42,9 @@ class SamSegmenter(SamFamily):
         return bilinear(logits, (self.mask_side, self.mask_side))
 
     def at_original_size(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        return bilinear(self.at_input_size(logits, embedding), embedding.size_hw)
+
+    def at_input_size(self, logits: Tensor, embedding: SamEmbedding) -> Tensor:
+        """Logits [n, 1, h, w] of the square input -> those of the photograph in it, at that size."""
         height, width = embedding.input_size_hw
-        square = bilinear(logits, (self.input_side, self.input_side))
-        return bilinear(square[..., :height, :width], embedding.size_hw)
+        return bilinear(logits, (self.input_side, self.input_side))[..., :height, :width]
