@@ -66,6 +66,8 @@ class HeadMasks:
         hw = embedding.size_hw
         head = self.head
         (features,) = phrase_features(self.lmm, head.shape, [told], [spans], [hw], head.needs_eyes, head.sources)
+        names = tuple(answer.text[slice(*phrase.root_span)].lower() for phrase in phrases)
+        features = replace(features, names=names)
         if isinstance(embedding, SamEmbedding):
             features = replace(features, embedding=embedding)
             if head.chooses and isinstance(self.segmenter, SamFamily):

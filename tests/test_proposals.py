@@ -1,5 +1,6 @@
 """A head that chooses: a segmenter's proposals, what is looked at of them, and that the right one is learned."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from aas.geometry import stretched_view
 from aas.heads.features import PhraseFeatures
-from aas.heads.proposals import Choice, ProposalHead
+from aas.heads.proposals import Choice, ProposalHead, chosen_apart
 from aas.heads.stored import Origin, load_head, save_head
 from aas.segmenters import load_segmenter
 from aas.segmenters.proposals import Proposals, proposals
@@ -98,6 +99,45 @@ def test_the_right_proposal_is_learned():
         assert isinstance(chosen, Choice) and chosen.scores.argmax(1).tolist() == [2]
         assert torch.equal(chosen.values[0], one.proposals.logits[2].float())
         assert coarse.values.shape == (1, 8, 8) and coarse.view == one.view
+
+
+def squares(*corners: tuple[int, int]) -> Proposals:
+    """Masks of 8 x 8 cells at (top, left)."""
+    logits = torch.full((len(corners), SIDE, SIDE), -1.0)
+    for one, (top, left) in zip(logits, corners, strict=True):
+        one[top : top + 8, left : left + 8] = 1
+    n = len(corners)
+    return Proposals(
+        logits.half(), torch.rand(n), torch.zeros(n, dtype=torch.int64), stretched_view((SIDE, SIDE), (64, 64))
+    )
+
+
+def test_phrases_that_name_other_things_have_other_masks():
+    """Against every way to choose; two phrases of one name share a mask, and a sure choice stays."""
+    found = squares((0, 0), (0, 2), (8, 8))
+    scores = torch.tensor([[3.0, 2.9, 0.0], [3.0, 2.0, 2.5], [9.0, 0.0, 0.0]])
+    assert chosen_apart(scores, found, None).tolist() == [0, 0, 0]
+    assert chosen_apart(scores, found, ("cat", "cat", "cat")).tolist() == [0, 0, 0]
+    assert chosen_apart(scores[:2], found, ("cat", "bed")).tolist() == [0, 2]
+    assert chosen_apart(scores[[0, 2]], found, ("cat", "bed")).tolist() == [1, 0]
+    ious = torch.tensor([[1, 0.6, 0], [0.6, 1, 0], [0, 0, 1.0]])
+    names = ("cat", "bed", "cat")
+
+    def worth(choice: tuple[int, ...]) -> float:
+        pairs = [(i, j) for i in range(3) for j in range(i) if names[i] != names[j]]
+        return float(
+            sum(scores[i, k] for i, k in enumerate(choice)) - sum(ious[choice[i], choice[j]] for i, j in pairs)
+        )
+
+    best = max(itertools.product(range(3), repeat=3), key=worth)
+    assert tuple(chosen_apart(scores, found, names).tolist()) == best
+
+
+def test_the_head_is_told_what_phrases_name():
+    network, one = head().eval(), features(0, n_phrases=2)
+    one = replace(one, states=(one.states[0], one.states[0]), maps=one.maps[:1].expand(2, -1, -1, -1))
+    same, other = (network([replace(one, names=names)])[0][1].values for names in (("cat", "cat"), ("cat", "bed")))
+    assert torch.equal(same[0], same[1]) and not torch.equal(other[0], other[1])
 
 
 def test_batches_are_singles_and_images_without_phrases_have_none():

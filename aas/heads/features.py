@@ -63,7 +63,9 @@ class PhraseFeatures:
     grid's cells, zeros behind the channels that a block has less than the widest); `pixels` [3, H, W], the encoder's
     input, which covers the same view; `embedding`, of the segmenter that redraws the masks, and its `proposals`;
     `maps` float32 [P, S, h, w], of the map sources that the head names. With these, attention is of the rows that
-    predict a phrase's tokens, as the sources need it. Raises ValueError for parts that do not fit each other.
+    predict a phrase's tokens, as the sources need it. `names`: what each phrase names, where heads may hold that
+    different things have different masks; not known while one is trained. Raises ValueError for parts that do not fit
+    each other.
     """
 
     attention: Tensor
@@ -75,6 +77,7 @@ class PhraseFeatures:
     embedding: SamEmbedding | None = None
     maps: Tensor | None = None
     proposals: Proposals | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.states):

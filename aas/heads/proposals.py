@@ -21,6 +21,9 @@ from aas.segmenters.proposals import Proposals
 N_SIZES = 3  # masks of a point
 CERTAINTY = 1e-4
 SHARPNESS = 0.1  # of IoU: masks so much worse than the best are wanted a third as much
+# What it costs a pair of phrases to have the same mask, in the scores' unit. Of 0, 1 and 2, on the photographs for
+# choosing: 37, 5 and 2 % of an answer's pairs share a mask, and mask IoU is .408, .408, .385.
+SHARING = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,9 @@ class ProposalHead(MaskHead):
         return torch.cat([self._expected(one) for one in images])
 
     def refined(self, image: PhraseFeatures, coarse: MaskLogits) -> list[MaskLogits]:
-        """The proposal of the highest score of each phrase."""
+        """The proposal of the highest score of each phrase, where phrases that name other things want others."""
         found, scores = _proposals(image), self.scores(image)
-        return [Choice(found.logits[scores.argmax(1)].float(), found.view, scores)]
+        return [Choice(found.logits[chosen_apart(scores, found, image.names)].float(), found.view, scores)]
 
     def loss(self, image: PhraseFeatures, stages: Sequence[MaskLogits], truth: Tensor) -> Tensor:
         """Cross-entropy of the scores with the proposals' IoU, made a distribution, and twice the IoU that is expected.
@@ -117,6 +120,28 @@ class ProposalHead(MaskHead):
         return F.dropout(x, self.dropout, self.training)
 
 
+@torch.no_grad()
+def chosen_apart(scores: Tensor, found: Proposals, names: Sequence[str] | None) -> Tensor:
+    """int64 [P]: which proposal each phrase gets, by `scores` [P, K].
+
+    The sum of the scores less `SHARING` times the IoU of every two phrases of different `names` cannot be raised by
+    another proposal for one phrase alone. Without names: the highest scores.
+    """
+    best = scores.argmax(1)
+    if names is None:
+        return best
+    others = torch.tensor([[one != other for other in names] for one in names], device=scores.device)
+    ious = _between(found.logits > 0, found.logits > 0)
+    before = None
+    while before is None or not torch.equal(best, before):  # every change raises the sum, so that it comes to an end
+        before = best.clone()
+        for i, row in enumerate(scores):
+            worth = row - SHARING * ious[best[others[i]]].sum(0)
+            if worth.max() > worth[best[i]]:
+                best[i] = worth.argmax()
+    return best
+
+
 def _proposals(image: PhraseFeatures) -> Proposals:
     if image.proposals is None:
         raise ValueError("The head chooses among a segmenter's proposals, which were not kept.")
@@ -127,10 +152,14 @@ def _proposals(image: PhraseFeatures) -> Proposals:
 def _ious(found: Proposals, truth: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Of masks bool [P, H, W] over the photograph with each proposal, float32 [P, K]."""
     over = stretched_view((truth.shape[1], truth.shape[2]), image_hw)
-    wanted = (MaskLogits(truth.float(), over).onto(found.view) > 0.5).flatten(1).float()
-    masks = (found.logits > 0).flatten(1).float()
-    common = wanted @ masks.T
-    return common / (wanted.sum(1)[:, None] + masks.sum(1) - common).clamp(min=1)
+    return _between(MaskLogits(truth.float(), over).onto(found.view) > 0.5, found.logits > 0)
+
+
+def _between(masks: Tensor, others: Tensor) -> Tensor:
+    """IoU of bool [N, h, w] and [M, h, w], float32 [N, M]."""
+    ours, theirs = masks.flatten(1).float(), others.flatten(1).float()
+    common = ours @ theirs.T
+    return common / (ours.sum(1)[:, None] + theirs.sum(1) - common).clamp(min=1)
 
 
 def _evidence(maps: Tensor, cells: Tensor, found: Proposals) -> Tensor:
