@@ -46,13 +46,13 @@ def answered() -> tuple[Answer, AttentionMaps]:
 
 def test_signals_by_hand(answered):
     answer, attention = answered
-    cat, sits = signals_of(answer, attention, [CAT, SITS], [0.7, 0.9], "mean", None)
+    cat, sits = signals_of(answer, attention, [CAT, SITS], "mean", None)
     pointing = attention.maps[2] - attention.maps.mean(0)
     above = pointing.clip(0).ravel()
     assert cat["word"] == -3.0 and sits["word"] == pytest.approx(math.log(1e-6))
     assert cat["peak"] == pytest.approx((pointing.max() - pointing.mean()) / pointing.std(), rel=1e-5)
     assert cat["entropy"] == pytest.approx(entropy(above / above.sum(), base=15), rel=1e-5)
-    assert (cat["score"], cat["margin"]) == (0.7, -3.0)
+    assert cat["margin"] == -3.0
     of_tam = attention.beside["tam"][2].ravel()
     assert cat["agreement"] == pytest.approx(np.corrcoef(pointing.ravel(), of_tam)[0, 1], rel=1e-4)
 
@@ -60,10 +60,10 @@ def test_signals_by_hand(answered):
 def test_signals_that_are_not_known_are_not_there(answered):
     answer, attention = answered
     alone = replace(attention, beside={}, margins=None)
-    (known,) = signals_of(replace(answer, token_log_probs=None), alone, [CAT], [1.0], "mean", None)
-    assert known.keys() == {"peak", "entropy"}, "one source, and a segmenter that gives every mask 1"
+    (known,) = signals_of(replace(answer, token_log_probs=None), alone, [CAT], "mean", None)
+    assert known.keys() == {"peak", "entropy"}, "one source, and nothing of the words"
     flat = replace(alone, maps=np.ones_like(alone.maps))
-    (known,) = signals_of(answer, flat, [CAT], [1.0], "mean", None)
+    (known,) = signals_of(answer, flat, [CAT], "mean", None)
     assert (known["peak"], known["entropy"]) == (0.0, 1.0)
 
 
@@ -107,8 +107,8 @@ def test_what_kind_of_number_it_is(grounder):
     assert (own.confidence_kind, asked.confidence_kind, given.confidence_kind) == ("calibrated", *["uncalibrated"] * 2)
     assert own.labels and ((own.confidences > 0) & (own.confidences < 1)).all()
     other = replace(grounder.judge, model="llava-hf/llava-1.5-7b-hf")
-    phrases, scores = [one.phrase for one in own], [one.score for one in own]
-    token = other(own.answer, own.attention, phrases, scores, judging.AnswerOrigin(False))
+    phrases = [one.phrase for one in own]
+    token = other(own.answer, own.attention, phrases, judging.AnswerOrigin(False))
     spans, log_probs = own.answer.token_spans, own.answer.token_log_probs
     least = [
         min(p for p, (start, end) in zip(log_probs, spans, strict=True) if start < one.span[1] and end > one.span[0])
@@ -116,9 +116,19 @@ def test_what_kind_of_number_it_is(grounder):
     ]
     assert token.kind == "token" and token.values == pytest.approx(np.exp(least), abs=1e-4)
     silent = replace(own.answer, token_log_probs=None)
-    assert other(silent, own.attention, phrases, scores, judging.AnswerOrigin(False)) is None
+    assert other(silent, own.attention, phrases, judging.AnswerOrigin(False)) is None
     with pytest.raises(ValueError, match="--min-confidence needs"):
-        replace(other, least=0.5)(silent, own.attention, phrases, scores, judging.AnswerOrigin(False))
+        replace(other, least=0.5)(silent, own.attention, phrases, judging.AnswerOrigin(False))
+
+
+def test_how_masks_come_about_does_not_matter(grounder):
+    """A trained head, and a segmenter that cannot judge its masks: the same rule, and the same confidences."""
+    parts, expected = (grounder.lmm, grounder.segmenter, grounder.pipeline), grounder(data.chelsea())
+    by_head = aas.Grounder(*parts, head="proposals")(data.chelsea())
+    by_map = aas.Grounder(grounder.lmm, "map", grounder.pipeline)(data.chelsea())
+    for other in (by_head, by_map):
+        assert other.confidence_kind == "calibrated" and (other[0].mask != expected[0].mask).any()
+        np.testing.assert_array_equal(other.confidences, expected.confidences)
 
 
 def test_what_is_loaded_keeps_its_name(grounder):
@@ -128,7 +138,7 @@ def test_what_is_loaded_keeps_its_name(grounder):
     assert loaded.confidence_kind == "calibrated" and loaded.labels == named.labels
     np.testing.assert_array_equal(loaded.confidences, named.confidences)
     own = aas.Grounder(grounder.lmm.model, *parts[1:], processor=grounder.lmm.processor)
-    assert (own.judge.model, own.judge.segmenter) == ("", "embedded")
+    assert own.judge.model == ""
 
 
 def test_other_sources_agree_or_do_not(grounder, monkeypatch):
@@ -137,8 +147,7 @@ def test_other_sources_agree_or_do_not(grounder, monkeypatch):
     monkeypatch.setattr(grounder, "ask_options", replace(grounder.ask_options, maps=rule.maps))
     several = grounder(data.chelsea())
     assert several.confidence_kind == "calibrated" and several.attention.margins.shape == (len(several.token_maps),)
-    scores = [float(score) for score in several.scores]
-    signals = signals_of(several.answer, several.attention, [one.phrase for one in several], scores, "mean", None)
+    signals = signals_of(several.answer, several.attention, [one.phrase for one in several], "mean", None)
     np.testing.assert_allclose(several.confidences, [rule(one) for one in signals], atol=1e-4)
     assert {"agreement", "margin"} <= rule.weights.keys()
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aas.choices import ConfidenceKind, MaskChoice
+from aas.choices import ConfidenceKind
 from aas.confidence.rule import embedded_rules
 from aas.confidence.signals import Signals, signals_of
 from aas.phrases.likelihood import token_probabilities
@@ -12,7 +12,7 @@ from aas.phrases.reasoning import tokens_of_answer
 from aas.pointing.phrases import PointingOptions
 from aas.records import Answer, AttentionMaps, Phrase
 
-POINTING = ("merge", "words", "prompt", "n_positive", "n_negative", "read_out")
+POINTING = ("merge", "words")  # what decides what a phrase's map is
 NO_CONFIDENCE = (
     "--min-confidence needs how likely each word was to the model, which was not stored here: run `aas infer-attn` "
     "anew, into another folder."
@@ -26,7 +26,7 @@ class Confidences:
     `kind` says what it is. `calibrated`: the probability that the phrase names something in the picture, as measured on
     photographs that no model was trained on. `uncalibrated`: of the same rule, where that was not measured (given
     words, another question or setting): larger means more support, but it is no probability. `token`: no rule holds for
-    the models or the map source; the model's own probability of the phrase's least likely token.
+    the model or the map source; the model's own probability of the phrase's least likely token.
     """
 
     values: tuple[float, ...]
@@ -45,13 +45,12 @@ class AnswerOrigin:
 
 @dataclass(frozen=True)
 class Judge:
-    """`model`, `segmenter`: what they are called, empty for what has no name; `options`, `mask_choice`: how phrases
-    become masks. `least`: the confidence below which a phrase is left out, ValueError where it is not from 0 to 1."""
+    """`model`: what the LMM is called, empty where it has no name; `options`: how phrases get their maps. How they get
+    their masks does not matter. `least`: the confidence below which a phrase is left out, ValueError where it is not
+    from 0 to 1."""
 
     model: str
-    segmenter: str
     options: PointingOptions
-    mask_choice: MaskChoice
     least: float | None = None
 
     def __post_init__(self) -> None:
@@ -63,14 +62,12 @@ class Judge:
         answer: Answer,
         attention: AttentionMaps,
         phrases: Sequence[Phrase],
-        scores: Sequence[float],
         origin: AnswerOrigin,
     ) -> Confidences | None:
         """The confidence of each phrase; None where the words' own probabilities are not known (then ValueError where
         a least one is asked for).
 
-        `attention`: of all sources that were captured, the one that pointed first; `scores`: the segmenter's, of the
-        masks.
+        `attention`: of all sources that were captured, the one that pointed first.
         """
         likely = token_probabilities(answer, phrases)
         if likely is None:
@@ -80,7 +77,7 @@ class Judge:
         rules, here = embedded_rules(), self.circumstances(answer.question, attention.alignment, origin)
         rule = rules.of(attention.sources) if rules.holds_for(here) else None
         if rule is not None:
-            signals = self.signals(rule.maps, answer, attention, phrases, scores)
+            signals = self.signals(rule.maps, answer, attention, phrases)
             if all(rule.weights.keys() <= one.keys() for one in signals):
                 values = tuple(round(rule(one), 4) for one in signals)
                 return Confidences(values, "calibrated" if here == rules.made_with else "uncalibrated")
@@ -94,9 +91,8 @@ class Judge:
 
     def circumstances(self, question: str, alignment: str, origin: AnswerOrigin) -> dict[str, Any]:
         """What decides whether a rule holds, and whether it is calibrated."""
-        named = {"model": self.model, "segmenter": self.segmenter, "mask_choice": self.mask_choice}
         pointing = {name: getattr(self.options, name) for name in POINTING}
-        return named | {"question": question, "alignment": alignment} | vars(origin) | pointing
+        return {"model": self.model, "question": question, "alignment": alignment} | vars(origin) | pointing
 
     def signals(
         self,
@@ -104,9 +100,8 @@ class Judge:
         answer: Answer,
         attention: AttentionMaps,
         phrases: Sequence[Phrase],
-        scores: Sequence[float],
     ) -> list[Signals]:
         """Of each phrase, by the maps of these sources alone."""
         used = replace(attention, beside={name: attention.beside[name] for name in maps[1:]})
         counted = None if self.options.reasoning else tokens_of_answer(answer)
-        return signals_of(answer, used, phrases, scores, self.options.merge, counted)
+        return signals_of(answer, used, phrases, self.options.merge, counted)

@@ -1,5 +1,5 @@
 """The rule that makes one number of the signals: logistic, of weights that `scripts/embedded/fit_confidence.py` found
-for the embedded models (checkpoints/embedded/confidence/rules.json says how)."""
+for the embedded LMM (checkpoints/embedded/confidence/rules.json says how)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,14 +36,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """`made_with`: the models and settings that they were fitted with."""
+    """`made_with`: the LMM and the settings that they were fitted with."""
 
     rules: tuple[Rule, ...]
     made_with: Mapping[str, Any]
 
     def holds_for(self, circumstances: Mapping[str, Any]) -> bool:
-        """Whether the models are those; what else differs only takes away that the rule is calibrated."""
-        return all(circumstances[name] == self.made_with[name] for name in ("model", "segmenter"))
+        """Whether the LMM is that one; what else differs only takes away that the rule is calibrated."""
+        return circumstances["model"] == self.made_with["model"]
 
     def of(self, sources: Sequence[str]) -> Rule | None:
         """The rule of most sources that are all there, where the same one points; None without one."""

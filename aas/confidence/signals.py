@@ -18,28 +18,25 @@ def signals_of(
     answer: Answer,
     attention: AttentionMaps,
     phrases: Sequence[Phrase],
-    scores: Sequence[float],
     merge: Merge,
     counted: Sequence[int] | None,
 ) -> list[Signals]:
     """Of each phrase those that are known.
 
     `word`: the least log p of its tokens, by the model itself; `peak`: how many standard deviations the largest cell of
-    its map lies above the mean; `entropy`: of what the map has above 0, over that of a flat map; `score`: the
-    segmenter's, of the mask; `agreement`: the mean correlation over cells of the maps of all pairs of sources;
+    its map lies above the mean; `entropy`: of what the map has above 0, over that of a flat map;
+    `agreement`: the mean correlation over cells of the maps of all pairs of sources;
     `margin`: the mean of what `AttentionMaps.margins` says of its tokens. `merge` and `counted` as for `pointing_maps`.
     """
     tokens = [phrase.token_indices for phrase in phrases]
     by_source = [pointing_maps(attention.of(name), tokens, merge, counted)[1] for name in attention.sources]
-    judges = set(scores) != {1.0}  # a segmenter that cannot judge its masks gives each 1
     margins = attention.margins
     found = []
-    for phrase, score, maps in zip(phrases, scores, zip(*by_source, strict=True), strict=True):
+    for phrase, maps in zip(phrases, zip(*by_source, strict=True), strict=True):
         known: dict[str, float | None] = {
             "word": least_log_prob(answer, phrase),
             "peak": _peak(maps[0]),
             "entropy": _entropy(maps[0]),
-            "score": float(score) if judges else None,
             "agreement": _agreement(maps),
             "margin": None if margins is None else float(margins[list(phrase.token_indices)].mean()),
         }

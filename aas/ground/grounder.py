@@ -114,10 +114,10 @@ class Grounder(Steps):
         if head is not None and how.get("adapter"):
             raise ValueError(WITH_ADAPTER)
         named, (asking, loading) = preset_named(preset), told_apart(how)
-        called = ("" if loading.get("adapter") else _name(model), _name(segmenter))
+        called = "" if loading.get("adapter") else _name(model)
         if asking.get("maps") is None:
             alignment = asking.get("alignment", "predict")
-            asking["maps"] = maps_for(called[0], asking.get("layers"), asking.get("heads"), alignment, preset)
+            asking["maps"] = maps_for(called, asking.get("layers"), asking.get("heads"), alignment, preset)
         if asking.get("heads") is None:
             asking["heads"] = named.heads
         blackbox = blackbox_of(asking)
@@ -126,9 +126,7 @@ class Grounder(Steps):
         chosen = (merge or named.merge, words, tuple(drop), prompt)
         pointing = PointingOptions(*chosen, *points, reasoning=reasoning, read_out=read_out)
         served = _served_by(answers_from, answers_model, in_flight)
-        if head is not None:  # rules of confidence were measured on the segmenter's own scores
-            called = (called[0], "")
-        judge = Judge(*called, pointing, mask_choice, min_confidence)
+        judge = Judge(called, pointing, min_confidence)
         all_here(model, segmenter, phrases)
         pipeline = load_pipeline(phrases)
         place = device if isinstance(model, str | Path) else device or model.device  # what is loaded stays where it is

@@ -163,8 +163,7 @@ class Steps:
         is_given = request.answer is not None or request.token_ids is not None
         all_heads = self.ask_options.selection == MEAN_OF_ALL
         origin = AnswerOrigin(is_given, sampling.temperature if sampling else 0.0, all_heads)
-        phrases, scores = [one.phrase for one in grounded], [one.score for one in grounded]
-        found = self.judge(answer, attention, phrases, scores, origin)
+        found = self.judge(answer, attention, [one.phrase for one in grounded], origin)
         if found is not None:
             both = zip(grounded, found.values, strict=True)
             grounded = tuple(replace(one, confidence=value) for one, value in both)

@@ -70,9 +70,7 @@ def _load(
     head = rereading(options, segmenter, device or options.device)
     run, encoded = RunFolder(options.out, ".json"), EncodedOnce(segmenter)
     model, origin = origin_in(options.attn)
-    # Rules of confidence were measured on the segmenter's own scores.
-    named = "" if head else options.segmenter
-    judge = Judge(model, named, pointing, options.mask_choice, options.min_confidence)
+    judge = Judge(model, pointing, options.min_confidence)
     stage = Segmenting(options, run, attention, pipeline, pointing, categories, encoded, judge, origin, head)
     place, is_small = segmenter.device.type, getattr(segmenter, "is_small", False)
     by_item = options.by_item(is_small and (head is None or head.is_small), place)

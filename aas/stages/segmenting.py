@@ -85,8 +85,7 @@ class Segmenting(Stage[SegmentJob, PromptedImage, SegmentResult]):
 
     def _result(self, one: PromptedImage, masks: Sequence[PhraseMasks]) -> SegmentResult:
         phrases = [here.phrase for here in one.pointed]
-        scores = [float(candidates.scores[-1]) for candidates in masks]
-        found = self.judge(one.answer, one.attention, phrases, scores, self.origin)
+        found = self.judge(one.answer, one.attention, phrases, self.origin)
         kept = self.judge.kept(found, len(phrases))
         left_out = tuple(phrase.text for i, phrase in enumerate(phrases) if i not in kept)
         pointed, masks, phrases = [one.pointed[i] for i in kept], [masks[i] for i in kept], [phrases[i] for i in kept]

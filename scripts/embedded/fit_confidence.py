@@ -1,4 +1,4 @@
-"""Phrase confidence of the embedded models: fit its rule, and measure it on photographs that it was not fitted on.
+"""Phrase confidence of the embedded LMM: fit its rule, and measure it on photographs that it was not fitted on.
 
     python scripts/embedded/fit_confidence.py fit        # writes checkpoints/embedded/confidence/rules.json
     python scripts/embedded/fit_confidence.py table      # prints the tables of docs/evaluation.md
@@ -34,8 +34,8 @@ from aas.presets import DEFAULT_QUESTION
 
 SOURCES = ("mean", "tam", "attribution:signed")  # attention, state and what the answer is made of err independently
 SIGNALS = {
-    False: ("word", "peak", "entropy", "score"),
-    True: ("word", "peak", "entropy", "score", "agreement", "margin"),
+    False: ("word", "peak", "entropy"),
+    True: ("word", "peak", "entropy", "agreement", "margin"),
 }
 RIDGE = 3.0  # of standardised signals, in units of one phrase's log loss
 N_FOLDS, N_SHUFFLES = 10, 5
@@ -79,8 +79,8 @@ def grounded(grounder: Grounder, path: Path, maps: tuple[str, ...]) -> Grounding
 
 def signals_of(grounder: Grounder, grounding: Grounding, maps: tuple[str, ...]) -> Sequence[Signals]:
     """Of each phrase."""
-    phrases, scores = [one.phrase for one in grounding], [one.score for one in grounding]
-    return grounder.judge.signals(maps, grounding.answer, grounding.attention, phrases, scores)
+    phrases = [one.phrase for one in grounding]
+    return grounder.judge.signals(maps, grounding.answer, grounding.attention, phrases)
 
 
 def phrases_of(grounder: Grounder, sets: Sequence[tuple[str, ...]], data: Path, split: str) -> list[Phrase]:
@@ -169,7 +169,7 @@ def fit(data: Path, out: Path) -> None:
                      | {"cross_validated": held_out, "alone": alone})  # fmt: skip
     made = {"how": "scripts/embedded/fit_confidence.py", "split": "choose", "phrases": len(cases),
             "photographs": len(files(data, "choose")), "there": round(float(there.mean()), 4), "ridge": RIDGE,
-            "sha256": {name: digest(name) for name in ("lmm", "segmenter")}}  # fmt: skip
+            "sha256": {"lmm": digest("lmm")}}  # fmt: skip
     with_these = grounder.judge.circumstances(DEFAULT_QUESTION, "predict", AnswerOrigin(is_given=False))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"made_with": with_these, "rules": rules, "made": made}, indent=1) + "\n")
