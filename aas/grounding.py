@@ -69,7 +69,7 @@ class Grounding(Exportable):
         if isinstance(which, int):
             return self.phrases[which]
         wanted = which.casefold()
-        for of in (lambda one: one.text, lambda one: self.answer.text[slice(*one.phrase.root_span)]):
+        for of in (lambda one: one.text, lambda one: one.phrase.root_in(self.answer.text)):
             found = [one for one in self.phrases if of(one).casefold() == wanted]
             if found:
                 return found[0]

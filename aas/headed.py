@@ -66,7 +66,7 @@ class HeadMasks:
         hw = embedding.size_hw
         head = self.head
         (features,) = phrase_features(self.lmm, head.shape, [told], [spans], [hw], head.needs_eyes, head.sources)
-        names = tuple(answer.text[slice(*phrase.root_span)].lower() for phrase in phrases)
+        names = tuple(phrase.root_in(answer.text).lower() for phrase in phrases)
         features = replace(features, names=names)
         if isinstance(embedding, SamEmbedding):
             features = replace(features, embedding=embedding)

@@ -99,6 +99,10 @@ class Phrase:
     root_span: tuple[int, int]
     token_indices: tuple[int, ...]
 
+    def root_in(self, text: str) -> str:
+        """Its root word, in the answer."""
+        return text[slice(*self.root_span)]
+
 
 @dataclass(frozen=True)
 class Prompt:

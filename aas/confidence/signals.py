@@ -24,9 +24,9 @@ def signals_of(
     """Of each phrase those that are known.
 
     `word`: the least log p of its tokens, by the model itself; `peak`: how many standard deviations the largest cell of
-    its map lies above the mean; `entropy`: of what the map has above 0, over that of a flat map;
-    `agreement`: the mean correlation over cells of the maps of all pairs of sources;
-    `margin`: the mean of what `AttentionMaps.margins` says of its tokens. `merge` and `counted` as for `pointing_maps`.
+    its map lies above the mean; `entropy`: of what the map has above 0, over that of a flat map; `agreement`: the mean
+    correlation over cells of the maps of all pairs of sources; `margin`: the mean of what `AttentionMaps.margins` says
+    of its tokens. `merge` and `counted` as for `pointing_maps`.
     """
     tokens = [phrase.token_indices for phrase in phrases]
     by_source = [pointing_maps(attention.of(name), tokens, merge, counted)[1] for name in attention.sources]

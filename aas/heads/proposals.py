@@ -16,7 +16,7 @@ from aas.geometry import stretched_view
 from aas.heads.features import HeadShape, MaskLogits, PhraseFeatures
 from aas.heads.head import MaskHead, TextMixing
 from aas.records import View
-from aas.segmenters.proposals import Proposals
+from aas.segmenters.proposals import Proposals, pairwise_ious
 
 N_SIZES = 3  # masks of a point
 CERTAINTY = 1e-4
@@ -132,7 +132,7 @@ def chosen_apart(scores: Tensor, found: Proposals, names: Sequence[str] | None) 
     if names is None:
         return best
     others = torch.tensor([[one != other for other in names] for one in names], device=scores.device)
-    ious = _between(found.logits > 0, found.logits > 0)
+    ious = pairwise_ious(found.logits > 0, found.logits > 0)
     before = None
     while before is None or not torch.equal(best, before):  # every change raises the sum: it comes to an end
         before = best.clone()
@@ -153,14 +153,7 @@ def _proposals(image: PhraseFeatures) -> Proposals:
 def _ious(found: Proposals, truth: Tensor, image_hw: tuple[int, int]) -> Tensor:
     """Of masks bool [P, H, W] over the photograph with each proposal, float32 [P, K]."""
     over = stretched_view((truth.shape[1], truth.shape[2]), image_hw)
-    return _between(MaskLogits(truth.float(), over).onto(found.view) > 0.5, found.logits > 0)
-
-
-def _between(masks: Tensor, others: Tensor) -> Tensor:
-    """IoU of bool [N, h, w] and [M, h, w], float32 [N, M]."""
-    ours, theirs = masks.flatten(1).float(), others.flatten(1).float()
-    common = ours @ theirs.T
-    return common / (ours.sum(1)[:, None] + theirs.sum(1) - common).clamp(min=1)
+    return pairwise_ious(MaskLogits(truth.float(), over).onto(found.view) > 0.5, found.logits > 0)
 
 
 def _evidence(maps: Tensor, cells: Tensor, found: Proposals) -> Tensor:

@@ -49,11 +49,16 @@ def proposals(segmenter: SamFamily, embedding: SamEmbedding) -> Proposals:
     return Proposals(logits[kept].clamp(min=-30).half().clone(), scores[kept].clone(), sizes[kept], view)
 
 
+def pairwise_ious(masks: Tensor, others: Tensor) -> Tensor:
+    """Of bool [N, h, w] and [M, h, w], float32 [N, M]."""
+    ours, theirs = masks.flatten(1).float(), others.flatten(1).float()
+    common = ours @ theirs.T
+    return common / (ours.sum(1)[:, None] + theirs.sum(1) - common).clamp(min=1)
+
+
 def _different(masks: Tensor, scores: Tensor) -> Tensor:
     """Indices, the best first, of masks [N, h, w] that no better one is like."""
-    flat = masks.flatten(1).float()
-    areas, common = flat.sum(1), flat @ flat.T
-    alike = common / (areas[:, None] + areas[None] - common).clamp(min=1) >= ALIKE
+    areas, alike = masks.flatten(1).sum(1), pairwise_ious(masks, masks) >= ALIKE
     order = scores.argsort(descending=True, stable=True)
     order = order[areas[order] >= LEAST_CELLS] if (areas >= LEAST_CELLS).any() else order[:1]
     kept: list[int] = []

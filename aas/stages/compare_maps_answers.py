@@ -96,7 +96,7 @@ class Looking:
         present = [self.matcher.names.index(one.name) for one in things]
         phrases, _ = chosen_phrases(self.grounder.pipeline, answer, words=self.grounder.pointing.words)
         for phrase in phrases:
-            best = self.matcher.best(answer.text[slice(*phrase.root_span)], present)
+            best = self.matcher.best(phrase.root_in(answer.text), present)
             if best is not None and best[1] >= self.options.category_thresh:
                 yield phrase, things[present.index(best[0])]
 

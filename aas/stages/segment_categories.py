@@ -42,7 +42,7 @@ class Categories:
             candidates = list(among)
         named = []
         for one in pointed:
-            best = self.matcher.best(caption[slice(*one.phrase.root_span)], candidates)
+            best = self.matcher.best(one.phrase.root_in(caption), candidates)
             if best is not None and best[1] >= self.options.category_thresh:
                 named.append((one, (self.ids[best[0]], self.matcher.names[best[0]])))
         return named

@@ -106,7 +106,7 @@ class Evaluation:
 
     def category_of(self, answer: Answer, phrase: Phrase, among: Collection[str]) -> str | None:
         """The category that a phrase's root word names, where it is `among` these."""
-        return named_in_sight(self.matcher, answer.text[slice(*phrase.root_span)], among, self.threshold)
+        return named_in_sight(self.matcher, phrase.root_in(answer.text), among, self.threshold)
 
     def ask(self, pixels: np.ndarray, answer: str | None = None) -> tuple[Answer, AttentionMaps]:
         """The model's own answer, or a given one, with the maps of what `aas ground` takes and of plain attention."""

@@ -98,7 +98,7 @@ class Compared:
         return {way: [one.masks[0] for one in some] for way, some in masks.items()}
 
     def _compare(self, answer: Answer, phrases: Sequence[Phrase], masks: Mapping[str, Sequence[np.ndarray]]) -> None:
-        roots = [answer.text[slice(*phrase.root_span)].lower() for phrase in phrases]
+        roots = [phrase.root_in(answer.text).lower() for phrase in phrases]
         for i, j in itertools.combinations(range(len(phrases)), 2):
             if roots[i] != roots[j]:
                 for way, some in masks.items():
